@@ -1,0 +1,50 @@
+#include "inrush/base/fd.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/eventfd.h>
+#include <sys/stat.h>
+
+#include <cerrno>
+#include <cstdint>
+#include <cstring>
+
+namespace inrush {
+
+Error system_error(ErrorCode code, const std::string& what, int error_number) {
+  char text[128];
+  return {code, fmt::format("{}: {}", what, strerror_r(error_number, text, sizeof text))};
+}
+
+Fd reopen(int fd, const std::string& path, int flags) {
+  Fd again(::open(fmt::format("/proc/self/fd/{}", fd).c_str(), flags | O_CLOEXEC));
+  if (again || (errno != ENOENT && errno != EACCES)) return again;
+  // No /proc, or no permission through it: by name, if that is still the same file.
+  again = Fd(::open(path.c_str(), flags | O_CLOEXEC));
+  struct stat first{};
+  struct stat second{};
+  if (again && (::fstat(fd, &first) != 0 || ::fstat(again.get(), &second) != 0 ||
+                first.st_ino != second.st_ino || first.st_dev != second.st_dev)) {
+    errno = ESTALE;
+    return {};
+  }
+  return again;
+}
+
+Fd make_eventfd() {
+  Fd fd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!fd) throw system_error(ErrorCode::memory, "create an eventfd", errno);
+  return fd;
+}
+
+void ring(int event_fd) noexcept {
+  const uint64_t one = 1;
+  [[maybe_unused]] const auto written = ::write(event_fd, &one, sizeof one);
+}
+
+void clear_rings(int event_fd) noexcept {
+  uint64_t count = 0;
+  [[maybe_unused]] const auto taken = ::read(event_fd, &count, sizeof count);
+}
+
+}  // namespace inrush

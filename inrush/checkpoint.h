@@ -1,0 +1,35 @@
+// A Checkpoint is an opened place: its index is read, nothing else. Any thread may use it.
+//
+//   auto checkpoint = inrush::Checkpoint::open("/models/llama");
+//   for (const auto& tensor : checkpoint.index().tensors) ...
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "inrush/core/index.h"
+#include "inrush/core/store.h"
+
+namespace inrush {
+
+class Checkpoint {
+ public:
+  // A directory, a file or a URI. Reads headers only. Throws Error.
+  static Checkpoint open(const std::string& uri);
+
+  // Several files as one checkpoint.
+  static Checkpoint open(const std::vector<std::string>& paths);
+
+  [[nodiscard]] const Index& index() const;
+  [[nodiscard]] Store& store() const;
+  [[nodiscard]] std::string uri() const;
+
+ private:
+  struct State;
+  explicit Checkpoint(std::shared_ptr<State> state) : state_(std::move(state)) {}
+  std::shared_ptr<State> state_;
+};
+
+}  // namespace inrush

@@ -1,0 +1,28 @@
+// An Allocator gives destination memory: torch's, numpy's, the caller's. A value from the caller,
+// called only on the consumer's thread, in batches, ahead of delivery, never under a lock.
+// Empty means: the sink's own memory.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "inrush/core/tensor.h"
+
+namespace inrush {
+
+struct MemoryRequest {
+  uint32_t target = 0;  // index into Plan::targets
+  std::string_view name;
+  Dtype dtype = Dtype::u8;
+  std::span<const uint64_t> shape;
+  uint64_t size = 0;       // bytes
+  uint32_t alignment = 1;  // least alignment of the answer
+};
+
+// Answers one Memory for each request, in order. May throw Error{memory}.
+using Allocator = std::function<std::vector<Memory>(std::span<const MemoryRequest>)>;
+
+}  // namespace inrush

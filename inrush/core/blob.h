@@ -1,0 +1,31 @@
+// A Blob is an open file, object, key or region of a peer, as its Store opened it.
+// A value: copies share the handle, and the handle closes with the last of them. Any thread.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+namespace inrush {
+
+// What must not change between the first and the last byte of a load.
+struct Identity {
+  uint64_t device = 0;
+  uint64_t inode = 0;
+  uint64_t size = 0;
+  int64_t mtime_ns = 0;
+  int64_t ctime_ns = 0;
+  std::string etag;  // or generation, where the store has one
+
+  bool operator==(const Identity&) const = default;
+};
+
+struct Blob {
+  std::string name;  // as errors show it: a path or a URI
+  uint64_t size = 0;
+  Identity identity;
+  int fd = -1;                         // a readable descriptor where the blob is a local file
+  std::shared_ptr<const void> handle;  // keeps fd, or what the store needs, open
+};
+
+}  // namespace inrush

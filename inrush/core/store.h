@@ -1,0 +1,41 @@
+// A Store is where bytes live: a directory, an S3 prefix, an HTTP base, Redis, a peer.
+// Listing, several shards and identity live here, not in formats or engines.
+// One thread at a time for list and open; read and identity from any thread.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "inrush/core/blob.h"
+
+namespace inrush {
+
+struct Entry {
+  std::string name;  // relative to the store: what open() takes
+  uint64_t size = 0;
+};
+
+class Store {
+ public:
+  virtual ~Store() = default;
+
+  // The place, as the user named it.
+  [[nodiscard]] virtual std::string uri() const = 0;
+
+  // What lies here, sorted by name. Not recursive. Throws Error{source}.
+  virtual std::vector<Entry> list() = 0;
+
+  // Opens one entry. Throws Error{source} if it is absent or may not be read.
+  virtual Blob open(const std::string& name) = 0;
+
+  // The blob's identity as of now; it differs from blob.identity if the source changed.
+  virtual Identity identity(const Blob& blob) = 0;
+
+  // Reads exactly target.size() bytes. For headers; the data path goes through an Engine.
+  virtual void read(const Blob& blob, uint64_t offset, std::span<std::byte> target) = 0;
+};
+
+}  // namespace inrush

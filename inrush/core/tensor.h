@@ -1,0 +1,44 @@
+// TensorInfo names a tensor's bytes in a blob; Memory owns bytes; Tensor is the two together.
+// Values. Memory::owner keeps the bytes alive: a slot is reused only when nobody can see it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "inrush/core/dtype.h"
+#include "inrush/core/region.h"
+
+namespace inrush {
+
+struct TensorInfo {
+  std::string name;
+  Dtype dtype = Dtype::u8;
+  std::vector<uint64_t> shape;    // counts of elements; C order
+  std::vector<uint64_t> strides;  // in elements; empty means contiguous
+  uint32_t blob = 0;              // index into Index::blobs
+  uint64_t offset = 0;            // of the first byte in the blob
+  uint64_t size = 0;              // bytes
+  std::string encoding;           // empty: raw bytes
+};
+
+struct Memory {
+  std::byte* data = nullptr;
+  uint64_t size = 0;
+  MemoryKind kind = MemoryKind::host;
+  int device = -1;
+  std::shared_ptr<void> owner;
+};
+
+struct Tensor {
+  std::string name;
+  Dtype dtype = Dtype::u8;
+  std::vector<uint64_t> shape;  // of what is delivered: the slice's where one was asked for
+  Memory memory;
+  uint32_t consumer = 0;
+  bool mapped = false;  // the bytes are the file's own pages
+};
+
+}  // namespace inrush

@@ -1,0 +1,32 @@
+// What paths have taught: rates per filesystem and way, kept in one small file, a first guess only.
+// Keyed by filesystem UUID or host, never by a device number. Safe with many writers (temporary
+// file and rename), with a corrupt or unwritable file, with no HOME.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+
+namespace inrush {
+
+struct PathRate {
+  double bytes_per_second = 0;  // moving average over loads of at least 64 MiB
+  uint32_t depth = 0;           // what the governor settled on
+  uint32_t streams = 0;
+  uint32_t loads = 0;           // how many taught it
+};
+
+struct Profile {
+  std::map<std::string, PathRate> rates;  // "<filesystem id>|<choice name>|cold"
+
+  [[nodiscard]] const PathRate* find(const std::string& filesystem_id, const std::string& way) const;
+  void learn(const std::string& filesystem_id, const std::string& way, const PathRate& seen);
+};
+
+// From INRUSH_PROFILE, else the user's cache folder; empty when there is none or it is unreadable.
+Profile load_profile();
+
+// Merges what was learnt into the file. Never throws: a profile that cannot be kept is no error.
+void save_profile(const Profile& learnt) noexcept;
+
+}  // namespace inrush
