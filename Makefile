@@ -1,0 +1,89 @@
+# The one front door. `make help` lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := build
+MAKEFLAGS += --no-print-directory
+
+JOBS ?= $(shell nproc)
+PYTHON ?= python3
+FUZZ_SECONDS ?= 60
+export PYTHON
+
+VENV := .venv/bin
+TIDY := $(VENV)/python tools/tidy.py
+CXX_SOURCES = $(shell git ls-files '*.h' '*.cpp')
+SHELL_SOURCES = .ci/run $(shell git ls-files '*.sh')
+
+.PHONY: build demo test test-cpp test-python test-examples check bench asan tsan fuzz docs wheel format \
+	clean help
+.DELETE_ON_ERROR:
+
+build: ## library, C++ test programs, Python package; the command is .venv/bin/inrush
+	@tools/setup.sh build
+	@$(MAKE) build/release/build.ninja
+	@cmake --build build/release -j $(JOBS)
+
+build/%/build.ninja: CMakePresets.json
+	cmake --preset $* --log-level=WARNING
+
+demo: build ## makes a real sharded checkpoint, loads it cold and warm, beside the measured limit
+	@$(VENV)/python tools/demo.py build/demo
+
+test: test-cpp test-examples test-python ## everything
+
+test-cpp: build
+	ctest --test-dir build/release --output-on-failure -j $(JOBS)
+
+test-examples: build ## examples/ against an installed package
+	tools/test_examples.sh build/release
+
+test-python: build
+	@tools/setup.sh test
+	$(VENV)/pytest
+
+check: build ## format, tidy, lint, types, stubs, shell
+	@tools/setup.sh check
+	$(TIDY)
+	$(VENV)/clang-format --dry-run -Werror $(CXX_SOURCES)
+	$(VENV)/ruff check python tools bench
+	$(VENV)/ruff format --check python tools bench
+	$(VENV)/mypy
+	tools/stubs.sh --check
+	@if command -v shellcheck >/dev/null; then shellcheck $(SHELL_SOURCES); fi
+
+format: ## rewrites what check would complain of
+	@tools/setup.sh check
+	$(VENV)/clang-format -i $(CXX_SOURCES)
+	$(VENV)/ruff check --fix-only -q python tools bench
+	$(VENV)/ruff format -q python tools bench
+
+bench: build ## limit, peers and Inrush in one run: a JSON and the chart of the README
+	@tools/setup.sh test bench
+	$(VENV)/python -m bench
+
+asan tsan: ## the C++ tests under sanitizers
+	@tools/setup.sh build
+	@$(MAKE) build/$@/build.ninja
+	cmake --build build/$@ -j $(JOBS)
+	ctest --test-dir build/$@ --output-on-failure -j $(JOBS)
+
+fuzz: ## every fuzz target for FUZZ_SECONDS seconds
+	@tools/setup.sh build fuzz
+	@$(MAKE) build/fuzz/build.ninja
+	cmake --build build/fuzz -j $(JOBS)
+	tools/fuzz.sh build/fuzz $(FUZZ_SECONDS)
+
+docs: build ## the site, in site/
+	@tools/setup.sh docs
+	$(VENV)/mkdocs build --strict --quiet --config-file docs/mkdocs.yml
+
+wheel: ## a wheel for this Python, in dist/
+	@tools/setup.sh build
+	$(VENV)/pip wheel -q --no-deps -w dist .
+
+clean: ## removes what was built; .venv stays
+	rm -rf build dist site python/inrush/_core*.so
+
+help:
+	@grep -hE '^[a-z-]+( [a-z-]+)*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | \
+	  column -t -s "$$(printf '\t')"
