@@ -1,0 +1,50 @@
+// What the files of the extension module share. Each bind_* adds one public header to the module.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "inrush/checkpoint.h"
+#include "inrush/core/tensor.h"
+
+namespace inrush::python {
+
+namespace nb = nanobind;
+
+// A TensorInfo where it stands in its index, which it keeps alive.
+struct InfoView {
+  Checkpoint checkpoint;
+  const TensorInfo* info;
+};
+
+void bind_error(nb::module_& module);
+void bind_tensor(nb::module_& module);
+void bind_checkpoint(nb::module_& module);
+void bind_select(nb::module_& module);
+void bind_load(nb::module_& module);
+void bind_save(nb::module_& module);
+void bind_view(nb::module_& module);
+void bind_policy(nb::module_& module);
+void bind_codecs(nb::module_& module);
+
+// The DLPack capsule of a tensor; the capsule keeps the tensor's memory alive.
+nb::object dlpack_capsule(const Tensor& tensor, bool versioned);
+
+// A dtype by its safetensors name. Throws Error{usage}.
+Dtype dtype_of(const std::string& name);
+
+// Keeps a Python object alive for C++. The last copy may be dropped on any thread: a lane that
+// drops it leaves the object to the interpreter and never waits for the GIL.
+std::shared_ptr<void> keep(nb::object object);
+
+template <typename Range>
+nb::tuple tuple_of(const Range& range) {
+  nb::list list;
+  for (const auto& item : range) list.append(item);
+  return nb::tuple(list);
+}
+
+}  // namespace inrush::python

@@ -1,0 +1,123 @@
+// checkpoint.h: an opened checkpoint and what its index says. Names and infos are made when asked.
+#include "inrush/checkpoint.h"
+
+#include <nanobind/stl/map.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/string_view.h>
+#include <nanobind/stl/vector.h>
+
+#include "python/bindings/bindings.h"
+
+namespace inrush::python {
+namespace {
+
+nb::object text_of(const std::string& name) {
+  return nb::steal(
+      PyUnicode_DecodeUTF8(name.data(), static_cast<Py_ssize_t>(name.size()), "surrogateescape"));
+}
+
+Checkpoint open_one(const std::string& uri) {
+  const nb::gil_scoped_release released;
+  return Checkpoint::open(uri);
+}
+
+Checkpoint open_files(const std::vector<std::string>& paths) {
+  const nb::gil_scoped_release released;
+  return Checkpoint::open(paths);
+}
+
+std::optional<InfoView> find(const Checkpoint& checkpoint, std::string_view name) {
+  const TensorInfo* info = checkpoint.index().find(name);
+  if (info == nullptr) return std::nullopt;
+  return InfoView{checkpoint, info};
+}
+
+nb::list names(const Checkpoint& checkpoint, bool sorted) {
+  const Index& index = checkpoint.index();
+  nb::list out;
+  if (sorted) {
+    for (const uint32_t i : index.by_name) out.append(index.tensors[i].name);
+  } else {
+    for (const TensorInfo& info : index.tensors) out.append(info.name);
+  }
+  return out;
+}
+
+nb::list files(const Checkpoint& checkpoint) {
+  nb::list out;
+  for (const Blob& blob : checkpoint.index().blobs) {
+    out.append(nb::make_tuple(text_of(blob.name), blob.size));
+  }
+  return out;
+}
+
+uint64_t total_size(const Checkpoint& checkpoint) {
+  uint64_t size = 0;
+  for (const TensorInfo& info : checkpoint.index().tensors) size += info.size;
+  return size;
+}
+
+std::string repr(const InfoView& view) {
+  std::string shape;
+  for (const uint64_t extent : view.info->shape) {
+    if (!shape.empty()) shape += ", ";
+    shape += std::to_string(extent);
+  }
+  return "<inrush.TensorInfo '" + view.info->name + "' " + std::string(name_of(view.info->dtype)) +
+         " [" + shape + "]>";
+}
+
+void bind_info(nb::module_& module) {
+  nb::class_<InfoView>(module, "TensorInfo", "What a checkpoint says of one tensor.")
+      .def_prop_ro("name", [](const InfoView& view) -> std::string_view { return view.info->name; })
+      .def_prop_ro(
+          "dtype", [](const InfoView& view) { return name_of(view.info->dtype); },
+          "Element type as safetensors names it, such as 'BF16'.")
+      .def_prop_ro(
+          "shape", [](const InfoView& view) { return tuple_of(view.info->shape); },
+          "Extents in elements.")
+      .def_prop_ro(
+          "nbytes", [](const InfoView& view) { return view.info->size; }, "Size in bytes.")
+      .def_prop_ro(
+          "file",
+          [](const InfoView& view) {
+            return text_of(view.checkpoint.index().blobs[view.info->blob].name);
+          },
+          "The file (or object) that holds it.")
+      .def_prop_ro(
+          "offset", [](const InfoView& view) { return view.info->offset; },
+          "Of its first byte in the file.")
+      .def_prop_ro(
+          "encoding", [](const InfoView& view) -> std::string_view { return view.info->encoding; },
+          "How its bytes are coded; '' for raw bytes.")
+      .def("__repr__", &repr);
+}
+
+}  // namespace
+
+void bind_checkpoint(nb::module_& module) {
+  bind_info(module);
+  nb::class_<Checkpoint>(module, "Checkpoint", "An opened checkpoint: its index is read.")
+      .def_static("open", &open_one, nb::arg("uri"), "Open a directory, a file or a URI.")
+      .def_static("open_files", &open_files, nb::arg("paths"), "Open files as one checkpoint.")
+      .def_prop_ro("uri", [](const Checkpoint& checkpoint) { return text_of(checkpoint.uri()); })
+      .def_prop_ro(
+          "format",
+          [](const Checkpoint& checkpoint) -> std::string_view {
+            return checkpoint.index().format;
+          },
+          "Name of the format, such as 'safetensors'.")
+      .def_prop_ro("files", &files, "(name, size in bytes) of each file, sorted by name.")
+      .def_prop_ro(
+          "metadata", [](const Checkpoint& checkpoint) { return checkpoint.index().metadata; },
+          "The metadata of each file, None where it has none.")
+      .def_prop_ro("nbytes", &total_size, "Bytes of all tensors.")
+      .def("names", &names, nb::arg("sorted") = false,
+           "All names in file order, or sorted by name.")
+      .def("find", &find, nb::arg("name"), "The tensor of that name, or None.")
+      .def("__len__",
+           [](const Checkpoint& checkpoint) { return checkpoint.index().tensors.size(); });
+}
+
+}  // namespace inrush::python

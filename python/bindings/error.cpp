@@ -1,0 +1,88 @@
+// core/error.h: an Error becomes the exception of inrush._errors that its code stands for.
+#include "inrush/core/error.h"
+
+#include <mutex>
+#include <vector>
+
+#include "python/bindings/bindings.h"
+
+namespace inrush::python {
+namespace {
+
+const char* class_of(ErrorCode code) {
+  switch (code) {
+    case ErrorCode::data:
+      return "DataError";
+    case ErrorCode::usage:
+      return "UsageError";
+    case ErrorCode::source:
+      return "SourceError";
+    case ErrorCode::memory:
+      return "MemoryBudgetError";
+    case ErrorCode::cancelled:
+      return "Cancelled";
+  }
+  return "Error";
+}
+
+void translate(const std::exception_ptr& exception, void*) {
+  try {
+    std::rethrow_exception(exception);
+  } catch (const Error& error) {
+    const nb::object type = nb::module_::import_("inrush._errors").attr(class_of(error.code()));
+    // A file's name may hold bytes that are no UTF-8: they show as Python shows such names.
+    const nb::object text = nb::steal(
+        PyUnicode_DecodeUTF8(error.message().data(),
+                             static_cast<Py_ssize_t>(error.message().size()), "surrogateescape"));
+    PyErr_SetObject(type.ptr(), text.ptr());
+  }
+}
+
+// Objects that a thread without the GIL dropped, for the interpreter to release when it can.
+class Dropped {
+ public:
+  void add(PyObject* object) {
+    const std::lock_guard lock(mutex_);
+    objects_.push_back(object);
+  }
+
+  static int release(void* self) {
+    std::vector<PyObject*> objects;
+    {
+      auto* dropped = static_cast<Dropped*>(self);
+      const std::lock_guard lock(dropped->mutex_);
+      objects.swap(dropped->objects_);
+    }
+    for (PyObject* object : objects) Py_DECREF(object);
+    return 0;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<PyObject*> objects_;
+};
+
+// Lives as long as the process: a lane may drop an object while the interpreter shuts down.
+Dropped& dropped() {
+  static auto* const objects = new Dropped;
+  return *objects;
+}
+
+}  // namespace
+
+std::shared_ptr<void> keep(nb::object object) {
+  return {object.release().ptr(), [](void* kept) {
+            auto* python_object = static_cast<PyObject*>(kept);
+            if (nb::is_alive() && PyGILState_Check() != 0) {
+              Py_DECREF(python_object);
+              return;
+            }
+            // Should the interpreter's queue be full, the next drop takes this one along.
+            dropped().add(python_object);
+            Py_AddPendingCall(&Dropped::release, &dropped());
+          }};
+}
+
+void bind_error(nb::module_&) { nb::register_exception_translator(&translate, nullptr); }
+
+}  // namespace inrush::python

@@ -1,0 +1,60 @@
+// save.h: files that are byte-identical to those of safetensors.
+#include "inrush/save.h"
+
+#include <nanobind/stl/map.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <algorithm>
+
+#include "python/bindings/bindings.h"
+
+namespace inrush::python {
+namespace {
+
+using Metadata = std::optional<std::map<std::string, std::string>>;
+
+SaveTensor make_tensor(std::string name, const std::string& dtype, std::vector<uint64_t> shape,
+                       uintptr_t address, uint64_t nbytes) {
+  const auto* data = reinterpret_cast<const std::byte*>(address);  // NOLINT: the caller's memory
+  return {std::move(name), dtype_of(dtype), std::move(shape), {data, nbytes}};
+}
+
+void save(const std::string& path, const std::vector<SaveTensor>& tensors, const Metadata& metadata,
+          bool sync) {
+  const nb::gil_scoped_release released;
+  save_file(path, tensors, {metadata, sync});
+}
+
+nb::bytes save_bytes(std::vector<SaveTensor> tensors, const Metadata& metadata) {
+  const std::string header = safetensors_header(tensors, metadata);
+  uint64_t size = header.size();
+  for (const SaveTensor& tensor : tensors) size += tensor.data.size();
+  nb::bytes out =
+      nb::steal<nb::bytes>(PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(size)));
+  if (!out.is_valid()) throw nb::python_error();
+  char* end = PyBytes_AS_STRING(out.ptr());
+  const nb::gil_scoped_release released;
+  end = std::copy(header.begin(), header.end(), end);
+  for (const SaveTensor& tensor : tensors) {
+    const auto* data = reinterpret_cast<const char*>(tensor.data.data());
+    end = std::copy_n(data, tensor.data.size(), end);
+  }
+  return out;
+}
+
+}  // namespace
+
+void bind_save(nb::module_& module) {
+  nb::class_<SaveTensor>(module, "SaveTensor", "A tensor to be written; its memory is borrowed.")
+      .def_static("make", &make_tensor, nb::arg("name"), nb::arg("dtype"), nb::arg("shape"),
+                  nb::arg("address"), nb::arg("nbytes"));
+  module.def("save_file", &save, nb::arg("path"), nb::arg("tensors"),
+             nb::arg("metadata").none() = nb::none(), nb::arg("sync") = true,
+             "Write a safetensors file through a temporary beside it.");
+  module.def("save_bytes", &save_bytes, nb::arg("tensors"), nb::arg("metadata").none() = nb::none(),
+             "A safetensors file as bytes.");
+}
+
+}  // namespace inrush::python
