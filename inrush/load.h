@@ -19,6 +19,7 @@
 #include "inrush/core/allocator.h"
 #include "inrush/core/decoder.h"
 #include "inrush/core/engine.h"
+#include "inrush/core/ledger.h"
 #include "inrush/core/plan.h"
 #include "inrush/policy/choose.h"
 
@@ -51,12 +52,13 @@ struct LoadOptions {
   // Keep every tensor until next() asks for it: nothing waits for the consumer, and only staging
   // counts against the budget. wait() needs it.
   bool collect = false;
-  Allocator allocator;              // empty: memory of Inrush's own
-  std::map<std::string, Memory> out; // destination of these tensors, by name
+  Allocator allocator;                // empty: memory of Inrush's own
+  std::map<std::string, Memory> out;  // destination of these tensors, by name
   DecoderFactory decoder;
-  std::function<void(const Progress&)> progress;  // called on a lane thread, at most 10 times a second
+  std::function<void(const Progress&)>
+      progress;  // called on a lane thread, at most 10 times a second
   bool trace = false;
-  EngineFactory engines;            // empty: the table
+  EngineFactory engines;  // empty: the table
 };
 
 struct TraceEvent {
@@ -72,22 +74,23 @@ struct TraceEvent {
 struct LoadStats {
   std::string choice;
   std::string why;
-  uint64_t bytes = 0;         // delivered or ready to be
-  uint64_t bytes_read = 0;    // through engines
+  uint64_t bytes = 0;       // delivered or ready to be
+  uint64_t bytes_read = 0;  // through engines
   uint64_t bytes_mapped = 0;
   uint64_t bytes_copied = 0;  // moved once more from a slot
   uint64_t reads = 0;
   uint64_t retries = 0;
   uint64_t tensors = 0;
-  double seconds = 0;          // from the beginning to the last byte
-  double seconds_to_first = 0; // to the first tensor that could be handed over
-  double consumer_wait = 0;    // seconds next() waited for bytes
-  double budget_wait = 0;      // lane seconds spent waiting for budget
-  uint64_t peak_staging = 0;   // bytes under the budget, at most
+  double seconds = 0;           // from the beginning to the last byte
+  double seconds_to_first = 0;  // to the first tensor that could be handed over
+  double consumer_wait = 0;     // seconds next() waited for bytes
+  double budget_wait = 0;       // lane seconds spent waiting for budget
+  uint64_t peak_staging = 0;    // bytes under the budget, at most
   uint64_t budget = 0;
-  uint64_t orphaned = 0;       // bytes a stuck read still holds
+  uint64_t orphaned = 0;  // bytes a stuck read still holds
   uint32_t lanes = 0;
-  uint32_t depth = 0;          // in flight per lane when it ended
+  uint32_t depth = 0;                  // in flight per lane when it ended
+  std::vector<std::string> fallbacks;  // why lanes were replaced in mid-load
 };
 
 class Load {
@@ -118,6 +121,8 @@ class Load {
   [[nodiscard]] std::vector<TraceEvent> trace() const;
   // Digests that decoders returned, by tensor name; complete after the last tensor.
   [[nodiscard]] std::map<std::string, std::string> digests() const;
+  // Which bytes of which blobs have arrived so far.
+  [[nodiscard]] Ledger ledger() const;
 
  private:
   class State;

@@ -31,6 +31,7 @@ struct Grant {
   uint64_t required = 0;  // bytes from offset to the last wanted one
   std::byte* target = nullptr;
   int32_t slot = -1;      // -1: in place
+  bool hedge = false;     // a second read of its range
 };
 
 class Sink {

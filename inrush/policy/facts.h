@@ -76,6 +76,12 @@ struct Facts {
 
 Facts gather_facts(std::span<const Blob> blobs, const Plan& plan);
 
+// Where one blob lies, without residency.
+FilesystemFact filesystem_of(const Blob& blob);
+
+// Whether all of the blob is in the page cache, as far as a cheap probe can tell; unknown is no.
+bool is_warm(const Blob& blob);
+
 // JSON object of all of them, for --explain, --json and doctor.
 std::string to_json(const Facts& facts);
 

@@ -1,0 +1,407 @@
+#include "inrush/load/board.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <thread>
+
+#include "inrush/base/align.h"
+#include "inrush/base/fd.h"
+#include "inrush/load/lane.h"
+
+namespace inrush {
+namespace {
+
+constexpr auto kShutDown = std::chrono::milliseconds(900);
+constexpr int64_t kReportEveryNs = 100'000'000;
+constexpr uint8_t kMostAttempts = 2;
+constexpr uint64_t kLeastTeaching = 64 * kMiB;  // smaller loads say little about a path
+
+double seconds_between(Clock::time_point from, Clock::time_point to) {
+  return std::chrono::duration<double>(to - from).count();
+}
+
+// What reads a range when nothing else can: threads that read through the page cache.
+LaneChoice fallback_lane(Coverage coverage, const Facts& facts) {
+  LaneChoice lane;
+  lane.engine = "pread";
+  lane.coverage = coverage;
+  lane.depth = lane.most_depth = std::max(2U, facts.machine.cpus);
+  return lane;
+}
+
+HostSinkOptions sink_options(Preparation& preparation) {
+  HostSinkOptions options;
+  options.budget = preparation.budget;
+  options.collect = preparation.options.collect;
+  options.caller_memory = static_cast<bool>(preparation.options.allocator);
+  options.out = std::move(preparation.options.out);
+  return options;
+}
+
+}  // namespace
+
+Board::Board(Preparation preparation) : preparation_(std::move(preparation)), start_(Clock::now()) {
+  const Plan& plan = preparation_.plan;
+  sink_ = std::make_unique<HostSink>(index(), plan,
+                                     place(plan, preparation_.facts, preparation_.choice),
+                                     sink_options(preparation_));
+  remaining_ = std::make_unique<std::atomic<uint64_t>[]>(plan.targets.size());
+  whole_.resize(plan.targets.size());
+  arrivals_ = std::make_unique<std::atomic<uint32_t>[]>(index().blobs.size());
+  checked_ = std::make_unique<std::atomic<uint32_t>[]>(index().blobs.size());
+  for (size_t i = 0; i < plan.targets.size(); ++i) remaining_[i] = plan.targets[i].size;
+  for (const Blob& blob : index().blobs) ledger_.add_blob(blob.name, blob.identity);
+  if (preparation_.options.decoder) {
+    decoding_ = std::make_unique<Decoding>(
+        std::max(1U, preparation_.facts.machine.cpus),
+        Decoding::Callbacks{[this](uint32_t target, std::string digest) {
+                              {
+                                const std::lock_guard lock(mutex_);
+                                const uint32_t tensor = preparation_.plan.targets[target].tensor;
+                                digests_[index().tensors[tensor].name] = std::move(digest);
+                              }
+                              finish_targets({target});
+                            },
+                            [this](const Error& error) { fail(error); }});
+  }
+}
+
+Board::~Board() {
+  decoding_.reset();  // its threads call back into this
+}
+
+void Board::begin() {
+  const Plan& plan = preparation_.plan;
+  std::vector<uint32_t> whole;
+  for (uint32_t i = 0; i < plan.targets.size(); ++i) {
+    const TensorInfo& tensor = index().tensors[plan.targets[i].tensor];
+    const bool decodes = decoding_ && plan.targets[i].size == tensor.size &&
+                         decoding_->add(i, preparation_.options.decoder(tensor), tensor.size);
+    if (plan.targets[i].size == 0 && !decodes) whole.push_back(i);
+  }
+  allocate_ahead();
+  settle_queue();
+  for (uint32_t i = 0; i < plan.ranges.size(); ++i) {
+    if (sink_->placement(i) == Placement::mapped) mapped_bytes_ += plan.ranges[i].size;
+  }
+  finish_targets(whole);
+  if (stopped()) return;
+  if (const auto& first = preparation_.choice.lanes; !first.empty() && first.front().sequential) {
+    stream_governor_ = std::make_unique<Governor>(
+        GovernorLimits{first.front().count, std::max(first.front().most, first.front().count), 1});
+  }
+  for (const LaneChoice& lane : preparation_.choice.lanes) {
+    if (queue_->empty(lane.coverage)) continue;
+    for (uint32_t i = 0; i < lane.count; ++i) start_lane(lane);
+  }
+}
+
+// Mapped ranges that need no read are whole at once; every other range needs a lane that covers it.
+void Board::settle_queue() {
+  const Plan& plan = preparation_.plan;
+  const auto count = static_cast<uint32_t>(plan.ranges.size());
+  resident_.resize(count);
+  std::vector<bool> done(count);
+  bool populates = false;
+  for (const LaneChoice& lane : preparation_.choice.lanes) populates |= lane.engine == "mmap";
+  std::vector<uint32_t> whole;
+  for (uint32_t i = 0; i < count; ++i) {
+    resident_[i] = is_resident(plan.ranges[i], preparation_.facts);
+    done[i] = sink_->placement(i) == Placement::mapped && (resident_[i] || !populates);
+    if (done[i]) place_range(i, whole);
+  }
+  queue_ = std::make_unique<RangeQueue>(resident_, done);
+  cover_all();
+  finish_targets(whole);
+}
+
+void Board::cover_all() {
+  for (const Coverage coverage : {Coverage::resident, Coverage::cold}) {
+    const auto& lanes = preparation_.choice.lanes;
+    const bool covered = std::any_of(lanes.begin(), lanes.end(), [&](const LaneChoice& lane) {
+      return lane.coverage == Coverage::all || lane.coverage == coverage;
+    });
+    if (covered || queue_->empty(coverage)) continue;
+    preparation_.choice.lanes.push_back(fallback_lane(coverage, preparation_.facts));
+  }
+}
+
+void Board::start_lane(const LaneChoice& lane) {
+  uint32_t number = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    number = lanes_started_++;
+    ++lanes_alive_;
+  }
+  try {
+    std::thread([self = shared_from_this(), lane, number] {
+      run_lane(self, lane, number);
+      const std::lock_guard lock(self->mutex_);
+      --self->lanes_alive_;
+      self->changed_.notify_all();
+    }).detach();
+  } catch (const std::system_error& error) {
+    {
+      const std::lock_guard lock(mutex_);
+      --lanes_alive_;
+    }
+    throw Error(ErrorCode::memory, fmt::format("start a thread: {}", error.what()));
+  }
+}
+
+void Board::lane_began(int wake_fd) {
+  const std::lock_guard lock(mutex_);
+  wake_fds_.push_back(wake_fd);
+}
+
+void Board::lane_ended(int wake_fd) {
+  const std::lock_guard lock(mutex_);
+  std::erase(wake_fds_, wake_fd);
+}
+
+void Board::wake_lanes() {
+  for (const int fd : wake_fds_) ring(fd);
+}
+
+uint32_t Board::horizon() const {
+  if (preparation_.options.collect || !stream_governor_) return UINT32_MAX;
+  // Streams spread over what the budget lets them read ahead, not over the whole checkpoint.
+  const std::lock_guard lock(mutex_);
+  if (cursor_ >= preparation_.plan.targets.size()) return UINT32_MAX;
+  const Target& head = preparation_.plan.targets[cursor_];
+  const uint64_t ahead = preparation_.budget / preparation_.options.limits.range_size;
+  return static_cast<uint32_t>(std::min<uint64_t>(
+      UINT32_MAX, std::max(head.first_range, head.last_range) + std::max<uint64_t>(ahead / 2, 1)));
+}
+
+void Board::place_range(uint32_t index_of_range, std::vector<uint32_t>& whole) {
+  const Plan& plan = preparation_.plan;
+  const Range& range = plan.ranges[index_of_range];
+  arrivals_[range.blob].fetch_add(1, std::memory_order_relaxed);
+  bytes_placed_ += range.size;
+  for (uint32_t p = 0; p < range.piece_count; ++p) {
+    const Piece& piece = plan.pieces[range.first_piece + p];
+    const uint64_t bytes = piece.rows * piece.row_size;
+    if (decoding_ && decoding_->has(piece.target)) {
+      for (uint32_t row = 0; row < piece.rows; ++row) {
+        decoding_->arrived(piece.target, sink_->address(piece.target),
+                           piece.target_offset + row * piece.target_pitch, piece.row_size);
+      }
+    } else if (remaining_[piece.target].fetch_sub(bytes, std::memory_order_acq_rel) == bytes) {
+      whole.push_back(piece.target);
+    }
+  }
+  const std::lock_guard lock(mutex_);
+  ledger_.record(index().blobs[range.blob].name, {range.offset, range.size});
+}
+
+void Board::collect_placed() {
+  std::vector<uint32_t> placed;
+  sink_->poll(placed);
+  if (placed.empty()) return;
+  std::vector<uint32_t> whole;
+  for (const uint32_t range : placed) place_range(range, whole);
+  finish_targets(whole);
+  report_progress();
+  // A slot has become free.
+  if (starving_.exchange(false)) {
+    const std::lock_guard lock(mutex_);
+    wake_lanes();
+  }
+}
+
+void Board::finish_targets(const std::vector<uint32_t>& whole) {
+  if (whole.empty() && !preparation_.plan.targets.empty()) return;
+  const std::lock_guard lock(mutex_);
+  for (const uint32_t target : whole) {
+    whole_[target] = 1;
+    ++whole_count_;
+    if (preparation_.options.order == Order::ready) ready_.push_back(target);
+  }
+  const double now = seconds_since_start();
+  if (seconds_to_first_ == 0) seconds_to_first_ = now;
+  if (whole_count_ == whole_.size() && !error_) {
+    seconds_ = now;
+    stopped_.store(true, std::memory_order_release);
+    wake_lanes();
+  }
+  changed_.notify_all();
+}
+
+void Board::report_progress() {
+  const auto& progress = preparation_.options.progress;
+  if (!progress) return;
+  const double seconds = seconds_since_start();
+  const auto now = static_cast<int64_t>(seconds * 1e9);
+  int64_t next = next_report_ns_.load();
+  if (now < next || !next_report_ns_.compare_exchange_strong(next, now + kReportEveryNs)) return;
+  progress({bytes_placed_.load(), preparation_.plan.bytes_read, seconds});
+}
+
+void Board::read_failed(const Grant& grant, const Error& error, const LaneChoice& lane) {
+  sink_->release(grant);
+  if (stopped() || grant.hedge) return;
+  const bool cancelled = error.code() == ErrorCode::cancelled;
+  bool again = cancelled;
+  bool fall_back = false;
+  {
+    const std::lock_guard lock(mutex_);
+    if (attempts_.empty()) attempts_.resize(preparation_.plan.ranges.size());
+    if (!cancelled && error.code() == ErrorCode::source && !preparation_.options.choice.strict) {
+      again = ++attempts_[grant.first] < kMostAttempts;
+      fall_back = again && !fell_back_;
+      fell_back_ |= fall_back;
+    }
+  }
+  if (!again) {
+    fail(error);
+    return;
+  }
+  ++retries_;
+  if (fall_back) start_lane(fallback_lane(lane.coverage, preparation_.facts));
+  queue_->give_back({grant.first, grant.count});
+  const std::lock_guard lock(mutex_);
+  wake_lanes();
+}
+
+void Board::lane_failed(const Error& error, const LaneChoice& lane) {
+  const bool plain = lane.engine == "pread" && !lane.direct;
+  if (stopped()) return;
+  if (preparation_.options.choice.strict || plain || error.code() == ErrorCode::memory) {
+    fail(error);
+    return;
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    fallbacks_.push_back(fmt::format("{}: {}", lane.engine, error.message()));
+  }
+  try {
+    start_lane(fallback_lane(lane.coverage, preparation_.facts));
+  } catch (const Error& second) {
+    fail(second);
+  }
+}
+
+void Board::stop(std::optional<Error> error) {
+  const std::lock_guard lock(mutex_);
+  if (!error_ && error && whole_count_ < whole_.size()) error_ = std::move(error);
+  stopped_.store(true, std::memory_order_release);
+  wake_lanes();
+  changed_.notify_all();
+}
+
+void Board::fail(const Error& error) { stop(error); }
+
+void Board::cancel() { stop(Error(ErrorCode::cancelled, "the load was cancelled")); }
+
+void Board::shut_down() {
+  cancel();
+  std::unique_lock lock(mutex_);
+  changed_.wait_for(lock, kShutDown, [this] { return lanes_alive_ == 0; });
+}
+
+void Board::add(const TraceEvent& event) {
+  const std::lock_guard lock(mutex_);
+  trace_.push_back(event);
+}
+
+void Board::count_budget_wait(double seconds) {
+  const std::lock_guard lock(mutex_);
+  budget_wait_ += seconds;
+}
+
+uint32_t Board::streams(uint64_t delivered_bytes) {
+  if (!stream_governor_) return 1;
+  uint32_t target = 0;
+  bool more = false;
+  {
+    const std::lock_guard lock(mutex_);
+    stream_governor_->delivered(delivered_bytes, Clock::now());
+    target = stream_governor_->target();
+    more = target > lanes_started_ && !stopped();
+  }
+  for (; more; more = target > lanes_started_) start_lane(preparation_.choice.lanes.front());
+  return target;
+}
+
+// Others began to load the same blobs while this load bypasses the page cache: from now on the
+// rest is read through it, so that all share one pass over the disk.
+void Board::look_around() {
+  if (!preparation_.registration || direct_retired() || stopped()) return;
+  const auto& lanes = preparation_.choice.lanes;
+  const auto direct =
+      std::find_if(lanes.begin(), lanes.end(), [](const LaneChoice& lane) { return lane.direct; });
+  const bool may_switch =
+      direct != lanes.end() && preparation_.options.choice.backend.empty() &&
+      preparation_.options.choice.page_cache != PageCache::drop &&
+      preparation_.facts.wanted_bytes * 2 < preparation_.facts.machine.memory_available;
+  if (!may_switch || preparation_.registration->neighbours().loading == 0) return;
+  if (direct_retired_.exchange(true)) return;
+  start_lane(fallback_lane(direct->coverage, preparation_.facts));
+}
+
+double Board::seconds_since_start() const { return seconds_between(start_, Clock::now()); }
+
+LoadStats Board::stats() const {
+  LoadStats stats;
+  stats.choice = preparation_.choice.name;
+  stats.why = preparation_.choice.why;
+  stats.bytes_read = bytes_read_;
+  stats.bytes_copied = sink_->bytes_copied();
+  stats.reads = reads_;
+  stats.retries = retries_;
+  stats.peak_staging = sink_->peak_staging();
+  stats.budget = preparation_.budget;
+  stats.depth = depth_;
+  stats.bytes_mapped = mapped_bytes_;
+  const std::lock_guard lock(mutex_);
+  for (size_t i = 0; i < whole_.size(); ++i) {
+    if (whole_[i] != 0) stats.bytes += preparation_.plan.targets[i].size;
+  }
+  stats.tensors = whole_count_;
+  stats.fallbacks = fallbacks_;
+  stats.seconds = seconds_ > 0 ? seconds_ : seconds_since_start();
+  stats.seconds_to_first = seconds_to_first_;
+  stats.consumer_wait = consumer_wait_;
+  stats.budget_wait = budget_wait_;
+  stats.lanes = lanes_started_;
+  if (stopped() && lanes_alive_ > 0) stats.orphaned = lanes_alive_;
+  return stats;
+}
+
+bool Board::taught(Profile& learnt) const {
+  const Facts& facts = preparation_.facts;
+  const LoadStats seen = stats();
+  const bool cold = facts.warm_bytes * 10 < facts.wanted_bytes;
+  const bool unhindered = preparation_.options.collect || seen.consumer_wait * 2 > seen.seconds;
+  const bool alone = facts.others_loading == 0 && preparation_.options.choice.backend.empty();
+  if (seen.bytes != preparation_.plan.bytes_delivered || seen.bytes < kLeastTeaching || !cold ||
+      !unhindered || !alone || !seen.fallbacks.empty() || preparation_.options.engines) {
+    return false;
+  }
+  PathRate rate;
+  rate.bytes_per_second = static_cast<double>(seen.bytes) / seen.seconds;
+  rate.depth = seen.depth;
+  rate.streams = seen.lanes;
+  rate.loads = 1;
+  learnt.learn(facts.filesystem.id, preparation_.choice.name, rate);
+  return true;
+}
+
+std::vector<TraceEvent> Board::trace() const {
+  const std::lock_guard lock(mutex_);
+  return trace_;
+}
+
+std::map<std::string, std::string> Board::digests() const {
+  const std::lock_guard lock(mutex_);
+  return digests_;
+}
+
+Ledger Board::ledger() const {
+  const std::lock_guard lock(mutex_);
+  return ledger_;
+}
+
+}  // namespace inrush

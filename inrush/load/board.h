@@ -1,0 +1,154 @@
+// The Board is what the lanes and the consumer of one load share: the plan, the sink, the queue,
+// which targets are whole, the first error, the counts. Lanes keep it alive, so memory outlives a
+// read that is stuck in the kernel.
+// Any thread, except that next(), take_ahead() and delivery belong to one consumer at a time.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <deque>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "inrush/core/ledger.h"
+#include "inrush/load.h"
+#include "inrush/load/decoding.h"
+#include "inrush/load/queue.h"
+#include "inrush/policy/governor.h"
+#include "inrush/policy/registry.h"
+#include "inrush/sinks/host.h"
+
+namespace inrush {
+
+// Everything settled before the first byte.
+struct Preparation {
+  Checkpoint checkpoint;
+  LoadOptions options;
+  Plan plan;
+  Facts facts;
+  Choice choice;
+  uint64_t budget = 0;
+  std::unique_ptr<Registration> registration;
+};
+
+class Board : public std::enable_shared_from_this<Board> {
+ public:
+  explicit Board(Preparation preparation);
+  ~Board();
+
+  // Starts the lanes of the choice, on the caller's thread.
+  void begin();
+
+  // ---- for lanes
+  [[nodiscard]] bool stopped() const { return stopped_.load(std::memory_order_acquire); }
+  [[nodiscard]] const Preparation& preparation() const { return preparation_; }
+  [[nodiscard]] const Index& index() const { return preparation_.checkpoint.index(); }
+  RangeQueue& queue() { return *queue_; }
+  HostSink& sink() { return *sink_; }
+  [[nodiscard]] uint32_t horizon() const;
+  [[nodiscard]] bool resident(uint32_t range) const { return resident_[range]; }
+  void lane_began(int wake_fd);
+  void lane_ended(int wake_fd);
+  // Takes over what the sink has placed: targets may be whole now.
+  void collect_placed();
+  // A read failed and its reader is done with the memory: queues it again, or fails the load.
+  void read_failed(const Grant& grant, const Error& error, const LaneChoice& lane);
+  // A lane cannot go on at all: another takes its place, or the load fails.
+  void lane_failed(const Error& error, const LaneChoice& lane);
+  void fail(const Error& error);
+  void starved() { starving_.store(true, std::memory_order_release); }
+  void add(const TraceEvent& event);
+  void count_reads(uint64_t reads, uint64_t bytes) {
+    reads_ += reads;
+    bytes_read_ += bytes;
+  }
+  void count_budget_wait(double seconds);
+  void note_depth(uint32_t depth) { depth_ = depth; }
+  // How many streams a sequential place wants by now; more are started as needed.
+  uint32_t streams(uint64_t delivered_bytes);
+  // Whether lanes that bypass the page cache should end: others here load the same blobs.
+  [[nodiscard]] bool direct_retired() const { return direct_retired_.load(); }
+  void look_around();
+  [[nodiscard]] double seconds_since_start() const;
+
+  // ---- for the consumer
+  std::optional<Tensor> next(Deadline deadline, bool& timed_out);
+  bool wait(Deadline deadline);
+  void cancel();
+  // Whether the load ended well, and showed what this path can do.
+  [[nodiscard]] bool taught(Profile& learnt) const;
+  // Cancels and waits, a second at most, until no lane is left.
+  void shut_down();
+
+  [[nodiscard]] LoadStats stats() const;
+  [[nodiscard]] std::vector<TraceEvent> trace() const;
+  [[nodiscard]] std::map<std::string, std::string> digests() const;
+  [[nodiscard]] Ledger ledger() const;
+
+ private:
+  void settle_queue();
+  void cover_all();
+  void start_lane(const LaneChoice& lane);
+  void place_range(uint32_t range, std::vector<uint32_t>& whole);
+  void finish_targets(const std::vector<uint32_t>& whole);
+  void target_whole(uint32_t target);
+  void allocate_ahead();
+  std::optional<uint32_t> deliverable();
+  Tensor deliver(uint32_t target);
+  void check_identity(uint32_t blob);
+  void stop(std::optional<Error> error);
+  void wake_lanes();
+  void report_progress();
+  [[noreturn]] void throw_error(std::unique_lock<std::mutex>& lock);
+
+  Preparation preparation_;
+  std::unique_ptr<HostSink> sink_;
+  std::unique_ptr<RangeQueue> queue_;
+  std::unique_ptr<Decoding> decoding_;
+  std::vector<bool> resident_;                          // per range
+  std::unique_ptr<std::atomic<uint64_t>[]> remaining_;  // per target: bytes
+  std::unique_ptr<std::atomic<uint32_t>[]> arrivals_;   // per blob: ranges placed
+  std::unique_ptr<std::atomic<uint32_t>[]> checked_;    // per blob: arrivals when last checked
+  Clock::time_point start_;
+
+  std::atomic<bool> stopped_{false};
+  std::atomic<bool> starving_{false};
+  std::atomic<bool> direct_retired_{false};
+  std::atomic<uint64_t> reads_{0};
+  std::atomic<uint64_t> bytes_read_{0};
+  std::atomic<uint64_t> bytes_placed_{0};
+  std::atomic<uint64_t> retries_{0};
+  std::atomic<uint32_t> depth_{0};
+  std::atomic<int64_t> next_report_ns_{0};
+
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  std::optional<Error> error_;
+  std::vector<uint8_t> whole_;     // per target
+  std::vector<uint8_t> attempts_;  // per range; made at the first failure
+  std::deque<uint32_t> ready_;     // whole and not delivered, for Order::ready
+  std::vector<int> wake_fds_;      // of living lanes
+  std::vector<TraceEvent> trace_;
+  std::map<std::string, std::string> digests_;
+  Ledger ledger_;
+  std::unique_ptr<Governor> stream_governor_;
+  uint32_t lanes_alive_ = 0;
+  uint32_t lanes_started_ = 0;
+  bool fell_back_ = false;
+  std::vector<std::string> fallbacks_;  // why lanes were replaced
+  uint32_t cursor_ = 0;                 // next target in order
+  uint32_t delivered_ = 0;
+  uint32_t whole_count_ = 0;
+  uint32_t allocated_ = 0;  // targets below it have the caller's memory
+  uint64_t mapped_bytes_ = 0;
+  double seconds_ = 0;
+  double seconds_to_first_ = 0;
+  double consumer_wait_ = 0;
+  double budget_wait_ = 0;
+};
+
+}  // namespace inrush

@@ -1,0 +1,144 @@
+// The consumer's side of the Board: memory ahead of the reads, tensors in order, errors.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "inrush/load/board.h"
+
+namespace inrush {
+
+// The caller's memory, in batches, for what the budget lets the lanes read ahead; at least for all
+// that shares a range with the oldest target.
+void Board::allocate_ahead() {
+  const Allocator& allocator = preparation_.options.allocator;
+  const auto& targets = preparation_.plan.targets;
+  if (!allocator || allocated_ == targets.size()) return;
+  const auto all = static_cast<uint32_t>(targets.size());
+  const uint32_t head = std::min(cursor_, all - 1);
+  uint32_t end = std::max(allocated_, sink_->needed_for(head));
+  uint64_t ahead = 0;
+  for (uint32_t i = head; i < end; ++i) ahead += targets[i].size;
+  while (end < all && (preparation_.options.collect || ahead < preparation_.budget)) {
+    ahead += targets[end].size;
+    end = std::max(end + 1, sink_->needed_for(end));
+  }
+  end = std::min(end, all);
+  if (end <= allocated_) return;
+  std::vector<MemoryRequest> requests;
+  for (uint32_t i = allocated_; i < end; ++i) {
+    const TensorInfo& tensor = index().tensors[targets[i].tensor];
+    requests.push_back({i, tensor.name, tensor.dtype, targets[i].shape, targets[i].size,
+                        alignment_of(tensor.dtype)});
+  }
+  std::vector<Memory> memories = allocator(requests);
+  if (memories.size() != requests.size()) {
+    throw Error(ErrorCode::usage, fmt::format("the allocator answered {} of {} requests",
+                                              memories.size(), requests.size()));
+  }
+  for (size_t i = 0; i < memories.size(); ++i) {
+    sink_->provide(requests[i].target, std::move(memories[i]));
+  }
+  allocated_ = end;
+  const std::lock_guard lock(mutex_);
+  wake_lanes();
+}
+
+std::optional<uint32_t> Board::deliverable() {
+  if (preparation_.options.order == Order::ready) {
+    if (ready_.empty()) return std::nullopt;
+    const uint32_t target = ready_.front();
+    ready_.pop_front();
+    return target;
+  }
+  if (whole_[cursor_] == 0) return std::nullopt;
+  return cursor_;
+}
+
+std::optional<Tensor> Board::next(Deadline deadline, bool& timed_out) {
+  timed_out = false;
+  allocate_ahead();
+  std::unique_lock lock(mutex_);
+  const Clock::time_point asked = Clock::now();
+  std::optional<uint32_t> target;
+  bool late = false;
+  while (true) {
+    if (error_) throw_error(lock);
+    if (delivered_ == whole_.size()) return std::nullopt;
+    target = deliverable();
+    if (target || late) break;
+    late = changed_.wait_until(lock, deadline) == std::cv_status::timeout;
+  }
+  consumer_wait_ += std::chrono::duration<double>(Clock::now() - asked).count();
+  timed_out = !target;
+  if (timed_out) return std::nullopt;
+  ++delivered_;
+  whole_[*target] = 2;
+  while (cursor_ < whole_.size() && whole_[cursor_] == 2) ++cursor_;
+  lock.unlock();
+  return deliver(*target);
+}
+
+Tensor Board::deliver(uint32_t index_of_target) {
+  const Target& target = preparation_.plan.targets[index_of_target];
+  const TensorInfo& info = index().tensors[target.tensor];
+  check_identity(info.blob);
+  Tensor tensor;
+  tensor.name = info.name;
+  tensor.dtype = info.dtype;
+  tensor.shape = target.shape;
+  tensor.consumer = target.consumer;
+  tensor.mapped = sink_->is_mapped(index_of_target);
+  tensor.memory = sink_->take(index_of_target);
+  if (starving_.exchange(false)) {
+    const std::lock_guard lock(mutex_);
+    wake_lanes();
+  }
+  return tensor;
+}
+
+// Only when bytes of the blob have come since it was last looked at.
+void Board::check_identity(uint32_t blob) {
+  const uint32_t arrivals = arrivals_[blob].load(std::memory_order_relaxed);
+  if (checked_[blob].load(std::memory_order_relaxed) == arrivals) return;
+  const Blob& opened = index().blobs[blob];
+  const Identity now = preparation_.checkpoint.store().identity(opened);
+  if (now != opened.identity) {
+    const Error changed(
+        ErrorCode::data,
+        fmt::format("read {} [0, +{}): the file changed while it was being read ({})", opened.name,
+                    opened.size,
+                    now.size != opened.identity.size ? fmt::format("its size is {} now", now.size)
+                                                     : "it was written to, replaced or moved"));
+    {
+      const std::lock_guard lock(mutex_);
+      error_ = changed;
+    }
+    stop(changed);
+    throw changed;
+  }
+  checked_[blob].store(arrivals, std::memory_order_relaxed);
+}
+
+bool Board::wait(Deadline deadline) {
+  {
+    std::unique_lock lock(mutex_);
+    const bool done = changed_.wait_until(
+        lock, deadline, [this] { return error_ || whole_count_ == whole_.size(); });
+    if (error_) throw_error(lock);
+    if (!done) return false;
+  }
+  std::vector<uint32_t> used;
+  for (const Range& range : preparation_.plan.ranges) {
+    if (used.empty() || used.back() != range.blob) used.push_back(range.blob);
+  }
+  for (const uint32_t blob : used) check_identity(blob);
+  return true;
+}
+
+// Lanes are drained first, within the deadline, so that what the caller frees is quiet.
+void Board::throw_error(std::unique_lock<std::mutex>& lock) {
+  changed_.wait_for(lock, std::chrono::milliseconds(900), [this] { return lanes_alive_ == 0; });
+  throw Error(*error_);
+}
+
+}  // namespace inrush

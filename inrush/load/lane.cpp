@@ -1,0 +1,258 @@
+#include "inrush/load/lane.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <poll.h>
+
+#include <algorithm>
+#include <array>
+#include <unordered_map>
+#include <vector>
+
+#include "inrush/base/fd.h"
+#include "inrush/engines/engines.h"
+
+namespace inrush {
+namespace {
+
+constexpr auto kWaitSlice = std::chrono::milliseconds(50);
+constexpr size_t kMostCompletions = 64;
+
+class Lane {
+ public:
+  Lane(Board& board, const LaneChoice& choice, uint32_t number)
+      : board_(board),
+        choice_(choice),
+        number_(number),
+        name_(fmt::format("{}{} {}", choice.engine, choice.direct ? " direct" : "", number)),
+        governor_({choice.depth, std::max(choice.depth, choice.most_depth), 1}),
+        wake_(make_eventfd()) {
+    board_.lane_began(wake_.get());
+  }
+
+  ~Lane() {
+    engine_.reset();
+    board_.lane_ended(wake_.get());
+  }
+
+  void run() {
+    try {
+      start_engine();
+      while (!board_.stopped() && !(retired() && flights_.empty())) step();
+    } catch (const Error& error) {
+      board_.lane_failed(error, choice_);
+    } catch (const std::exception& error) {
+      board_.fail(Error(ErrorCode::memory, fmt::format("lane {}: {}", name_, error.what())));
+    }
+    drain();
+  }
+
+ private:
+  struct Flight {
+    Grant grant;
+    double start;
+  };
+
+  void start_engine() {
+    EngineOptions options;
+    options.direct = choice_.direct;
+    options.depth = std::max(choice_.depth, choice_.most_depth);
+    options.wake_fd = wake_.get();
+    options.block_size = choice_.block_size;
+    const EngineFactory& factory = board_.preparation().options.engines;
+    if (factory) {
+      engine_ = factory(choice_.engine, options);
+    } else {
+      const EngineRow* row = find_engine(choice_.engine);
+      if (row == nullptr) {
+        throw Error(ErrorCode::usage, fmt::format("no engine is named {}", choice_.engine));
+      }
+      engine_ = row->make(options);
+    }
+    for (const Region& region : board_.sink().regions()) engine_->attach(region);
+    most_in_flight_ = engine_->traits().most_in_flight;
+  }
+
+  [[nodiscard]] bool retired() const { return choice_.direct && board_.direct_retired(); }
+
+  void step() {
+    clear_rings(wake_.get());
+    fill();
+    if (flights_.empty()) {
+      rest();
+      return;
+    }
+    std::array<Completion, kMostCompletions> done;
+    const size_t count = engine_->wait(done, Clock::now() + kWaitSlice);
+    for (size_t i = 0; i < count; ++i) settle(done[i]);
+    if (count > 0) board_.collect_placed();
+    if (number_ == 0) look_around();
+  }
+
+  // Nothing to do for now: until ranges come back, the budget frees, or the load ends.
+  void rest() {
+    const double before = board_.seconds_since_start();
+    pollfd wake{wake_.get(), POLLIN, 0};
+    ::poll(&wake, 1, static_cast<int>(kWaitSlice.count()));
+    if (starved_) board_.count_budget_wait(board_.seconds_since_start() - before);
+    if (number_ == 0) look_around();
+  }
+
+  [[nodiscard]] bool paused() const {
+    return choice_.sequential && number_ >= board_.preparation().choice.lanes.front().count &&
+           number_ >= streams_;
+  }
+
+  void fill() {
+    starved_ = false;
+    if (retired() || paused()) return;
+    batch_.clear();
+    const uint32_t target = std::min(governor_.target(), most_in_flight_);
+    while (flights_.size() < target && take_one()) {
+    }
+    if (batch_.empty()) return;
+    engine_->submit(batch_);
+    board_.note_depth(target);
+  }
+
+  // Takes and reserves one read; false if there is none for now.
+  bool take_one() {
+    const uint64_t range_size = board_.preparation().options.limits.range_size;
+    Appetite appetite;
+    appetite.coverage = choice_.coverage;
+    appetite.most = static_cast<uint32_t>(std::max<uint64_t>(choice_.block_size / range_size, 1));
+    appetite.sequential = choice_.sequential;
+    appetite.previous = previous_;
+    appetite.horizon = board_.horizon();
+    const std::optional<Run> run = board_.queue().take(appetite);
+    if (!run) return false;
+    std::optional<Grant> grant;
+    uint32_t file = 0;
+    try {
+      file = file_of(board_.preparation().plan.ranges[run->first].blob);
+      grant = board_.sink().try_reserve(run->first, run->count, engine_->traits(), false);
+    } catch (...) {
+      board_.queue().give_back(*run);
+      throw;
+    }
+    if (!grant) {
+      board_.queue().give_back(*run);
+      starved_ = true;
+      board_.starved();
+      return false;
+    }
+    if (grant->count < run->count) {
+      board_.queue().give_back({run->first + grant->count, run->count - grant->count});
+    }
+    previous_ = run->first + grant->count;
+    const uint64_t tag = next_tag_++;
+    flights_.emplace(tag, Flight{*grant, board_.seconds_since_start()});
+    batch_.push_back({tag, file, grant->offset, grant->size, grant->required, grant->target});
+    return true;
+  }
+
+  uint32_t file_of(uint32_t blob) {
+    const auto known = files_.find(blob);
+    if (known != files_.end()) return known->second;
+    const uint32_t file = engine_->open(board_.index().blobs[blob]);
+    files_.emplace(blob, file);
+    return file;
+  }
+
+  void settle(const Completion& completion) {
+    const auto found = flights_.find(completion.tag);
+    if (found == flights_.end()) return;
+    const Flight flight = found->second;
+    flights_.erase(found);
+    const Grant& grant = flight.grant;
+    if (completion.error) {
+      if (board_.stopped()) {
+        board_.sink().release(grant);
+      } else {
+        board_.read_failed(grant, *completion.error, choice_);
+      }
+      return;
+    }
+    board_.count_reads(1, grant.required);
+    board_.sink().landed(grant);
+    governor_.delivered(grant.required, Clock::now());
+    if (choice_.sequential) streams_ = board_.streams(grant.required);
+    if (board_.preparation().choice.drop_cache && !choice_.direct) drop_pages(grant);
+    if (board_.preparation().options.trace) {
+      const Range& range = board_.preparation().plan.ranges[grant.first];
+      board_.add({name_, board_.index().blobs[range.blob].name, grant.offset, grant.required,
+                  flight.start, board_.seconds_since_start(), "read"});
+    }
+  }
+
+  // Pages that were in the cache before stay there.
+  void drop_pages(const Grant& grant) {
+    if (board_.resident(grant.first)) return;
+    const Range& range = board_.preparation().plan.ranges[grant.first];
+    const int fd = board_.index().blobs[range.blob].fd;
+    ::posix_fadvise(fd, static_cast<off_t>(grant.offset), static_cast<off_t>(grant.size),
+                    POSIX_FADV_DONTNEED);
+  }
+
+  void look_around() {
+    const Clock::time_point now = Clock::now();
+    if (now < next_look_) return;
+    next_look_ = now + kWaitSlice;
+    board_.look_around();
+  }
+
+  // Until the last read is reaped, however long the kernel holds it: the memory must stay.
+  void drain() {
+    if (flights_.empty() || !engine_) return;
+    engine_->cancel();
+    while (!flights_.empty()) {
+      std::array<Completion, kMostCompletions> done;
+      clear_rings(wake_.get());
+      const size_t count = engine_->wait(done, Clock::now() + kWaitSlice);
+      for (size_t i = 0; i < count; ++i) {
+        const auto found = flights_.find(done[i].tag);
+        if (found == flights_.end()) continue;
+        const Grant grant = found->second.grant;
+        flights_.erase(found);
+        if (!done[i].error) {
+          board_.sink().landed(grant);
+        } else if (board_.stopped()) {
+          board_.sink().release(grant);
+        } else {
+          board_.read_failed(grant, *done[i].error, choice_);
+        }
+      }
+    }
+    board_.collect_placed();
+  }
+
+  Board& board_;
+  const LaneChoice choice_;
+  const uint32_t number_;
+  const std::string name_;
+  Governor governor_;
+  Fd wake_;
+  std::unique_ptr<Engine> engine_;
+  uint32_t most_in_flight_ = 1;
+  std::unordered_map<uint32_t, uint32_t> files_;  // blob -> the engine's number of it
+  std::unordered_map<uint64_t, Flight> flights_;  // by tag
+  std::vector<Read> batch_;
+  uint64_t next_tag_ = 1;
+  uint32_t previous_ = UINT32_MAX;
+  uint32_t streams_ = 0;
+  bool starved_ = false;
+  Clock::time_point next_look_{};
+};
+
+}  // namespace
+
+void run_lane(const std::shared_ptr<Board>& board, const LaneChoice& choice,
+              uint32_t number) noexcept {
+  try {
+    Lane(*board, choice, number).run();
+  } catch (const std::exception& error) {
+    board->fail(Error(ErrorCode::memory, fmt::format("start a lane: {}", error.what())));
+  }
+}
+
+}  // namespace inrush

@@ -1,0 +1,101 @@
+#include "inrush/load.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "inrush/base/align.h"
+#include "inrush/load/board.h"
+
+namespace inrush {
+namespace {
+
+constexpr uint64_t kDefaultBudget = 256 * kMiB;
+constexpr uint64_t kLeastAutomatic = 8 * kMiB;
+
+// The default, less in a small cgroup.
+uint64_t settle_budget(uint64_t asked, const Facts& facts) {
+  if (asked != 0) return asked;
+  const uint64_t eighth = facts.machine.memory_available / 8;
+  return std::clamp(eighth, kLeastAutomatic, kDefaultBudget);
+}
+
+std::vector<Selection> everything(const Index& index) {
+  Selection all;
+  all.wants.resize(index.tensors.size());
+  for (uint32_t i = 0; i < index.tensors.size(); ++i) all.wants[i].tensor = i;
+  return {all};
+}
+
+Preparation prepare(const Checkpoint& checkpoint, LoadOptions options) {
+  const Index& index = checkpoint.index();
+  if (options.selections.empty()) options.selections = everything(index);
+  Plan plan = make_plan(index, options.selections, options.limits);
+  // A decoder reads the bytes, and a mapped byte may vanish under it.
+  if (options.decoder) options.choice.mapping = MappingRule::never;
+  Facts facts = gather_facts(index.blobs, plan);
+  facts.private_host_memory = !options.allocator && options.out.empty();
+  auto registration = std::make_unique<Registration>(index.blobs);
+  const Neighbours neighbours = registration->neighbours();
+  facts.others_loading = neighbours.loading;
+  facts.loaded_recently = neighbours.loaded_recently;
+  const uint64_t budget = settle_budget(options.budget, facts);
+  options.choice.budget = budget;
+  const bool learns = !options.engines;
+  Choice choice = choose(facts, learns ? load_profile() : Profile{}, options.choice);
+  return {checkpoint, std::move(options),     std::move(plan), std::move(facts), std::move(choice),
+          budget,     std::move(registration)};
+}
+
+}  // namespace
+
+class Load::State {
+ public:
+  State(const Checkpoint& checkpoint, LoadOptions options)
+      : board(std::make_shared<Board>(prepare(checkpoint, std::move(options)))) {
+    try {
+      board->begin();
+    } catch (...) {
+      board->shut_down();
+      throw;
+    }
+  }
+  ~State() {
+    board->shut_down();
+    Profile learnt;
+    if (board->taught(learnt)) save_profile(learnt);
+  }
+  State(const State&) = delete;
+  State& operator=(const State&) = delete;
+
+  std::shared_ptr<Board> board;
+};
+
+Load::Load(const Checkpoint& checkpoint, LoadOptions options)
+    : state_(std::make_shared<State>(checkpoint, std::move(options))) {}
+
+Load::~Load() = default;
+Load::Load(Load&&) noexcept = default;
+Load& Load::operator=(Load&&) noexcept = default;
+
+std::optional<Tensor> Load::next() {
+  bool timed_out = false;
+  return state_->board->next(Deadline::max(), timed_out);
+}
+
+std::optional<Tensor> Load::next(Deadline deadline, bool& timed_out) {
+  return state_->board->next(deadline, timed_out);
+}
+
+bool Load::wait(Deadline deadline) { return state_->board->wait(deadline); }
+
+void Load::cancel() { state_->board->cancel(); }
+
+LoadStats Load::stats() const { return state_->board->stats(); }
+const Plan& Load::plan() const { return state_->board->preparation().plan; }
+const Facts& Load::facts() const { return state_->board->preparation().facts; }
+const Choice& Load::choice() const { return state_->board->preparation().choice; }
+std::vector<TraceEvent> Load::trace() const { return state_->board->trace(); }
+std::map<std::string, std::string> Load::digests() const { return state_->board->digests(); }
+Ledger Load::ledger() const { return state_->board->ledger(); }
+
+}  // namespace inrush

@@ -1,0 +1,169 @@
+#include "inrush/view.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "inrush/base/align.h"
+#include "inrush/base/fd.h"
+#include "inrush/policy/facts.h"
+
+namespace inrush {
+namespace {
+
+// How far read-ahead runs before the tensor asked for last, and in what steps: enough to keep a
+// fast disk busy while the caller works on a tensor, little enough to stop soon.
+constexpr uint64_t kAhead = 64 * kMiB;
+constexpr uint64_t kStep = 2 * kMiB;
+
+struct Mapping {
+  std::byte* data = nullptr;
+  uint64_t size = 0;
+  ~Mapping() {
+    if (data != nullptr) ::munmap(data, size);
+  }
+};
+
+}  // namespace
+
+class View::State {
+ public:
+  explicit State(const Checkpoint& checkpoint)
+      : checkpoint_(checkpoint), shards_(checkpoint.index().blobs.size()) {}
+
+  ~State() { stop(); }
+  State(const State&) = delete;
+  State& operator=(const State&) = delete;
+
+  std::optional<Memory> tensor(const TensorInfo& info);
+
+ private:
+  struct Shard {
+    std::shared_ptr<Mapping> mapping;
+    bool refused = false;  // may not be mapped
+    bool cold = false;     // read-ahead is worth it
+    uint64_t wanted = 0;   // read ahead up to here
+    uint64_t done = 0;     // read ahead so far
+  };
+
+  void open_shard(uint32_t index);
+  void want(uint32_t index, uint64_t offset, uint64_t size);
+  void read_ahead();
+  void stop();
+
+  const Checkpoint checkpoint_;
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::vector<Shard> shards_;
+  uint32_t current_ = 0;
+  bool stopping_ = false;
+  pid_t owner_ = 0;  // the process whose thread reads ahead
+  std::thread thread_;
+};
+
+void View::State::open_shard(uint32_t index) {
+  Shard& shard = shards_[index];
+  const Blob& blob = checkpoint_.index().blobs[index];
+  const FilesystemFact place = blob.fd >= 0 ? filesystem_of(blob) : FilesystemFact{};
+  if (!place.may_map) {
+    shard.refused = true;
+    return;
+  }
+  auto mapping = std::make_shared<Mapping>();
+  void* data =
+      ::mmap(nullptr, blob.size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, blob.fd, 0);
+  if (data == MAP_FAILED) {
+    shard.refused = true;
+    return;
+  }
+  mapping->data = static_cast<std::byte*>(data);
+  mapping->size = blob.size;
+  shard.mapping = std::move(mapping);
+  shard.cold = !place.memory && !is_warm(blob);
+}
+
+void View::State::want(uint32_t index, uint64_t offset, uint64_t size) {
+  Shard& shard = shards_[index];
+  const uint64_t end = checkpoint_.index().blobs[index].size;
+  const uint64_t begin = align_down(offset, kStep);
+  // A jump begins anew there; a walk through the file goes on where it was.
+  if (begin > shard.wanted || offset + size + kAhead < shard.done) shard.done = begin;
+  shard.wanted = std::min(end, offset + size + kAhead);
+  current_ = index;
+  if (owner_ != ::getpid()) {
+    // First use, or first use after a fork: the parent's thread is not here.
+    if (thread_.joinable()) thread_.detach();
+    owner_ = ::getpid();
+    thread_ = std::thread([this] { read_ahead(); });
+  }
+  wake_.notify_one();
+}
+
+void View::State::read_ahead() {
+  std::unique_lock lock(mutex_);
+  while (!stopping_) {
+    Shard& shard = shards_[current_];
+    if (shard.done >= shard.wanted) {
+      wake_.wait(lock);
+      continue;
+    }
+    const uint64_t offset = shard.done;
+    const uint64_t size = std::min(kStep, shard.wanted - offset);
+    const int fd = checkpoint_.index().blobs[current_].fd;
+    shard.done += size;
+    lock.unlock();
+    ::readahead(fd, static_cast<off64_t>(offset), size);
+    lock.lock();
+  }
+}
+
+void View::State::stop() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  wake_.notify_all();
+  if (!thread_.joinable()) return;
+  if (owner_ == ::getpid()) {
+    thread_.join();
+  } else {
+    thread_.detach();
+  }
+}
+
+std::optional<Memory> View::State::tensor(const TensorInfo& info) {
+  const Blob& blob = checkpoint_.index().blobs[info.blob];
+  if (!is_aligned(info.offset, alignment_of(info.dtype))) return std::nullopt;
+  const std::lock_guard lock(mutex_);
+  Shard& shard = shards_[info.blob];
+  if (!shard.mapping && !shard.refused) open_shard(info.blob);
+  if (shard.refused) return std::nullopt;
+  if (checkpoint_.store().identity(blob) != blob.identity) {
+    throw Error(ErrorCode::data,
+                fmt::format("read {} [{}, +{}): the file changed since it was opened", blob.name,
+                            info.offset, info.size));
+  }
+  if (shard.cold && info.size > 0) want(info.blob, info.offset, info.size);
+  Memory memory;
+  memory.data = shard.mapping->data + info.offset;
+  memory.size = info.size;
+  memory.owner = shard.mapping;
+  return memory;
+}
+
+View::View(const Checkpoint& checkpoint) : state_(std::make_shared<State>(checkpoint)) {}
+View::~View() = default;
+View::View(View&&) noexcept = default;
+View& View::operator=(View&&) noexcept = default;
+
+std::optional<Memory> View::tensor(const TensorInfo& info) { return state_->tensor(info); }
+
+}  // namespace inrush

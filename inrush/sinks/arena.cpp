@@ -1,0 +1,82 @@
+#include "inrush/sinks/arena.h"
+
+#include <fmt/format.h>
+#include <sys/mman.h>
+
+#include <cerrno>
+
+#include "inrush/base/align.h"
+#include "inrush/base/fd.h"
+
+namespace inrush {
+
+std::shared_ptr<Arena> Arena::reserve(std::span<const Blob> blobs) {
+  std::shared_ptr<Arena> arena(new Arena);
+  arena->starts_.reserve(blobs.size());
+  for (const Blob& blob : blobs) {
+    arena->starts_.push_back(arena->size_);
+    // One page more than the blob, so that an aligned read of its tail has room.
+    arena->size_ += align_up(blob.size + 1, kBase);
+  }
+  arena->reserved_ = arena->size_ + kBase;
+  // NORESERVE: address space only; pages are charged as they are touched.
+  void* memory = ::mmap(nullptr, arena->reserved_, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED) {
+    throw system_error(ErrorCode::memory,
+                       fmt::format("reserve {} bytes of address space", arena->reserved_), errno);
+  }
+  arena->reservation_ = static_cast<std::byte*>(memory);
+  const auto address = reinterpret_cast<uintptr_t>(memory);
+  arena->base_ = arena->reservation_ + (align_up(address, kBase) - address);
+  arena->users_ = std::make_unique<std::atomic<uint32_t>[]>(arena->size_ / kExtent);
+  return arena;
+}
+
+Arena::~Arena() {
+  if (reservation_ != nullptr) ::munmap(reservation_, reserved_);
+}
+
+void Arena::place_mapping(const Blob& blob, uint32_t blob_index, uint64_t offset, uint64_t size) {
+  void* placed =
+      ::mmap(at(blob_index, offset), size, PROT_READ | PROT_WRITE,
+             MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, blob.fd, static_cast<off_t>(offset));
+  if (placed == MAP_FAILED) {
+    throw system_error(ErrorCode::memory, fmt::format("map {} [{}, +{})", blob.name, offset, size),
+                       errno);
+  }
+}
+
+void Arena::advise_huge(uint32_t blob, uint64_t offset, uint64_t size) {
+  const uint64_t first = align_up(offset, kBase);
+  const uint64_t last = align_down(offset + size, kBase);
+  // Best effort: without huge pages a load is slower, not wrong.
+  if (first < last) ::madvise(at(blob, first), last - first, MADV_HUGEPAGE);
+}
+
+void Arena::pin(uint32_t blob, uint64_t offset, uint64_t size) {
+  if (size == 0) return;
+  const uint64_t first = (starts_[blob] + offset) / kExtent;
+  const uint64_t last = (starts_[blob] + offset + size - 1) / kExtent;
+  for (uint64_t i = first; i <= last; ++i) users_[i].fetch_add(1, std::memory_order_relaxed);
+}
+
+void Arena::drop(uint32_t blob, uint64_t offset, uint64_t size) noexcept {
+  if (size == 0) return;
+  const uint64_t first = (starts_[blob] + offset) / kExtent;
+  const uint64_t last = (starts_[blob] + offset + size - 1) / kExtent;
+  uint64_t run = first;  // neighbouring extents that nobody uses any more go back in one call
+  for (uint64_t i = first; i <= last + 1; ++i) {
+    if (i <= last && users_[i].fetch_sub(1, std::memory_order_acq_rel) == 1) continue;
+    if (run < i) ::madvise(base_ + run * kExtent, (i - run) * kExtent, MADV_DONTNEED);
+    run = i + 1;
+  }
+}
+
+std::shared_ptr<void> Arena::hold(uint32_t blob, uint64_t offset, uint64_t size) {
+  return {at(blob, offset), [self = shared_from_this(), blob, offset, size](void*) {
+            self->drop(blob, offset, size);
+          }};
+}
+
+}  // namespace inrush

@@ -1,0 +1,60 @@
+// An Arena is reserved address space for the bytes of a load's blobs: a blob's byte at offset x
+// lies at base + x, base a multiple of 2 MiB, so that every blob is congruent for direct I/O and
+// for mapping. Memory is given back in extents of 1 MiB as the last tensor on an extent dies; the
+// address space goes with the arena. Thread-safe but for place_mapping, which comes first.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "inrush/core/blob.h"
+
+namespace inrush {
+
+class Arena : public std::enable_shared_from_this<Arena> {
+ public:
+  static constexpr uint64_t kExtent = 1ULL << 20;
+  static constexpr uint64_t kBase = 2ULL << 20;
+
+  // Reserves room for every blob. Throws Error{memory} if the address space is not to be had.
+  static std::shared_ptr<Arena> reserve(std::span<const Blob> blobs);
+
+  ~Arena();
+  Arena(const Arena&) = delete;
+  Arena& operator=(const Arena&) = delete;
+
+  [[nodiscard]] std::byte* at(uint32_t blob, uint64_t offset) const {
+    return base_ + starts_[blob] + offset;
+  }
+  [[nodiscard]] std::byte* base() const { return base_; }
+  [[nodiscard]] uint64_t size() const { return size_; }
+
+  // Puts the blob's own pages, privately, at [offset, offset + size): offset a multiple of the
+  // page size. Throws Error{memory} when the process has too many mappings.
+  void place_mapping(const Blob& blob, uint32_t blob_index, uint64_t offset, uint64_t size);
+
+  // Asks for huge pages where whole ones fit into these bytes.
+  void advise_huge(uint32_t blob, uint64_t offset, uint64_t size);
+
+  // Counts one user of the bytes. Balanced by drop(), or by the death of what hold() returns.
+  void pin(uint32_t blob, uint64_t offset, uint64_t size);
+  void drop(uint32_t blob, uint64_t offset, uint64_t size) noexcept;
+
+  // An owner that drops a pin made earlier.
+  std::shared_ptr<void> hold(uint32_t blob, uint64_t offset, uint64_t size);
+
+ private:
+  Arena() = default;
+  std::byte* base_ = nullptr;
+  std::byte* reservation_ = nullptr;
+  uint64_t reserved_ = 0;
+  uint64_t size_ = 0;
+  std::vector<uint64_t> starts_;                    // of each blob, from base_
+  std::unique_ptr<std::atomic<uint32_t>[]> users_;  // of each extent
+};
+
+}  // namespace inrush
