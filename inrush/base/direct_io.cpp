@@ -1,0 +1,89 @@
+#include "inrush/base/direct_io.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+
+namespace inrush {
+
+namespace {
+
+// Since Linux 6.1. Asked of the kernel directly, because C libraries before glibc 2.37 lack the
+// fields: the two numbers follow stx_mnt_id in the kernel's struct, 152 bytes in.
+constexpr unsigned kStatxDirectAlign = 0x2000;
+constexpr size_t kStatxSize = 256;
+constexpr size_t kMaskAt = 0;
+constexpr size_t kMemoryAlignAt = 152;
+constexpr size_t kOffsetAlignAt = 156;
+
+uint32_t field(const std::array<std::byte, kStatxSize>& answer, size_t at) {
+  uint32_t value = 0;
+  std::memcpy(&value, answer.data() + at, sizeof value);
+  return value;
+}
+
+// True if statx could tell; alignments of 0 then mean that direct I/O is not possible.
+bool ask_statx(DirectIo& direct) {
+  alignas(8) std::array<std::byte, kStatxSize> answer{};
+  const long failed =
+      ::syscall(SYS_statx, direct.fd.get(), "", AT_EMPTY_PATH, kStatxDirectAlign, answer.data());
+  if (failed != 0 || (field(answer, kMaskAt) & kStatxDirectAlign) == 0) return false;
+  direct.memory_align = field(answer, kMemoryAlignAt);
+  direct.offset_align = field(answer, kOffsetAlignAt);
+  return true;
+}
+
+// The least of the usual block sizes with which a read succeeds, 0 if none does; errno says why.
+uint32_t try_reading(int fd) {
+  constexpr uint32_t kLargest = 64U << 10;
+  struct stat status {};
+  // Of an empty file any read succeeds, so nothing is learnt and the safe answer is given.
+  if (::fstat(fd, &status) == 0 && status.st_size == 0) return 4096;
+  const std::unique_ptr<std::byte, decltype(&std::free)> memory(
+      static_cast<std::byte*>(std::aligned_alloc(kLargest, 2 * kLargest)), &std::free);
+  if (!memory) return 0;
+  for (uint32_t align = 512; align <= kLargest; align *= 2) {
+    // Memory and, where the file is long enough, offset are multiples of `align` and no more.
+    const off_t offset = status.st_size > align ? align : 0;
+    if (::pread(fd, memory.get() + align, align, offset) >= 0) return align;
+    if (errno != EINVAL) return 0;
+  }
+  return 0;
+}
+
+std::string reason(const char* what, int error_number) {
+  char text[128];
+  return fmt::format("no direct I/O here ({}: {})", what,
+                     strerror_r(error_number, text, sizeof text));
+}
+
+}  // namespace
+
+DirectIo open_direct(int fd, const std::string& path) {
+  DirectIo direct;
+  direct.fd = reopen(fd, path, O_RDONLY | O_DIRECT);
+  if (!direct.fd) {
+    direct.refusal = reason("open with O_DIRECT", errno);
+    return direct;
+  }
+  if (ask_statx(direct)) {
+    if (direct.memory_align == 0 || direct.offset_align == 0) {
+      direct.refusal = "no direct I/O on this file (statx reports no alignment for it)";
+    }
+  } else {
+    direct.memory_align = direct.offset_align = try_reading(direct.fd.get());
+    if (direct.offset_align == 0) direct.refusal = reason("a trial read", errno);
+  }
+  if (!direct.refusal.empty()) direct.fd = Fd();
+  return direct;
+}
+
+}  // namespace inrush

@@ -1,0 +1,179 @@
+#include "inrush/engines/blocking.h"
+
+#include <pthread.h>
+
+#include <algorithm>
+#include <condition_variable>
+#include <csignal>
+#include <deque>
+#include <mutex>
+#include <system_error>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "inrush/engines/wake.h"
+
+namespace inrush {
+
+namespace {
+
+// How long the destructor waits for threads in the middle of a read. A healthy disk answers in
+// milliseconds.
+constexpr std::chrono::milliseconds kPatience{300};
+
+struct Shared {
+  Shared(std::shared_ptr<BlockingSource> from, int wake_fd)
+      : source(std::move(from)), wake(wake_fd) {}
+
+  std::shared_ptr<BlockingSource> source;
+  Wake wake;
+  std::atomic<bool> stop{false};
+
+  std::mutex mutex;
+  std::condition_variable queued;   // something to do, or closed
+  std::condition_variable quitted;  // a thread has left
+  std::deque<Read> queue;
+  std::deque<Completion> completed;
+  uint32_t threads = 0;
+  uint32_t idle = 0;
+  bool closed = false;
+};
+
+std::optional<Error> read_once(Shared& shared, const Read& read) {
+  try {
+    return shared.source->read(read, shared.stop);
+  } catch (const Error& error) {
+    return error;
+  } catch (const std::exception& error) {
+    return Error(ErrorCode::memory, error.what());
+  }
+}
+
+void work(const std::shared_ptr<Shared>& shared) {
+  std::unique_lock lock(shared->mutex);
+  for (;;) {
+    ++shared->idle;
+    shared->queued.wait(lock, [&] { return shared->closed || !shared->queue.empty(); });
+    --shared->idle;
+    if (shared->closed) break;
+    const Read read = shared->queue.front();
+    shared->queue.pop_front();
+    lock.unlock();
+    Completion completion{.tag = read.tag, .error = read_once(*shared, read)};
+    lock.lock();
+    shared->completed.push_back(std::move(completion));
+    shared->wake.ring();
+  }
+  --shared->threads;
+  shared->quitted.notify_all();
+}
+
+// Signals are the application's: none is delivered to a thread of ours.
+void start_thread(const std::shared_ptr<Shared>& shared) {
+  sigset_t all;
+  sigset_t before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  try {
+    std::thread([shared] { work(shared); }).detach();
+  } catch (...) {
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    throw;
+  }
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}
+
+class BlockingEngine final : public Engine {
+ public:
+  BlockingEngine(std::shared_ptr<BlockingSource> source, int wake_fd, uint32_t threads)
+      : most_threads_(std::max(threads, 1U)),
+        shared_(std::make_shared<Shared>(std::move(source), wake_fd)) {}
+
+  ~BlockingEngine() override {
+    cancel();
+    std::unique_lock lock(shared_->mutex);
+    shared_->closed = true;
+    shared_->queued.notify_all();
+    shared_->quitted.wait_for(lock, kPatience, [&] { return shared_->threads == 0; });
+  }
+
+  [[nodiscard]] EngineTraits traits() const override { return shared_->source->traits(); }
+
+  uint32_t open(const Blob& blob) override { return shared_->source->open(blob); }
+
+  void attach(const Region& region) override { shared_->source->attach(region); }
+
+  void submit(std::span<const Read> reads) override {
+    shared_->source->accept(reads, in_flight_);
+    const std::lock_guard lock(shared_->mutex);
+    grow(reads.size());
+    in_flight_ += reads.size();
+    if (shared_->stop) {
+      for (const Read& read : reads) shared_->completed.push_back(cancelled(read));
+      shared_->wake.ring();
+      return;
+    }
+    shared_->queue.insert(shared_->queue.end(), reads.begin(), reads.end());
+    reads.size() == 1 ? shared_->queued.notify_one() : shared_->queued.notify_all();
+  }
+
+  size_t wait(std::span<Completion> done, Deadline deadline) override {
+    const bool rang = shared_->wake.take();
+    size_t count = collect(done);
+    if (count > 0 || rang || !shared_->wake.sleep(deadline)) return count;
+    shared_->wake.take();
+    return collect(done);
+  }
+
+  void cancel() override {
+    const std::lock_guard lock(shared_->mutex);
+    shared_->stop = true;
+    for (const Read& read : shared_->queue) shared_->completed.push_back(cancelled(read));
+    shared_->queue.clear();
+    shared_->wake.ring();
+  }
+
+ private:
+  static Completion cancelled(const Read& read) {
+    return {.tag = read.tag, .error = Error(ErrorCode::cancelled, "the read was cancelled")};
+  }
+
+  // With the lock held: threads enough for `more` reads. One is enough to go on with.
+  void grow(size_t more) {
+    const size_t busy = shared_->threads - shared_->idle;
+    const size_t wanted = std::min<size_t>(most_threads_, busy + shared_->queue.size() + more);
+    while (shared_->threads < wanted) {
+      try {
+        start_thread(shared_);
+        ++shared_->threads;
+      } catch (const std::system_error& error) {
+        if (shared_->threads > 0) return;
+        throw Error(ErrorCode::memory, std::string("start a thread that reads: ") + error.what());
+      }
+    }
+  }
+
+  size_t collect(std::span<Completion> done) {
+    const std::lock_guard lock(shared_->mutex);
+    auto& completed = shared_->completed;
+    const size_t count = std::min(done.size(), completed.size());
+    std::move(completed.begin(), completed.begin() + static_cast<ptrdiff_t>(count), done.begin());
+    completed.erase(completed.begin(), completed.begin() + static_cast<ptrdiff_t>(count));
+    in_flight_ -= count;
+    return count;
+  }
+
+  uint32_t most_threads_;
+  size_t in_flight_ = 0;  // submitted and not yet returned by wait()
+  std::shared_ptr<Shared> shared_;
+};
+
+}  // namespace
+
+std::unique_ptr<Engine> make_blocking_engine(std::shared_ptr<BlockingSource> source, int wake_fd,
+                                             uint32_t threads) {
+  return std::make_unique<BlockingEngine>(std::move(source), wake_fd, threads);
+}
+
+}  // namespace inrush

@@ -1,0 +1,27 @@
+#include "inrush/engines/engines.h"
+
+#include "inrush/engines/rows.h"
+
+namespace inrush {
+
+namespace {
+
+std::string always_usable() { return {}; }
+
+constexpr EngineRow kEngines[] = {
+    {"pread", "positional reads on threads, direct or through the page cache", always_usable,
+     make_pread},
+};
+
+}  // namespace
+
+std::span<const EngineRow> engine_table() { return kEngines; }
+
+const EngineRow* find_engine(std::string_view name) {
+  for (const EngineRow& row : kEngines) {
+    if (name == row.name) return &row;
+  }
+  return nullptr;
+}
+
+}  // namespace inrush
