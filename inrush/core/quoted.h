@@ -1,0 +1,12 @@
+// How names out of files appear in errors and logs: in quotes, control characters and broken
+// UTF-8 escaped (a hostile name must not drive a terminal), long ones cut in the middle.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+namespace inrush {
+
+std::string quoted(std::string_view name);
+
+}  // namespace inrush
