@@ -1,0 +1,33 @@
+#include "inrush/base/environment.h"
+
+#include <cstdlib>
+
+namespace inrush {
+
+namespace {
+
+// secure_getenv: a set-uid program must not write where its caller points it.
+std::string variable(const char* name) {
+  const char* value = ::secure_getenv(name);
+  return value == nullptr ? std::string() : std::string(value);
+}
+
+// XDG says that a relative path is to be ignored.
+bool is_absolute(const std::string& path) { return !path.empty() && path[0] == '/'; }
+
+}  // namespace
+
+Environment read_environment() {
+  return {variable("INRUSH_PROFILE"), variable("XDG_CACHE_HOME"), variable("HOME"),
+          variable("XDG_RUNTIME_DIR")};
+}
+
+std::string profile_path(const Environment& environment) {
+  if (environment.profile == "off") return {};
+  if (!environment.profile.empty()) return environment.profile;
+  if (is_absolute(environment.cache_home)) return environment.cache_home + "/inrush/profile.json";
+  if (is_absolute(environment.home)) return environment.home + "/.cache/inrush/profile.json";
+  return {};
+}
+
+}  // namespace inrush

@@ -1,0 +1,22 @@
+// Every environment variable that the C++ side reads, and the folders that follow from them. The
+// only file that calls getenv. Read anew at each call; any thread, as long as nobody calls setenv.
+#pragma once
+
+#include <string>
+
+namespace inrush {
+
+struct Environment {
+  std::string profile;      // INRUSH_PROFILE: the profile's file; "off": keep none
+  std::string cache_home;   // XDG_CACHE_HOME
+  std::string home;         // HOME
+  std::string runtime_dir;  // XDG_RUNTIME_DIR
+};
+
+Environment read_environment();
+
+// The file that rates are kept in: INRUSH_PROFILE, else inrush/profile.json under XDG_CACHE_HOME
+// or $HOME/.cache; empty when there is no such place or INRUSH_PROFILE is "off".
+std::string profile_path(const Environment& environment);
+
+}  // namespace inrush
