@@ -1,6 +1,7 @@
 // A Store is where bytes live: a directory, an S3 prefix, an HTTP base, Redis, a peer.
 // Listing, several shards and identity live here, not in formats or engines.
-// One thread at a time for list and open; read and identity from any thread.
+// list() is for one thread at a time, everything else for any thread: the headers of many shards
+// are opened and read concurrently.
 #pragma once
 
 #include <cstddef>

@@ -10,20 +10,23 @@
 
 namespace inrush {
 
-struct StoreRow {
-  const char* scheme;  // "file"
-  std::unique_ptr<Store> (*make)(const std::string& uri);
-};
-
-std::span<const StoreRow> store_table();
-
-// The store a URI names, and the entry in it where the URI names one entry (else "").
-// Throws Error{usage} for a scheme that is not built, naming what would provide it, and
-// Error{source} if nothing is there.
+// A store and, where the URI names one entry in it, that entry (else "").
 struct Place {
   std::unique_ptr<Store> store;
   std::string entry;
 };
+
+// A scheme without `find` is one that is known but not built yet.
+struct StoreRow {
+  const char* scheme;  // "file"
+  Place (*find)(const std::string& uri);
+  const char* provided_by;  // what is missing where `find` is
+};
+
+std::span<const StoreRow> store_table();
+
+// What a path or a URI names. Throws Error{usage} for a scheme that is not built, naming what would
+// provide it, and Error{source} if nothing is there.
 Place find_place(const std::string& uri);
 
 // One store over several local files, whose entries are the paths as given.

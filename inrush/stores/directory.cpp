@@ -1,0 +1,101 @@
+#include "inrush/stores/directory.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <utility>
+
+#include "inrush/base/fd.h"
+#include "inrush/base/read_fully.h"
+#include "inrush/core/quoted.h"
+#include "inrush/stores/local_file.h"
+
+namespace inrush {
+namespace {
+
+struct CloseFolder {
+  void operator()(DIR* folder) const { ::closedir(folder); }
+};
+
+// Entries stay inside the folder, as far as names go; symbolic links lead where they lead.
+bool leaves_folder(const std::string& entry) {
+  if (entry.empty() || entry.front() == '/' || entry.find('\0') != std::string::npos) return true;
+  const std::string slashed = "/" + entry + "/";
+  return slashed.find("/../") != std::string::npos;
+}
+
+class Directory final : public Store {
+ public:
+  Directory(Fd folder, std::string prefix, std::string uri)
+      : folder_(std::move(folder)), prefix_(std::move(prefix)), uri_(std::move(uri)) {}
+
+  [[nodiscard]] std::string uri() const override { return uri_; }
+
+  std::vector<Entry> list() override {
+    // "." anew, because two readers of one descriptor would share its position.
+    const int fd = ::openat(folder_.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) throw open_error(uri_, errno);
+    const std::unique_ptr<DIR, CloseFolder> folder(::fdopendir(fd));
+    if (!folder) {
+      ::close(fd);
+      throw Error(ErrorCode::memory, fmt::format("list {}: out of memory", uri_));
+    }
+    std::vector<Entry> entries;
+    errno = 0;
+    while (const dirent* found = ::readdir(folder.get())) add(found->d_name, entries);
+    if (errno != 0) throw system_error(ErrorCode::source, "list " + uri_, errno);
+    std::sort(entries.begin(), entries.end(),
+              [](const Entry& a, const Entry& b) { return a.name < b.name; });
+    return entries;
+  }
+
+  Blob open(const std::string& name) override {
+    if (leaves_folder(name)) {
+      throw Error(ErrorCode::data, fmt::format("open {} in {}: the name leads out of the folder",
+                                               quoted(name), uri_));
+    }
+    return open_local_file(folder_.get(), name, prefix_ + name);
+  }
+
+  Identity identity(const Blob& blob) override { return identity_of(blob.fd, blob.name); }
+
+  void read(const Blob& blob, uint64_t offset, std::span<std::byte> target) override {
+    read_fully(blob.fd, offset, target, blob.name);
+  }
+
+ private:
+  // All but folders: what is not readable, or a link to nothing, shall fail when it is opened,
+  // not be missing without a word.
+  void add(const char* name, std::vector<Entry>& entries) {
+    struct stat status {};
+    if (::fstatat(folder_.get(), name, &status, 0) != 0) {
+      errno = 0;
+      status = {};
+    }
+    if (S_ISDIR(status.st_mode)) return;
+    entries.push_back({name, S_ISREG(status.st_mode) ? static_cast<uint64_t>(status.st_size) : 0});
+  }
+
+  Fd folder_;
+  std::string prefix_;
+  std::string uri_;
+};
+
+}  // namespace
+
+std::unique_ptr<Store> make_directory(const std::string& path, const std::string& prefix,
+                                      const std::string& uri) {
+  Fd folder(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  // A folder that may be passed through but not listed still gives the file that was named.
+  if (!folder && errno == EACCES) {
+    folder = Fd(::open(path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  }
+  if (!folder) throw open_error(uri, errno);
+  return std::make_unique<Directory>(std::move(folder), prefix, uri);
+}
+
+}  // namespace inrush

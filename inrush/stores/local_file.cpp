@@ -1,0 +1,112 @@
+#include "inrush/stores/local_file.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+
+#include <cerrno>
+#include <cstring>
+#include <memory>
+#include <utility>
+
+namespace inrush {
+namespace {
+
+int64_t nanoseconds(const timespec& time) {
+  return int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
+}
+
+struct stat status_of(int fd, const std::string& name) {
+  struct stat status {};
+  if (::fstat(fd, &status) != 0) throw system_error(ErrorCode::source, "stat " + name, errno);
+  return status;
+}
+
+Identity identity_from(const struct stat& status) {
+  return {.device = status.st_dev,
+          .inode = status.st_ino,
+          .size = static_cast<uint64_t>(status.st_size),
+          .mtime_ns = nanoseconds(status.st_mtim),
+          .ctime_ns = nanoseconds(status.st_ctim),
+          .etag = {}};
+}
+
+const char* kind_of(mode_t mode) {
+  if (S_ISDIR(mode)) return "a folder";
+  if (S_ISFIFO(mode)) return "a pipe";
+  if (S_ISSOCK(mode)) return "a socket";
+  if (S_ISCHR(mode) || S_ISBLK(mode)) return "a device";
+  return "no regular file";
+}
+
+Error too_many_files(const std::string& name) {
+  rlimit limit{};
+  ::getrlimit(RLIMIT_NOFILE, &limit);
+  return {ErrorCode::memory,
+          fmt::format("open {}: this process already has as many files open as it may ({}), and "
+                      "each file of a checkpoint takes one; raise the limit: ulimit -n {}",
+                      name, limit.rlim_cur, std::max<rlim_t>(limit.rlim_cur * 4, 4096))};
+}
+
+}  // namespace
+
+Error open_error(const std::string& name, int error_number) {
+  if (error_number == EMFILE) return too_many_files(name);
+  if (error_number == ENFILE) {
+    return {ErrorCode::memory,
+            fmt::format("open {}: the whole machine has as many files open as it may; raise "
+                        "fs.file-max (sysctl)",
+                        name)};
+  }
+  if (error_number == EACCES) {
+    return {ErrorCode::source,
+            fmt::format("open {}: permission denied: it, or a folder above it, may not be read by "
+                        "user {}",
+                        name, ::geteuid())};
+  }
+  if (error_number == ELOOP) {
+    return {ErrorCode::source,
+            fmt::format("open {}: a symbolic link that leads back to itself", name)};
+  }
+  return system_error(ErrorCode::source, "open " + name, error_number);
+}
+
+Blob open_local_file(int at, const std::string& path, const std::string& name) {
+  // Without O_NONBLOCK the open of a FIFO would wait for a writer; on regular files it means
+  // nothing.
+  Fd fd(::openat(at, path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
+  if (!fd) {
+    const int error_number = errno;
+    struct stat link {};
+    const bool dangling = error_number == ENOENT &&
+                          ::fstatat(at, path.c_str(), &link, AT_SYMLINK_NOFOLLOW) == 0 &&
+                          S_ISLNK(link.st_mode);
+    if (dangling) {
+      throw Error(ErrorCode::source,
+                  fmt::format("open {}: a symbolic link to a file that is not there (a download "
+                              "that was not finished, or was cleaned up?)",
+                              name));
+    }
+    if (error_number == ENXIO) {  // a socket, or a device without a driver
+      throw Error(ErrorCode::source, fmt::format("open {}: not a regular file", name));
+    }
+    throw open_error(name, error_number);
+  }
+  const struct stat status = status_of(fd.get(), name);
+  if (!S_ISREG(status.st_mode)) {
+    throw Error(ErrorCode::source, fmt::format("open {}: {}, where a regular file was expected",
+                                               name, kind_of(status.st_mode)));
+  }
+  Blob blob{.name = name,
+            .size = static_cast<uint64_t>(status.st_size),
+            .identity = identity_from(status),
+            .fd = fd.get(),
+            .handle = {}};
+  blob.handle = std::make_shared<const Fd>(std::move(fd));
+  return blob;
+}
+
+Identity identity_of(int fd, const std::string& name) { return identity_from(status_of(fd, name)); }
+
+}  // namespace inrush

@@ -1,0 +1,23 @@
+// What the stores of local files share: opening a regular file for reading, and its identity.
+// Any thread.
+#pragma once
+
+#include <string>
+
+#include "inrush/base/fd.h"
+#include "inrush/core/blob.h"
+
+namespace inrush {
+
+// Opens `path`, relative to the folder `at` (AT_FDCWD: to the working folder), as a Blob called
+// `name`. Follows symbolic links. Never waits on a FIFO or a device: those, and whatever else is
+// no regular file, are an Error{source}.
+Blob open_local_file(int at, const std::string& path, const std::string& name);
+
+// The identity of the open file as of now. Throws Error{source}.
+Identity identity_of(int fd, const std::string& name);
+
+// Why a file or folder could not be opened, in words that say what to do about it.
+Error open_error(const std::string& name, int error_number);
+
+}  // namespace inrush

@@ -1,0 +1,131 @@
+#include "inrush/stores/stores.h"
+
+#include <fmt/format.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+#include <cerrno>
+#include <optional>
+#include <string_view>
+
+#include "inrush/core/quoted.h"
+#include "inrush/stores/directory.h"
+#include "inrush/stores/local_file.h"
+
+namespace inrush {
+namespace {
+
+Place find_local(const std::string& path) {
+  struct stat status {};
+  if (path.empty()) throw Error(ErrorCode::usage, "open: an empty path");
+  if (::stat(path.c_str(), &status) != 0) {
+    struct stat link {};
+    // A link to nothing is explained when its file is opened.
+    if (errno != ENOENT || ::lstat(path.c_str(), &link) != 0) throw open_error(path, errno);
+  }
+  if (S_ISDIR(status.st_mode)) {
+    const std::string prefix = path.back() == '/' ? path : path + "/";
+    return {make_directory(path, prefix, path), ""};
+  }
+  const size_t slash = path.rfind('/');
+  if (slash == std::string::npos) return {make_directory(".", "", path), path};
+  const std::string folder = path.substr(0, slash + 1);
+  return {make_directory(folder, folder, path), path.substr(slash + 1)};
+}
+
+int hex_digit(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+  return -1;
+}
+
+// file:///a%20b or file://localhost/a%20b -> "/a b".
+Place find_file_uri(const std::string& uri) {
+  std::string_view rest = std::string_view(uri).substr(std::string_view("file://").size());
+  const std::string_view host = rest.substr(0, rest.find('/'));
+  if (!host.empty() && host != "localhost") {
+    throw Error(ErrorCode::usage,
+                fmt::format("open {}: a file on host {}; only this machine's files can be opened "
+                            "so (three slashes: file:///path)",
+                            uri, quoted(host)));
+  }
+  rest.remove_prefix(host.size());
+  std::string path;
+  for (size_t i = 0; i < rest.size(); ++i) {
+    const int high = rest[i] == '%' && i + 2 < rest.size() ? hex_digit(rest[i + 1]) : -1;
+    const int low = high >= 0 ? hex_digit(rest[i + 2]) : -1;
+    if (rest[i] == '%' && low < 0) {
+      throw Error(ErrorCode::usage, fmt::format("open {}: % without two hex digits", uri));
+    }
+    path += low < 0 ? rest[i] : static_cast<char>(high * 16 + low);
+    if (low >= 0) i += 2;
+  }
+  if (path.find('\0') != std::string::npos) {
+    throw Error(ErrorCode::usage, fmt::format("open {}: a NUL byte in a path", uri));
+  }
+  return find_local(path);
+}
+
+constexpr std::array kTable{
+    StoreRow{"file", find_file_uri, nullptr},
+    StoreRow{"http", nullptr, "the HTTP store"},
+    StoreRow{"https", nullptr, "the HTTP store"},
+    StoreRow{"s3", nullptr, "the S3 store"},
+    StoreRow{"gs", nullptr, "the Google Cloud Storage store"},
+    StoreRow{"az", nullptr, "the Azure Blob store"},
+    StoreRow{"redis", nullptr, "the Redis store"},
+    StoreRow{"hf", nullptr, "the Hub store"},
+};
+
+// "s3" of "s3://bucket/key"; nothing for a path.
+std::optional<std::string> scheme_of(const std::string& uri) {
+  const size_t colon = uri.find("://");
+  if (colon == std::string::npos || colon == 0) return std::nullopt;
+  std::string scheme = uri.substr(0, colon);
+  for (char& c : scheme) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (std::isalnum(byte) == 0 && c != '+' && c != '-' && c != '.') return std::nullopt;
+    c = static_cast<char>(std::tolower(byte));
+  }
+  return scheme;
+}
+
+std::string built_schemes() {
+  std::string names;
+  for (const auto& row : kTable) {
+    if (row.find != nullptr) names += fmt::format("{}{}://", names.empty() ? "" : ", ", row.scheme);
+  }
+  return names;
+}
+
+}  // namespace
+
+std::span<const StoreRow> store_table() { return kTable; }
+
+Place find_place(const std::string& uri) {
+  if (uri.find('\0') != std::string::npos) {
+    throw Error(ErrorCode::usage, fmt::format("open {}: a NUL byte in a path", quoted(uri)));
+  }
+  const auto scheme = scheme_of(uri);
+  if (!scheme) return find_local(uri);
+  const auto* const row = std::find_if(kTable.begin(), kTable.end(),
+                                       [&](const StoreRow& r) { return r.scheme == *scheme; });
+  if (row == kTable.end()) {
+    throw Error(
+        ErrorCode::usage,
+        fmt::format("open {}: no store is known by the scheme {}; a path or {} can be opened", uri,
+                    quoted(*scheme), built_schemes()));
+  }
+  if (row->find == nullptr) {
+    throw Error(ErrorCode::usage,
+                fmt::format("open {}: {}:// needs {}, which is not built yet; a path or {} can be "
+                            "opened, so copy the checkpoint to this machine or mount it",
+                            uri, row->scheme, row->provided_by, built_schemes()));
+  }
+  return row->find(uri);
+}
+
+}  // namespace inrush
