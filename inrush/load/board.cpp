@@ -112,8 +112,23 @@ void Board::settle_queue() {
     if (done[i]) place_range(i, whole);
   }
   queue_ = std::make_unique<RangeQueue>(resident_, done);
+  if (preparation_.options.trace) trace_mapped(done);
   cover_all();
   finish_targets(whole);
+}
+
+// One event for each run of ranges that are there without a read.
+void Board::trace_mapped(const std::vector<bool>& done) {
+  const auto& ranges = preparation_.plan.ranges;
+  for (size_t first = 0, next = 0; first < ranges.size(); first = next) {
+    next = first + 1;
+    if (!done[first]) continue;
+    while (next < ranges.size() && done[next] && ranges[next].blob == ranges[first].blob) ++next;
+    const Range& last = ranges[next - 1];
+    const double now = seconds_since_start();
+    add({"mapping", index().blobs[last.blob].name, ranges[first].offset,
+         last.offset + last.size - ranges[first].offset, now, now, "map"});
+  }
 }
 
 void Board::cover_all() {
@@ -366,7 +381,7 @@ LoadStats Board::stats() const {
   stats.consumer_wait = consumer_wait_;
   stats.budget_wait = budget_wait_;
   stats.lanes = lanes_started_;
-  if (stopped() && lanes_alive_ > 0) stats.orphaned = lanes_alive_;
+  if (stopped() && lanes_alive_ > 0) stats.orphaned = static_cast<uint64_t>(in_flight_.load());
   return stats;
 }
 

@@ -68,6 +68,8 @@ class Board : public std::enable_shared_from_this<Board> {
   }
   void count_budget_wait(double seconds);
   void note_depth(uint32_t depth) { depth_ = depth; }
+  // Bytes that engines may write now: grows at submission, shrinks as reads are reaped.
+  void count_in_flight(int64_t bytes) { in_flight_ += bytes; }
   // How many streams a sequential place wants by now; more are started as needed.
   uint32_t streams(uint64_t delivered_bytes);
   // Whether lanes that bypass the page cache should end: others here load the same blobs.
@@ -91,6 +93,7 @@ class Board : public std::enable_shared_from_this<Board> {
 
  private:
   void settle_queue();
+  void trace_mapped(const std::vector<bool>& done);
   void cover_all();
   void start_lane(const LaneChoice& lane);
   void place_range(uint32_t range, std::vector<uint32_t>& whole);
@@ -123,6 +126,7 @@ class Board : public std::enable_shared_from_this<Board> {
   std::atomic<uint64_t> bytes_placed_{0};
   std::atomic<uint64_t> retries_{0};
   std::atomic<uint32_t> depth_{0};
+  std::atomic<int64_t> in_flight_{0};
   std::atomic<int64_t> next_report_ns_{0};
 
   mutable std::mutex mutex_;

@@ -6,6 +6,11 @@
 #include "inrush/load/board.h"
 
 namespace inrush {
+namespace {
+
+constexpr double kWaitWorthShowing = 1e-4;  // seconds
+
+}  // namespace
 
 // The caller's memory, in batches, for what the budget lets the lanes read ahead; at least for all
 // that shares a range with the oldest target.
@@ -68,7 +73,12 @@ std::optional<Tensor> Board::next(Deadline deadline, bool& timed_out) {
     if (target || late) break;
     late = changed_.wait_until(lock, deadline) == std::cv_status::timeout;
   }
-  consumer_wait_ += std::chrono::duration<double>(Clock::now() - asked).count();
+  const double waited = std::chrono::duration<double>(Clock::now() - asked).count();
+  consumer_wait_ += waited;
+  if (preparation_.options.trace && waited > kWaitWorthShowing) {
+    const double now = seconds_since_start();
+    trace_.push_back({"consumer", "", 0, 0, now - waited, now, "wait"});
+  }
   timed_out = !target;
   if (timed_out) return std::nullopt;
   ++delivered_;

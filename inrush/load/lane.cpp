@@ -111,8 +111,25 @@ class Lane {
     while (flights_.size() < target && take_one()) {
     }
     if (batch_.empty()) return;
-    engine_->submit(batch_);
+    for (const Read& read : batch_) board_.count_in_flight(static_cast<int64_t>(read.size));
+    try {
+      engine_->submit(batch_);
+    } catch (...) {
+      take_back_batch();
+      throw;
+    }
     board_.note_depth(target);
+  }
+
+  // The engine took none of them.
+  void take_back_batch() {
+    for (const Read& read : batch_) {
+      const Grant grant = flights_.at(read.tag).grant;
+      flights_.erase(read.tag);
+      board_.count_in_flight(-static_cast<int64_t>(grant.size));
+      board_.sink().release(grant);
+      board_.queue().give_back({grant.first, grant.count});
+    }
   }
 
   // Takes and reserves one read; false if there is none for now.
@@ -165,6 +182,7 @@ class Lane {
     const Flight flight = found->second;
     flights_.erase(found);
     const Grant& grant = flight.grant;
+    board_.count_in_flight(-static_cast<int64_t>(grant.size));
     if (completion.error) {
       if (board_.stopped()) {
         board_.sink().release(grant);
@@ -214,6 +232,7 @@ class Lane {
         if (found == flights_.end()) continue;
         const Grant grant = found->second.grant;
         flights_.erase(found);
+        board_.count_in_flight(-static_cast<int64_t>(grant.size));
         if (!done[i].error) {
           board_.sink().landed(grant);
         } else if (board_.stopped()) {
