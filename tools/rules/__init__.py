@@ -1,0 +1,1 @@
+"""The rules of tools/tidy.py, one module a subject; each yields findings over a Tree."""

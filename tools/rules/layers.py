@@ -1,0 +1,103 @@
+"""Who may include whom: core < base < shim, wire < engines | stores | formats | codecs | sinks |
+policy < load | save | serve < public headers < python, tests; siblings never include each other.
+"""
+
+import re
+from collections.abc import Iterator
+
+from rules.tree import Finding, Tree
+
+RANKS = {
+    "core": 0,
+    "base": 1,
+    "shim": 2,
+    "wire": 2,
+    "engines": 3,
+    "stores": 3,
+    "formats": 3,
+    "codecs": 3,
+    "sinks": 3,
+    "policy": 3,
+    "load": 4,
+    "save": 4,
+    "serve": 4,
+    "public": 5,
+    "above": 6,
+}
+
+# (file, what it includes): why.
+EXCEPTIONS: dict[tuple[str, str], str] = {
+    ("inrush/load/load.cpp", "inrush/load.h"): "implements it",
+    ("inrush/load/board.h", "inrush/load.h"): "takes a load's options, fills its statistics",
+    ("inrush/load/view.cpp", "inrush/view.h"): "implements it",
+}
+
+_INCLUDE = re.compile(r'^\s*#\s*include\s+(["<])([^">]+)[">]', re.MULTILINE)
+_THIRD_PARTY = re.compile(r"fmt/|simdjson|openssl/|liburing|nanobind|gtest")
+
+
+def layer(path: str) -> str:
+    """The layer of a file: a folder of inrush/, "public", or "above" for tests and the like."""
+    parts = path.split("/")
+    if parts[0] != "inrush":
+        return "above"
+    return "public" if len(parts) == 2 else parts[1]
+
+
+def includes(text: str) -> Iterator[tuple[str, str, int]]:
+    """What a file includes: quote or angle, the path, the line."""
+    for match in _INCLUDE.finditer(text):
+        yield match.group(1), match.group(2), text.count("\n", 0, match.start(2)) + 1
+
+
+def check(tree: Tree) -> Iterator[Finding]:
+    """Includes that point up or sideways, and what the installed headers reach."""
+    used = set()
+    for path in tree.ending(".h", ".cpp"):
+        for quote, target, line in includes(tree.text(path)):
+            if (path, target) in EXCEPTIONS:
+                used.add((path, target))
+            elif complaint := _complaint(tree, path, quote, target):
+                yield Finding(path, line, "layer", complaint)
+    for path, target in EXCEPTIONS.keys() - used:
+        yield Finding("tools/rules/layers.py", 1, "layer", f"no need to except {path} -> {target}")
+    yield from _installed(tree)
+
+
+def _complaint(tree: Tree, path: str, quote: str, target: str) -> str:
+    own = layer(path)
+    if own not in RANKS:
+        return f"{own} is no layer: give it a rank in tools/rules/layers.py"
+    if quote == "<":
+        if target.startswith("inrush/") and not path.startswith("examples/"):
+            return f"<{target}>: the project's own headers are quoted"
+        if own == "core" and path.endswith(".h") and re.search(r"[./]", target):
+            return f"<{target}>: core's headers include the standard library only"
+        return ""
+    if target not in tree.paths:
+        return "" if own == "above" else f'"{target}": a path from the root of the project'
+    other = layer(target)
+    if other == own or RANKS.get(other, 9) < RANKS[own]:
+        return ""
+    kind = "its sibling" if RANKS.get(other) == RANKS[own] else "what is above it"
+    return f"{own} includes {kind} {other} ({target})"
+
+
+def _installed(tree: Tree) -> Iterator[Finding]:
+    """Headers that users get include only others that they get, and no third party's."""
+    recipe = "cmake/package.cmake"
+    shipped = tree.text(recipe) if recipe in tree.paths else ""
+    waiting = [path for path in tree.ending(".h", under="inrush/") if layer(path) == "public"]
+    seen = set(waiting)
+    while waiting:
+        path = waiting.pop()
+        for _, target, line in includes(tree.text(path)):
+            if _THIRD_PARTY.match(target):
+                yield Finding(path, line, "public", f"<{target}> in a header that users include")
+            if not target.startswith("inrush/") or target in seen:
+                continue
+            seen.add(target)
+            if layer(target) not in ("core", "public") and target not in shipped:
+                yield Finding(path, line, "public", f"{target} is not installed by {recipe}")
+            elif target in tree.paths:
+                waiting.append(target)
