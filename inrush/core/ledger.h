@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "inrush/core/blob.h"
@@ -26,7 +27,9 @@ class Ledger {
   // identity.
   void add_blob(const std::string& name, const Identity& identity);
 
-  // Records bytes; neighbours and overlaps are joined. With a digest, the interval is kept apart.
+  // Records bytes; neighbours and overlaps are joined. A digest is kept for exactly this interval.
+  // Throws Error{usage} for an unknown blob or bytes outside it, Error{data} for a digest that
+  // contradicts the one known.
   void record(const std::string& name, Interval interval, std::string digest = {});
 
   [[nodiscard]] bool covers(const std::string& name, Interval interval) const;
@@ -50,7 +53,7 @@ class Ledger {
   struct Record {
     Identity identity;
     std::map<uint64_t, uint64_t> runs;  // offset -> end, disjoint, not touching
-    std::map<uint64_t, std::pair<uint64_t, std::string>> digests;  // offset -> size, digest
+    std::map<std::pair<uint64_t, uint64_t>, std::string> digests;  // of [offset, +size)
     bool operator==(const Record&) const = default;
   };
   std::map<std::string, Record> blobs_;

@@ -23,7 +23,7 @@ struct SliceDim {
 // What one consumer (rank, device, module) wants, in the order it wants it.
 struct Want {
   uint32_t tensor = 0;          // index into Index::tensors
-  std::vector<SliceDim> slice;  // empty: all of it; else one per leading dimension
+  std::vector<SliceDim> slice{};  // empty: all of it; else one per leading dimension
 };
 
 struct Selection {
@@ -31,7 +31,7 @@ struct Selection {
 };
 
 struct PlanLimits {
-  uint64_t range_size = 1ULL << 20;  // ranges are cut at multiples of this file offset
+  uint64_t range_size = 1ULL << 20;  // ranges are cut at multiples of this file offset; <= 2 GiB
   uint64_t merge_gap = 64ULL << 10;  // unwanted bytes between neighbours that are read anyway
   uint64_t largest_plan = 1ULL << 26;  // most ranges + pieces; more is Error{usage}
 };
@@ -81,8 +81,12 @@ struct Plan {
   [[nodiscard]] std::string digest() const;
 };
 
-// Throws Error{usage} for a slice that does not fit its tensor or cuts a sub-byte element.
-// Wants in file order (the default order) give ranges in file order.
+// Throws Error{usage} for a slice that does not fit its tensor, or that cuts a byte of packed
+// sub-byte elements, and for a plan over the limits; Error{data} for a tensor outside its blob.
+// Consumers whose wants all stand in file order (the default) are served together in file order,
+// and the ranges stand in file order too; else consumers take turns, one want each, and a range
+// comes with the first target that needs it. A tensor with strides is delivered as it lies when
+// whole, and in C order when sliced.
 Plan make_plan(const Index& index, std::span<const Selection> selections,
                const PlanLimits& limits = {});
 
