@@ -75,7 +75,7 @@ def _matching(code: str, position: int) -> int:
 
 def _parameter_list(head: str) -> tuple[str, str] | None:
     """The name before the first parameter list of a head, and the list's text."""
-    pattern = r"(~?\w+|operator\s*(?:\(\)|\[\]|[^\s\w(]+|\w+))\s*\("
+    pattern = r"(operator\s*(?:\(\)|\[\]|[^\s\w(]+|\w+)|~?\w+)\s*\("
     for match in re.finditer(pattern, head):
         if match.group(1) in ("decltype", "noexcept", "alignas", "requires", "explicit"):
             continue

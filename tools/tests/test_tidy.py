@@ -37,7 +37,7 @@ def test_good_files_pass(make_tree):
         {
             "inrush/core/thing.h": HEADER + "#include <span>\n\nint thing(int offset);\n",
             "inrush/core/thing.cpp": '#include "inrush/core/thing.h"\nconstexpr int kOne = 1;\n',
-            "python/inrush/a.py": '"""A module."""\n\n\ndef f(a, *, b=1, c=1, d=1, e=1, g=1):\n    return a\n',
+            "python/inrush/a.py": '"""A."""\n\n\ndef f(a, *, b=1, c=1, d=1, e=1, g=1): ...\n',
         }
     )
     for check in (shape.check, names.check, layers.check, environment.check, options.check):
