@@ -9,6 +9,9 @@ namespace {
 std::string always_usable() { return {}; }
 
 constexpr EngineRow kEngines[] = {
+    {"uring", "io_uring, direct or through the page cache", uring_unusable, make_uring},
+    {"aio", "Linux AIO; through the page cache it reads while submitting, one read at a time",
+     aio_unusable, make_aio},
     {"pread", "positional reads on threads, direct or through the page cache", always_usable,
      make_pread},
 };

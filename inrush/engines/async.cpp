@@ -1,0 +1,190 @@
+#include "inrush/engines/async.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <deque>
+#include <utility>
+#include <vector>
+
+namespace inrush {
+
+namespace {
+
+// How long the destructor waits for the kernel to let go of reads: a disk answers in milliseconds.
+constexpr std::chrono::milliseconds kPatience{300};
+// Reads that the kernel would not take (EAGAIN, EBUSY) are offered again this soon.
+constexpr std::chrono::milliseconds kSoon{5};
+
+class AsyncEngine final : public Engine {
+ public:
+  explicit AsyncEngine(AsyncParts parts);
+  ~AsyncEngine() override;
+
+  [[nodiscard]] EngineTraits traits() const override { return files_->traits(); }
+  uint32_t open(const Blob& blob) override;
+  void attach(const Region&) override {}
+  void submit(std::span<const Read> reads) override;
+  size_t wait(std::span<Completion> done, Deadline deadline) override;
+  void cancel() override;
+
+ private:
+  struct Slot {
+    Read read;
+    ReadProgress progress;
+    bool in_kernel = false;
+  };
+
+  void push();
+  void reap();
+  void drop_all();
+  void took(const KernelAnswer& answer);
+  void finish(uint32_t id, std::optional<Error> error);
+  size_t collect(std::span<Completion> done);
+
+  // The queue goes first: it may hold descriptors of the files and of the eventfd.
+  std::unique_ptr<LocalFiles> files_;
+  std::unique_ptr<Wake> wake_;
+  std::unique_ptr<KernelQueue> queue_;
+  std::atomic<bool> cancelled_{false};
+  bool dropped_ = false;
+  size_t in_flight_ = 0;  // submitted and not yet returned by wait()
+  std::vector<Slot> slots_;
+  std::vector<uint32_t> free_;
+  std::deque<uint32_t> waiting_;  // slots whose next part the kernel has not taken yet
+  std::vector<KernelRead> offered_;
+  std::deque<Completion> completed_;
+};
+
+AsyncEngine::AsyncEngine(AsyncParts parts)
+    : files_(std::move(parts.files)),
+      wake_(std::move(parts.wake)),
+      queue_(std::move(parts.queue)),
+      slots_(files_->traits().most_in_flight) {
+  for (auto id = static_cast<uint32_t>(slots_.size()); id > 0; --id) free_.push_back(id - 1);
+}
+
+AsyncEngine::~AsyncEngine() {
+  // Nothing may land in memory that its owner is about to free, so the kernel is waited for, but
+  // not for ever. What it may still write of ours is left to it.
+  cancel();
+  const Deadline deadline = Clock::now() + kPatience;
+  Completion ignored[16];
+  while (in_flight_ > 0 && Clock::now() < deadline) wait(ignored, deadline);
+  for (Slot& slot : slots_) {
+    if (slot.in_kernel) [[maybe_unused]]
+      auto* left = new ReadProgress(std::move(slot.progress));
+  }
+}
+
+uint32_t AsyncEngine::open(const Blob& blob) {
+  const uint32_t file = files_->open(blob);
+  queue_->opened(file, files_->at(file).fd.get());
+  return file;
+}
+
+void AsyncEngine::submit(std::span<const Read> reads) {
+  files_->check(reads, in_flight_);
+  in_flight_ += reads.size();
+  for (const Read& read : reads) {
+    const uint32_t id = free_.back();
+    free_.pop_back();
+    slots_[id].read = read;
+    slots_[id].progress = ReadProgress(read, files_->at(read.file).shape);
+    waiting_.push_back(id);
+  }
+  push();
+}
+
+void AsyncEngine::push() {
+  while (cancelled_ && !waiting_.empty()) {
+    const uint32_t id = waiting_.front();
+    waiting_.pop_front();
+    finish(id, files_->error(slots_[id].read, ECANCELED));
+  }
+  if (waiting_.empty()) return;
+  offered_.clear();
+  for (const uint32_t id : waiting_) {
+    Slot& slot = slots_[id];
+    offered_.push_back({.id = id,
+                        .file = slot.read.file,
+                        .fd = files_->at(slot.read.file).fd.get(),
+                        .part = slot.progress.next()});
+  }
+  for (size_t taken = queue_->push(offered_); taken > 0; --taken) {
+    slots_[waiting_.front()].in_kernel = true;
+    waiting_.pop_front();
+  }
+}
+
+void AsyncEngine::reap() {
+  KernelAnswer answers[64];
+  for (;;) {
+    const size_t count = queue_->reap(answers);
+    for (size_t i = 0; i < count; ++i) took(answers[i]);
+    if (count < std::size(answers)) return;
+  }
+}
+
+void AsyncEngine::drop_all() {
+  dropped_ = true;
+  for (uint32_t id = 0; id < slots_.size(); ++id) {
+    if (slots_[id].in_kernel) queue_->drop(id);
+  }
+  reap();
+}
+
+void AsyncEngine::took(const KernelAnswer& answer) {
+  Slot& slot = slots_[answer.id];
+  slot.in_kernel = false;
+  switch (slot.progress.took(answer.result)) {
+    case ReadProgress::State::more:
+      return waiting_.push_back(answer.id);
+    case ReadProgress::State::done:
+      return finish(answer.id, std::nullopt);
+    case ReadProgress::State::failed:
+      return finish(answer.id, files_->error(slot.read, slot.progress.error_number(),
+                                             slot.progress.arrived()));
+  }
+}
+
+void AsyncEngine::finish(uint32_t id, std::optional<Error> error) {
+  completed_.push_back({.tag = slots_[id].read.tag, .error = std::move(error)});
+  slots_[id].progress = {};
+  free_.push_back(id);
+}
+
+size_t AsyncEngine::collect(std::span<Completion> done) {
+  const size_t count = std::min(done.size(), completed_.size());
+  for (size_t i = 0; i < count; ++i) {
+    done[i] = std::move(completed_.front());
+    completed_.pop_front();
+  }
+  in_flight_ -= count;
+  return count;
+}
+
+size_t AsyncEngine::wait(std::span<Completion> done, Deadline deadline) {
+  for (bool rang = wake_->take();; rang = wake_->take()) {
+    reap();
+    if (cancelled_ && !dropped_) drop_all();
+    push();
+    const size_t count = collect(done);
+    if (count > 0 || rang) return count;
+    const Deadline until = waiting_.empty() ? deadline : std::min(deadline, Clock::now() + kSoon);
+    if (!wake_->sleep(until) && until == deadline) return 0;
+  }
+}
+
+void AsyncEngine::cancel() {
+  cancelled_ = true;
+  wake_->ring();
+}
+
+}  // namespace
+
+std::unique_ptr<Engine> make_async_engine(AsyncParts parts) {
+  return std::make_unique<AsyncEngine>(std::move(parts));
+}
+
+}  // namespace inrush
