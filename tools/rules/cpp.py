@@ -151,8 +151,9 @@ def _function(code: str, start: int, head: str, end: int) -> Function | None:
     listed = _parameter_list(head)
     if not listed:
         return None
-    if not end and not re.search(r"[\w>&*\]]\s+[&*]?[\w:~]+\s*$", before_list.rstrip()):
-        return None  # a declaration has a type before its name
+    typed = r"[\w>&*\]]\s+[&*]?[\w:~]+\s*$|^\s*(explicit\s+)?~?[A-Z]\w*\s*$|operator"
+    if not end and not re.search(typed, before_list):
+        return None  # a call, not a declaration
     first = start + len(head) - len(head.lstrip())
     first_line = code.count("\n", 0, first) + 1
     last_line = code.count("\n", 0, end) + 1 if end else first_line
