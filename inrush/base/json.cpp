@@ -165,6 +165,11 @@ uint64_t JsonReader::unsigned_integer() {
   return state_->take(state_->value.get_uint64(), "an unsigned integer below 2^64");
 }
 
+bool JsonReader::null() {
+  State& s = *state_;
+  return s.take(s.value.is_null(), "null");
+}
+
 void JsonReader::skip() {
   State& s = *state_;
   std::string_view key;
@@ -187,7 +192,7 @@ void JsonReader::skip() {
       s.take(s.value.get_bool(), "true or false");
       return;
     case ondemand::json_type::null:
-      if (!s.take(s.value.is_null(), "null")) s.fail("expected null");
+      if (!null()) s.fail("expected null");
       return;
   }
 }

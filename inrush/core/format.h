@@ -20,6 +20,9 @@ struct Format {
 
   // The index over these entries. Throws Error{data} naming file, range and reason.
   Index (*index)(Store& store, const std::vector<std::string>& entries);
+
+  // Each entry can be indexed by itself; read_index() does so concurrently and joins the results.
+  bool separate;
 };
 
 }  // namespace inrush
