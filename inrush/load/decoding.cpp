@@ -77,10 +77,11 @@ bool Decoding::decode_some(uint32_t target, Job& job, std::unique_lock<std::mute
   const bool last = job.decoded == job.size;
   if (!stretch && !last) return false;
   std::string digest;
+  std::byte* const data = job.data;
   lock.unlock();
   try {
     if (stretch) {
-      job.decoder->update(stretch->offset, {job.data + stretch->offset, stretch->size});
+      job.decoder->update(stretch->offset, {data + stretch->offset, stretch->size});
     } else {
       digest = job.decoder->finish();
     }
