@@ -28,7 +28,8 @@ struct SaveOptions {
 };
 
 // Writes `path` through a temporary beside it. Throws Error; then nothing is left behind.
-void save_file(const std::string& path, std::vector<SaveTensor> tensors, const SaveOptions& options);
+void save_file(const std::string& path, std::vector<SaveTensor> tensors,
+               const SaveOptions& options);
 
 // The header that safetensors would write: 8 bytes of length, JSON, padding.
 std::string safetensors_header(std::vector<SaveTensor>& tensors,

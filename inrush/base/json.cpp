@@ -208,6 +208,8 @@ void JsonReader::finish() {
 
 void JsonReader::fail(std::string reason) const { state_->fail(std::move(reason)); }
 
+bool is_utf8(std::string_view text) { return simdjson::validate_utf8(text.data(), text.size()); }
+
 std::string json_string(std::string_view text) {
   std::string out = "\"";
   for (const char c : text) {

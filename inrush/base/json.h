@@ -68,6 +68,8 @@ class JsonReader {
   std::unique_ptr<State> state_;
 };
 
+bool is_utf8(std::string_view text);
+
 // The text as a JSON string in quotes, escaped as serde_json does it: no more than must be.
 std::string json_string(std::string_view text);
 

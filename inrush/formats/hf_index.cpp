@@ -75,13 +75,13 @@ class IndexParser {
   }
 
   uint32_t number_of(std::string_view file) {
-    const auto [at, is_new] =
+    const auto [at, added] =
         numbers_.try_emplace(std::string(file), static_cast<uint32_t>(out_.files.size()));
-    if (is_new && !stays_inside(file)) {
+    if (added && !stays_inside(file)) {
       reader_.fail(
           fmt::format("it names the file {}, which is not inside its folder", quoted(file)));
     }
-    if (is_new) out_.files.emplace_back(file);
+    if (added) out_.files.emplace_back(file);
     return at->second;
   }
 

@@ -1,0 +1,166 @@
+// A local file that takes its name only when it is whole:
+//
+//   .NAME.<16 hex digits>.inrush-partial    beside it, while it is written
+//   NAME                                    after fsync and rename
+//
+// A killed writer leaves at most the former. A mapping of the old NAME keeps the old bytes.
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <optional>
+#include <utility>
+
+#include "inrush/base/fd.h"
+#include "inrush/core/error.h"
+#include "inrush/save.h"
+
+namespace inrush {
+namespace {
+
+constexpr size_t kLongestName = 255;            // NAME_MAX of every filesystem in use
+constexpr uint64_t kLargestWrite = 1ULL << 30;  // Linux writes at most 2 GiB - 4 KiB at once
+constexpr int kMostTries = 16;                  // of names for the temporary
+
+std::string temporary_name(const std::string& name) {
+  uint64_t random = 0;
+  if (::getrandom(&random, sizeof random, 0) != static_cast<ssize_t>(sizeof random)) {
+    throw system_error(ErrorCode::source, "get random bytes", errno);
+  }
+  const std::string end = fmt::format(".{:016x}.inrush-partial", random);
+  return "." + name.substr(0, kLongestName - 1 - end.size()) + end;
+}
+
+class FileWriter final : public Writer {
+ public:
+  FileWriter(const std::string& path, bool sync) : path_(path), sync_(sync) {
+    const size_t slash = path.rfind('/');
+    const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash + 1);
+    name_ = path.substr(slash + 1);
+    if (name_.empty() || name_ == "." || name_ == ".." || path.find('\0') != std::string::npos) {
+      throw Error(ErrorCode::usage, fmt::format("save {}: no name of a file", path));
+    }
+    folder_ = Fd(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (!folder_) fail("open its folder", errno);
+  }
+
+  ~FileWriter() override { abort(); }
+
+  [[nodiscard]] WriterTraits traits() const override { return {}; }
+
+  void create(uint64_t size) override {
+    if (fd_) throw Error(ErrorCode::usage, fmt::format("save {}: created twice", path_));
+    open_temporary(mode_of_existing());
+    size_ = size;
+    if (size > 0) reserve();
+  }
+
+  void write(uint64_t offset, std::span<const std::byte> data) override {
+    if (!fd_ || data.size() > size_ || offset > size_ - data.size()) {
+      throw Error(ErrorCode::usage,
+                  fmt::format("save {} [{}, +{}): outside of the {} bytes created", path_, offset,
+                              data.size(), size_));
+    }
+    while (!data.empty()) {
+      const size_t count = std::min<uint64_t>(data.size(), kLargestWrite);
+      const ssize_t done = ::pwrite(fd_.get(), data.data(), count, static_cast<off_t>(offset));
+      if (done < 0 && errno == EINTR) continue;
+      if (done <= 0) fail(fmt::format("write [{}, +{})", offset, count), done < 0 ? errno : EIO);
+      data = data.subspan(static_cast<size_t>(done));
+      offset += static_cast<uint64_t>(done);
+      written_ += static_cast<uint64_t>(done);
+    }
+  }
+
+  void finish() override {
+    if (!fd_ || written_ < size_) {
+      throw Error(ErrorCode::usage,
+                  fmt::format("save {}: {} of {} bytes were written", path_, written_, size_));
+    }
+    if (sync_ && ::fsync(fd_.get()) != 0) fail("fsync", errno);
+    if (::renameat(folder_.get(), temporary_.c_str(), folder_.get(), name_.c_str()) != 0) {
+      fail("rename the temporary", errno);
+    }
+    temporary_.clear();
+    fd_ = Fd();
+    // Some filesystems (FUSE, CIFS) have no fsync of a folder; there the rename is as durable as
+    // it gets.
+    if (sync_ && ::fsync(folder_.get()) != 0 && errno != EINVAL && errno != ENOSYS) {
+      fail("fsync its folder", errno);
+    }
+  }
+
+  void abort() noexcept override {
+    fd_ = Fd();
+    if (!temporary_.empty()) ::unlinkat(folder_.get(), temporary_.c_str(), 0);
+    temporary_.clear();
+  }
+
+ private:
+  [[noreturn]] void fail(const std::string& what, int error_number) const {
+    throw system_error(ErrorCode::source, fmt::format("save {}: {}", path_, what), error_number);
+  }
+
+  // Of the file that will be replaced, so that it stays as private as it was.
+  std::optional<mode_t> mode_of_existing() const {
+    struct stat status {};
+    if (::fstatat(folder_.get(), name_.c_str(), &status, 0) != 0) return std::nullopt;
+    if (!S_ISREG(status.st_mode)) {
+      throw Error(ErrorCode::source,
+                  fmt::format("save {}: something is there that is no regular file", path_));
+    }
+    return status.st_mode & 0777;
+  }
+
+  void open_temporary(std::optional<mode_t> mode) {
+    for (int tries = 0; !fd_ && tries < kMostTries; ++tries) {
+      std::string temporary = temporary_name(name_);
+      fd_ = Fd(::openat(folder_.get(), temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC,
+                        mode ? 0600 : 0666));
+      if (fd_) {
+        temporary_ = std::move(temporary);
+      } else if (errno != EEXIST) {
+        break;
+      }
+    }
+    if (!fd_) fail("create a temporary beside it", errno);
+    // Not every filesystem has modes; the default ones then have to do.
+    if (mode) [[maybe_unused]]
+      const int ignored = ::fchmod(fd_.get(), *mode);
+  }
+
+  // Takes the room now, where the filesystem can: a full disk is known before anything is written.
+  void reserve() {
+    const auto size = static_cast<off_t>(size_);
+    int result = -1;
+    do {
+      result = ::fallocate(fd_.get(), 0, 0, size);
+    } while (result != 0 && errno == EINTR);
+    if (result == 0) return;
+    if (errno == ENOSPC || errno == EDQUOT || errno == EFBIG) {
+      fail(fmt::format("take room for {} bytes", size_), errno);
+    }
+    if (::ftruncate(fd_.get(), size) != 0) fail(fmt::format("grow to {} bytes", size_), errno);
+  }
+
+  std::string path_;
+  std::string name_;
+  bool sync_;
+  Fd folder_;
+  Fd fd_;
+  std::string temporary_;  // empty: there is none
+  uint64_t size_ = 0;
+  uint64_t written_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<Writer> make_file_writer(const std::string& path, bool sync) {
+  return std::make_unique<FileWriter>(path, sync);
+}
+
+}  // namespace inrush
