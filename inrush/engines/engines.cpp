@@ -14,6 +14,7 @@ constexpr EngineRow kEngines[] = {
      aio_unusable, make_aio},
     {"pread", "positional reads on threads, direct or through the page cache", always_usable,
      make_pread},
+    {"mmap", "populates mappings of the files: nothing is copied", always_usable, make_mmap},
 };
 
 }  // namespace

@@ -1,0 +1,214 @@
+// Fills private mappings of the files: no byte is copied. Threads populate the pages of a read
+// (MADV_POPULATE_READ), which makes an error of what would be a SIGBUS later. Targets in ordinary
+// memory are filled with pread from the page cache, never copied out of a mapping.
+//
+// Regions are marked MADV_HUGEPAGE: since Linux 5.18 a fault then fetches whole huge pages (4 MiB
+// at a time, 2 MiB with MADV_RANDOM) whatever read_ahead_kb says. Measured on 1 GiB of random
+// bytes, cold (ext4 with large folios, Linux 6.18, 2 threads x 2 MiB), in CPU s/GB:
+//   MADV_HUGEPAGE, populate       0.006-0.015, all of it mapped by huge pages
+//   populate alone                0.02, nearly so; at read_ahead_kb 128: 0.20, and half the rate
+//   readahead(2), then populate   0.21-0.29, all in small pages
+// One thread comes near the disk's rate, two to four reach it; blocks of 1 to 8 MiB are alike.
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <cstdio>
+#include <map>
+#include <mutex>
+#include <vector>
+
+#include "inrush/base/align.h"
+#include "inrush/base/fd.h"
+#include "inrush/base/read_fully.h"
+#include "inrush/engines/blocking.h"
+#include "inrush/engines/local_files.h"
+#include "inrush/engines/rows.h"
+
+namespace inrush {
+
+namespace {
+
+constexpr int kPopulateRead = 22;           // MADV_POPULATE_READ: Linux 5.14, glibc 2.35
+constexpr uint64_t kMostAtOnce = 8 * kMiB;  // between two, a thread looks whether it shall stop
+constexpr uint32_t kMostThreads = 16;
+constexpr int kMostTries = 100;
+// Below this size of a region, fetching 2 MiB beyond its end would be a large part of it.
+constexpr uint64_t kSmallRegion = 16 * kMiB;
+
+// Since 5.18 faults in a region marked MADV_HUGEPAGE fetch huge pages.
+bool faults_fetch_huge_pages() {
+  utsname name{};
+  int major = 0;
+  int minor = 0;
+  if (::uname(&name) != 0 || std::sscanf(name.release, "%d.%d", &major, &minor) != 2) return false;
+  return major > 5 || (major == 5 && minor >= 18);
+}
+
+struct Pages {
+  std::byte* data;
+  uint64_t size;
+  uint64_t offset;  // of its first byte in the file
+};
+
+class MmapSource final : public BlockingSource {
+ public:
+  explicit MmapSource(const EngineOptions& options)
+      : direct_(options.direct),
+        read_ahead_(!faults_fetch_huge_pages()),
+        files_("mmap", buffered(options), kMostAtOnce) {}
+
+  [[nodiscard]] EngineTraits traits() const override { return files_.traits(); }
+
+  uint32_t open(const Blob& blob) override {
+    if (!direct_) return files_.open(blob);
+    throw Error(
+        ErrorCode::usage,
+        fmt::format("open {} via mmap: mappings are of the page cache, not direct", blob.name));
+  }
+
+  void attach(const Region& region) override;
+
+  void accept(std::span<const Read> reads, size_t in_flight) override {
+    files_.check(reads, in_flight);
+  }
+
+  std::optional<Error> read(const Read& read, const std::atomic<bool>& stop) override;
+
+ private:
+  static EngineOptions buffered(EngineOptions options) {
+    options.direct = false;
+    return options;
+  }
+
+  // Bytes of mappings without a gap from this address on; 0: it lies in other memory.
+  [[nodiscard]] uint64_t mapped_from(const std::byte* address) const;
+  std::optional<Error> copy(const Read& read, const std::atomic<bool>& stop) const;
+  std::optional<Error> populate(const Read& read, uint64_t mapped,
+                                const std::atomic<bool>& stop) const;
+  [[nodiscard]] int populate_pages(const LocalFile& file, const Pages& pages) const;
+  std::optional<Error> fetch(const Read& read, const std::atomic<bool>& stop) const;
+
+  bool direct_;
+  std::atomic<bool> read_ahead_;  // faults fetch little: readahead(2) comes first
+  uint64_t page_size_ = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+  LocalFiles files_;
+  mutable std::mutex mutex_;
+  std::map<const std::byte*, Region> mappings_;  // by address
+};
+
+void MmapSource::attach(const Region& region) {
+  if (region.backing != Backing::mapping) return;
+  const std::lock_guard lock(mutex_);
+  mappings_[region.data] = region;
+  if (::madvise(region.data, region.size, MADV_HUGEPAGE) != 0) {
+    read_ahead_ = true;  // a kernel without transparent huge pages
+  } else if (region.size < kSmallRegion) {
+    ::madvise(region.data, region.size, MADV_RANDOM);
+  }
+}
+
+uint64_t MmapSource::mapped_from(const std::byte* address) const {
+  const std::lock_guard lock(mutex_);
+  auto next = mappings_.upper_bound(address);
+  if (next == mappings_.begin()) return 0;
+  const std::byte* end = address;
+  for (next = std::prev(next); next != mappings_.end() && next->first <= end; ++next) {
+    end = std::max<const std::byte*>(end, next->second.data + next->second.size);
+  }
+  return static_cast<uint64_t>(end - address);
+}
+
+std::optional<Error> MmapSource::read(const Read& read, const std::atomic<bool>& stop) {
+  const uint64_t mapped = mapped_from(read.target);
+  return mapped == 0 ? copy(read, stop) : populate(read, mapped, stop);
+}
+
+std::optional<Error> MmapSource::copy(const Read& read, const std::atomic<bool>& stop) const {
+  const LocalFile& file = files_.at(read.file);
+  ReadProgress progress(read, file.shape);
+  if (read_fully(file.fd.get(), progress, &stop)) return std::nullopt;
+  return files_.error(read, progress.error_number(), progress.arrived());
+}
+
+std::optional<Error> MmapSource::populate(const Read& read, uint64_t mapped,
+                                          const std::atomic<bool>& stop) const {
+  const LocalFile& file = files_.at(read.file);
+  const uint64_t wanted =
+      std::min(read.size, file.blob.size - std::min(read.offset, file.blob.size));
+  const uint64_t before = reinterpret_cast<uintptr_t>(read.target) % page_size_;
+  if (wanted > mapped) {
+    return Error(ErrorCode::usage,
+                 fmt::format("read {} [{}, +{}) via mmap: only {} bytes of the target are mapped",
+                             file.blob.name, read.offset, read.size, mapped));
+  }
+  const uint64_t end = align_up(before + wanted, page_size_);
+  for (uint64_t at = 0; at < end; at += kMostAtOnce) {
+    if (stop) return files_.error(read, ECANCELED);
+    const Pages pages{.data = read.target - before + at,
+                      .size = std::min(kMostAtOnce, end - at),
+                      .offset = read.offset - before + at};
+    int failed = populate_pages(file, pages);
+    if (failed == EINVAL || failed == EFAULT || failed == EIO) {
+      // No such advice before Linux 5.14; else pages that cannot be had. pread brings the pages
+      // in too, and says why they cannot be.
+      if (auto error = fetch(read, stop)) return error;
+      if (failed == EINVAL) break;
+      failed = populate_pages(file, pages);
+    }
+    if (failed == EFAULT || failed == EIO) {
+      return Error(ErrorCode::data, read_error(file.blob.name, read, "mmap", failed).message() +
+                                        " (the file shrank or failed while being read)");
+    }
+    if (failed != 0) return files_.error(read, failed);
+  }
+  // The last page is there even where the file was cut within it: its rest is zeros then.
+  struct stat status {};
+  if (::fstat(file.fd.get(), &status) != 0) return files_.error(read, errno);
+  const auto size = static_cast<uint64_t>(status.st_size);
+  if (size >= read.offset + read.required) return std::nullopt;
+  return files_.error(read, 0, size - std::min(size, read.offset));
+}
+
+// 0 or errno.
+int MmapSource::populate_pages(const LocalFile& file, const Pages& pages) const {
+  if (read_ahead_) ::readahead(file.fd.get(), static_cast<off_t>(pages.offset), pages.size);
+  for (int tries = 0; tries < kMostTries; ++tries) {
+    if (::madvise(pages.data, pages.size, kPopulateRead) == 0) return 0;
+    if (errno != EINTR && errno != EAGAIN) return errno;
+  }
+  return EAGAIN;
+}
+
+// Reads all of it into a small buffer, so that it comes into the page cache.
+std::optional<Error> MmapSource::fetch(const Read& read, const std::atomic<bool>& stop) const {
+  std::vector<std::byte> buffer(std::min<uint64_t>(read.size, 256 * kKiB));
+  const LocalFile& file = files_.at(read.file);
+  for (uint64_t at = 0; at < read.size; at += buffer.size()) {
+    Read part = read;
+    part.offset += at;
+    part.size = std::min<uint64_t>(buffer.size(), read.size - at);
+    part.required = std::min(part.size, read.required - std::min(read.required, at));
+    part.target = buffer.data();
+    ReadProgress progress(part, file.shape);
+    if (!read_fully(file.fd.get(), progress, &stop)) {
+      return files_.error(read, progress.error_number(), at + progress.arrived());
+    }
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+std::unique_ptr<Engine> make_mmap(const EngineOptions& options) {
+  return make_blocking_engine(std::make_shared<MmapSource>(options), options.wake_fd,
+                              std::min(options.depth, kMostThreads));
+}
+
+}  // namespace inrush
