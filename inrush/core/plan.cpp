@@ -50,7 +50,7 @@ class Planner {
   std::vector<Turn> delivery_order() const;
   void add_target(const Turn& turn);
   void collect_chunks();
-  void add_chunks(size_t target, uint64_t turn);
+  void add_chunks(const Box& box, uint64_t turn);
   void join_chunks();
   void measure_slack();
   void deal_pieces();
@@ -63,7 +63,9 @@ class Planner {
   std::span<const Selection> selections_;
   PlanLimits limits_;
   Plan plan_;
-  std::vector<Box> boxes_;          // of each target
+  std::vector<Box> boxes_;       // of each target
+  std::vector<uint64_t> turns_;  // of each target's first byte: see Chunk
+  uint64_t next_turn_ = 0;
   std::vector<Chunk> chunks_;       // in file order, once all are there
   std::vector<Range> ranges_;       // in file order
   std::vector<uint32_t> delivery_;  // for each of ranges_: its index in plan_.ranges
@@ -86,6 +88,7 @@ Plan Planner::run() {
   const std::vector<Turn> order = delivery_order();
   plan_.targets.reserve(order.size());
   boxes_.reserve(order.size());
+  turns_.reserve(order.size());
   for (const Turn& turn : order) add_target(turn);
   collect_chunks();
   join_chunks();
@@ -142,18 +145,20 @@ void Planner::add_target(const Turn& turn) {
   target.contiguous = box.dims.empty();
   target.file_offset = box.begin;
   target.first_range = 1;                // until it has a piece
-  plan_.bytes_delivered += target.size;  // cannot overflow: see the limit on chunks
+  plan_.bytes_delivered += target.size;  // before it overflowed, add_chunks would refuse
+  // Neighbours that want one tensor are served together: their turns begin alike.
+  const size_t i = boxes_.size() - 1;
+  if (i > 0 && plan_.targets[i - 1].tensor != want.tensor) {
+    next_turn_ += index_.tensors[plan_.targets[i - 1].tensor].size;
+  }
+  turns_.push_back(next_turn_ + (box.begin - tensor.offset));
 }
 
 void Planner::collect_chunks() {
-  uint64_t turn = 0;
   for (size_t i = 0; i < boxes_.size(); ++i) {
-    const Target& target = plan_.targets[i];
-    const bool again = i > 0 && plan_.targets[i - 1].tensor == target.tensor;
-    // Neighbours that want one tensor are served together: from the same turn on.
-    if (i > 0 && !again) turn += tensor_of(plan_.targets[i - 1]).size;
+    const bool again = i > 0 && plan_.targets[i - 1].tensor == plan_.targets[i].tensor;
     if (boxes_[i].run == 0 || (again && boxes_[i] == boxes_[i - 1])) continue;
-    add_chunks(i, turn);
+    add_chunks(boxes_[i], turns_[i]);
   }
   const auto key = [](const Chunk& chunk) {
     return std::tuple(chunk.blob, chunk.begin, chunk.turn, chunk.end);
@@ -165,9 +170,7 @@ void Planner::collect_chunks() {
 }
 
 // Cuts the box at blocks and at holes wider than merge_gap.
-void Planner::add_chunks(size_t target, uint64_t turn) {
-  const Box& box = boxes_[target];
-  const TensorInfo& tensor = tensor_of(plan_.targets[target]);
+void Planner::add_chunks(const Box& box, uint64_t turn) {
   const uint64_t room = limits_.largest_plan - chunks_.size();
   if (box.size() / limits_.range_size > room) refuse_size();
   // Dimensions from `dense` on have holes that are read over.
@@ -184,7 +187,7 @@ void Planner::add_chunks(size_t target, uint64_t turn) {
     const uint64_t stop = std::min(block_end, span_end);
     if (chunks_.size() >= limits_.largest_plan) refuse_size();
     chunks_.push_back(
-        {begin, end_of_bytes_before(box, stop), turn + (begin - tensor.offset), tensor.blob});
+        {begin, end_of_bytes_before(box, stop), turn + (begin - box.begin), box.blob});
     begin = first_byte_from(box, stop);
   }
 }
@@ -243,9 +246,8 @@ void Planner::deal_pieces() {
   std::vector<uint32_t> fresh;  // ranges first needed by the tensor at hand
   for (uint32_t i = 0; i < boxes_.size(); ++i) {
     const Box& box = boxes_[i];
-    const uint32_t blob = tensor_of(plan_.targets[i]).blob;
     for (uint64_t at = first_byte_from(box, box.begin); at != kNoByte;) {
-      const uint32_t owner = range_at(blob, at);
+      const uint32_t owner = range_at(box.blob, at);
       const Range& range = ranges_[owner];
       if (delivery_[owner] == kUnset) {
         delivery_[owner] = 0;

@@ -133,7 +133,7 @@ Box make_sliced_box(const TensorInfo& tensor, std::span<const SliceDim> slice,
   }
   const uint64_t run = simplify(dims, bits);
   if (first % 8 != 0 || run % 8 != 0) refuse(ErrorCode::usage, tensor, "the slice cuts a byte");
-  Box box{tensor.offset + first / 8, run / 8, {}};
+  Box box{tensor.blob, tensor.offset + first / 8, run / 8, {}};
   set_dims(tensor, dims, box);
   return box;
 }
@@ -256,12 +256,12 @@ Box make_box(const TensorInfo& tensor, std::span<const SliceDim> slice,
   }
   check_slice(tensor, slice);
   shape = tensor.shape;
-  if (slice.empty()) return {tensor.offset, tensor.size, {}};
+  if (slice.empty()) return {tensor.blob, tensor.offset, tensor.size, {}};
   for (size_t i = 0; i < slice.size(); ++i) shape[i] = count_of(slice[i]);
   const auto empty = [](std::span<const uint64_t> counts) {
     return std::find(counts.begin(), counts.end(), 0) != counts.end();
   };
-  if (empty(tensor.shape) || empty(shape)) return {tensor.offset, 0, {}};
+  if (empty(tensor.shape) || empty(shape)) return {tensor.blob, tensor.offset, 0, {}};
   return make_sliced_box(tensor, slice, shape);
 }
 

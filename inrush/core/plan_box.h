@@ -23,6 +23,7 @@ struct BoxDim {
 };
 
 struct Box {
+  uint32_t blob = 0;         // index into Index::blobs
   uint64_t begin = 0;        // file offset of the first byte
   uint64_t run = 0;          // bytes contiguous in file and target; 0: the target is empty
   std::vector<BoxDim> dims;  // outermost first

@@ -22,10 +22,9 @@ struct Sha256::State {
   ~State() { EVP_MD_CTX_free(digest); }
 };
 
-Sha256::Sha256() : state_(std::make_unique<State>()) {
+Sha256::Sha256() : state_(std::make_unique<State>()), pending_(kPendingSize) {
   if (state_->digest == nullptr) throw Error(ErrorCode::memory, "sha256: out of memory");
   check(EVP_DigestInit_ex(state_->digest, EVP_sha256(), nullptr));
-  pending_.reserve(kPendingSize);
 }
 
 Sha256::~Sha256() = default;
@@ -36,10 +35,12 @@ void Sha256::add(std::string_view bytes) {
 }
 
 void Sha256::add(uint64_t number) {
-  if (pending_.size() + sizeof number > kPendingSize) flush();
+  if (used_ == kPendingSize) flush();
+  unsigned char* bytes = pending_.data() + used_;
   for (size_t i = 0; i < sizeof number; ++i) {
-    pending_.push_back(static_cast<char>(number >> (8 * i)));
+    bytes[i] = static_cast<unsigned char>(number >> (8 * i));
   }
+  used_ += sizeof number;
 }
 
 std::string Sha256::finish() {
@@ -57,9 +58,8 @@ std::string Sha256::finish() {
 }
 
 void Sha256::flush() {
-  if (pending_.empty()) return;
-  check(EVP_DigestUpdate(state_->digest, pending_.data(), pending_.size()));
-  pending_.clear();
+  if (used_ > 0) check(EVP_DigestUpdate(state_->digest, pending_.data(), used_));
+  used_ = 0;
 }
 
 }  // namespace inrush

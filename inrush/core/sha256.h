@@ -1,6 +1,7 @@
 // SHA-256 of bytes and numbers, numbers as little-endian words of 64 bits. A value; one thread.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -27,7 +28,8 @@ class Sha256 {
   void flush();
 
   std::unique_ptr<State> state_;
-  std::vector<char> pending_;  // numbers not yet hashed: one call for many of them
+  std::vector<unsigned char> pending_;  // numbers not yet hashed: one call for many of them
+  size_t used_ = 0;
 };
 
 }  // namespace inrush
