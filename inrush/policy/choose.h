@@ -15,24 +15,24 @@ enum class Coverage : uint8_t { all, resident, cold };
 
 // A set of alike lanes.
 struct LaneChoice {
-  std::string engine;           // row in the table of engines: "uring", "pread", "mmap", ...
+  std::string engine;  // row in the table of engines: "uring", "pread", "mmap", ...
   bool direct = false;
   Coverage coverage = Coverage::all;
-  uint32_t count = 1;           // lanes; for sequential places: streams to begin with
-  uint32_t most = 1;            // lanes the governor may grow to
-  bool sequential = false;      // each lane reads one long run, own handle
+  uint32_t count = 1;                // lanes; for sequential places: streams to begin with
+  uint32_t most = 1;                 // lanes the governor may grow to
+  bool sequential = false;           // each lane reads one long run, own handle
   uint64_t block_size = 1ULL << 20;  // bytes of one read
-  uint32_t depth = 32;          // reads in flight to begin with, per lane
+  uint32_t depth = 32;               // reads in flight to begin with, per lane
   uint32_t most_depth = 64;
 };
 
 struct Choice {
   std::vector<LaneChoice> lanes;
-  bool map_warm = false;        // resident windows are mapped, not read
-  bool map_cold = false;        // the others too: the "mmap" lane populates them
-  bool drop_cache = false;      // pages that this load brought in are dropped again
-  std::string name;             // short: "mmap", "uring", "pread_buffered", "mmap+uring"
-  std::string why;              // one sentence
+  bool map_warm = false;    // resident windows are mapped, not read
+  bool map_cold = false;    // the others too: the "mmap" lane populates them
+  bool drop_cache = false;  // pages that this load brought in are dropped again
+  std::string name;         // short: "mmap", "uring", "pread_buffered", "mmap+uring"
+  std::string why;          // one sentence
   std::vector<EngineFact> rejected;
 };
 
@@ -44,7 +44,7 @@ struct ChoiceRequest {
   bool strict = false;               // only these
   PageCache page_cache = PageCache::automatic;
   MappingRule mapping = MappingRule::automatic;
-  uint64_t budget = 256ULL << 20;    // bytes of staging
+  uint64_t budget = 256ULL << 20;  // bytes of staging
 };
 
 // Throws Error{usage} that lists why each candidate was rejected when none can be used.

@@ -14,11 +14,11 @@
 namespace inrush {
 
 enum class Warmth : uint8_t {
-  cold,     // not in the page cache
-  warm,     // all of it in the page cache
-  mixed,    // part of it, in runs of at least 64 KiB
-  speckled, // part of it, in smaller runs: not worth reading apart
-  unknown,  // no probe here can tell
+  cold,      // not in the page cache
+  warm,      // all of it in the page cache
+  mixed,     // part of it, in runs of at least 64 KiB
+  speckled,  // part of it, in smaller runs: not worth reading apart
+  unknown,   // no probe here can tell
 };
 
 // Page-cache residency of one blob, by windows of kWindow bytes. Only wanted windows are probed.
@@ -35,12 +35,13 @@ struct EngineFact {
 };
 
 struct FilesystemFact {
-  std::string type;             // "ext4", "tmpfs", "overlay", "fuse.x", or hex magic
-  std::string id;               // what the profile is keyed by: UUID, else type + device model
-  bool memory = false;          // tmpfs, ramfs: reading is copying
-  bool may_map = false;         // on the allow-list of local filesystems
-  bool sequential = false;      // wants few long streams: FUSE, NFS, Lustre, CIFS
-  bool direct = false;          // O_DIRECT works, by statx or by trying
+  std::string type;         // "ext4", "tmpfs", "overlay", "fuse.x", or hex magic
+  std::string id;           // what the profile is keyed by: UUID, else type + device model
+  bool memory = false;      // tmpfs, ramfs: reading is copying
+  bool may_map = false;     // on the allow-list of local filesystems
+  bool sequential = false;  // wants few long streams: FUSE, NFS, Lustre, CIFS
+  bool own_pages = false;   // cached pages belong to the file itself: not overlay, FUSE, ZFS
+  bool direct = false;      // O_DIRECT works, by statx or by trying
   uint32_t direct_memory_align = 0;  // bytes
   uint32_t direct_offset_align = 0;
   uint32_t read_ahead_kib = 0;  // of the device, where known
@@ -48,30 +49,30 @@ struct FilesystemFact {
 
 struct MachineFact {
   std::string kernel;
-  uint32_t cpus = 1;             // that the cpuset and the cgroup quota really grant
-  uint64_t memory_available = 0; // bytes this process may still take: min of MemAvailable, cgroup
-  uint64_t memory_limit = 0;     // the cgroup's, 0: none
-  uint64_t memlock_limit = 0;    // RLIMIT_MEMLOCK
+  uint32_t cpus = 1;              // that the cpuset and the cgroup quota really grant
+  uint64_t memory_available = 0;  // bytes this process may still take: min of MemAvailable, cgroup
+  uint64_t memory_limit = 0;      // the cgroup's, 0: none
+  uint64_t memlock_limit = 0;     // RLIMIT_MEMLOCK
   uint64_t page_size = 4096;
-  std::string huge_pages;        // "always", "madvise", "never"
+  std::string huge_pages;  // "always", "madvise", "never"
 };
 
 struct Facts {
   MachineFact machine;
-  FilesystemFact filesystem;          // of the first blob; mixed places are split by the caller
+  FilesystemFact filesystem;  // of the first blob; mixed places are split by the caller
   std::vector<EngineFact> engines;
-  std::vector<Residency> residency;   // per blob
-  uint64_t wanted_bytes = 0;          // of the plan
-  uint64_t warm_bytes = 0;            // of those
-  uint64_t mixed_bytes = 0;           // in mixed windows
+  std::vector<Residency> residency;  // per blob
+  uint64_t wanted_bytes = 0;         // of the plan
+  uint64_t warm_bytes = 0;           // of those
+  uint64_t mixed_bytes = 0;          // in mixed windows
   uint64_t speckled_bytes = 0;
   uint64_t unknown_bytes = 0;
-  uint64_t largest_target = 0;        // bytes
+  uint64_t largest_target = 0;  // bytes
   uint32_t blobs = 0;
   uint32_t targets = 0;
-  bool private_host_memory = true;    // the destination is the sink's own: mapping is possible
-  uint32_t others_loading = 0;        // other processes here that load these blobs now
-  bool loaded_recently = false;       // some process loaded them within the last hour
+  bool private_host_memory = true;  // the destination is the sink's own: mapping is possible
+  uint32_t others_loading = 0;      // other processes here that load these blobs now
+  bool loaded_recently = false;     // some process loaded them within the last hour
 };
 
 Facts gather_facts(std::span<const Blob> blobs, const Plan& plan);

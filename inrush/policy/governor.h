@@ -11,7 +11,7 @@
 namespace inrush {
 
 struct GovernorLimits {
-  uint32_t first = 8;   // units in flight to begin with (reads, or streams)
+  uint32_t first = 8;  // units in flight to begin with (reads, or streams)
   uint32_t most = 64;
   uint32_t least = 1;
 };

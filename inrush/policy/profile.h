@@ -13,13 +13,14 @@ struct PathRate {
   double bytes_per_second = 0;  // moving average over loads of at least 64 MiB
   uint32_t depth = 0;           // what the governor settled on
   uint32_t streams = 0;
-  uint32_t loads = 0;           // how many taught it
+  uint32_t loads = 0;  // how many taught it
 };
 
 struct Profile {
   std::map<std::string, PathRate> rates;  // "<filesystem id>|<choice name>|cold"
 
-  [[nodiscard]] const PathRate* find(const std::string& filesystem_id, const std::string& way) const;
+  [[nodiscard]] const PathRate* find(const std::string& filesystem_id,
+                                     const std::string& way) const;
   void learn(const std::string& filesystem_id, const std::string& way, const PathRate& seen);
 };
 
