@@ -1,0 +1,29 @@
+// Digests of tensors that are computed while the bytes come, in any order: SHA-256 of each leaf of
+// 1 MiB, counted from the tensor's first byte, and SHA-256 over the leaves' digests as the root.
+// A decoder is used by one thread at a time; the factory and its functions by any.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "inrush/core/decoder.h"
+
+namespace inrush {
+
+inline constexpr uint64_t kLeafSize = 1ULL << 20;  // bytes
+inline constexpr const char* kTreeName = "sha256-tree-1mib";
+
+struct TreeOptions {
+  // The digest that a tensor must have, 64 hex digits; "" for any. A decoder whose tensor has
+  // another one throws Error{data} at its end.
+  std::function<std::string(const TensorInfo&)> expected;
+  // Is given the leaves' digests in hex, in order, when a tensor is complete.
+  std::function<void(const TensorInfo&, std::vector<std::string>)> leaves;
+};
+
+// For LoadOptions::decoder; Load::digests() then has the roots.
+DecoderFactory sha256_tree(TreeOptions options = {});
+
+}  // namespace inrush
