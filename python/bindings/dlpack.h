@@ -34,13 +34,13 @@ struct DlTensor {
 
 struct DlManaged {
   DlTensor tensor;
-  void* context;
+  void* opaque;
   void (*deleter)(DlManaged*);
 };
 
 struct DlManagedVersioned {
   DlVersion version;
-  void* context;
+  void* opaque;
   void (*deleter)(DlManagedVersioned*);
   uint64_t flags;
   DlTensor tensor;

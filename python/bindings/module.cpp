@@ -8,4 +8,5 @@ NB_MODULE(_core, module) {
   inrush::python::bind_checkpoint(module);
   inrush::python::bind_load(module);
   inrush::python::bind_save(module);
+  inrush::python::bind_view(module);
 }

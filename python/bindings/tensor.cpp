@@ -6,9 +6,11 @@
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/string_view.h>
+#include <nanobind/stl/vector.h>
 
 #include <array>
 #include <cstring>
+#include <functional>
 #include <new>
 #include <numeric>
 
@@ -59,6 +61,28 @@ Tensor as_bytes(const Tensor& tensor) {
   return bytes;
 }
 
+// The same memory under another shape of as many elements.
+Tensor reshaped(const Tensor& tensor, std::vector<uint64_t> shape) {
+  const auto count = [](const std::vector<uint64_t>& extents) {
+    return std::accumulate(extents.begin(), extents.end(), uint64_t{1}, std::multiplies<>());
+  };
+  if (count(shape) != count(tensor.shape)) {
+    throw Error(ErrorCode::usage, "reshape " + tensor.name + ": the number of elements differs");
+  }
+  Tensor out = tensor;
+  out.shape = std::move(shape);
+  return out;
+}
+
+// The address of a C-contiguous buffer, which the caller keeps.
+uintptr_t buffer_address(nb::handle object) {
+  Py_buffer view;
+  if (PyObject_GetBuffer(object.ptr(), &view, PyBUF_C_CONTIGUOUS) != 0) throw nb::python_error();
+  const auto address = reinterpret_cast<uintptr_t>(view.buf);
+  PyBuffer_Release(&view);
+  return address;
+}
+
 Tensor copy_of(const Tensor& tensor) {
   Tensor copy = tensor;
   constexpr std::align_val_t kAlignment{64};
@@ -102,9 +126,9 @@ Managed* export_tensor(const Tensor& tensor) {
   void* raw = ::operator new(sizeof(Record) + 2 * tensor.shape.size() * sizeof(int64_t));
   auto* record = new (raw) Record{{}, tensor.memory.owner};
   fill(record->managed.tensor, tensor, record->extents);
-  record->managed.context = record;
+  record->managed.opaque = record;
   record->managed.deleter = [](Managed* managed) {
-    auto* self = static_cast<Record*>(managed->context);
+    auto* self = static_cast<Record*>(managed->opaque);
     self->~Record();
     ::operator delete(self);
   };
@@ -252,6 +276,8 @@ void bind_tensor(nb::module_& module) {
           "Address of the first byte.")
       .def_ro("mapped", &Tensor::mapped, "Whether the bytes are the file's own pages.")
       .def("as_bytes", &as_bytes, "The same memory as a U8 tensor; the last dimension is in bytes.")
+      .def("reshape", &reshaped, nb::arg("shape"),
+           "The same memory under another shape of as many elements.")
       .def("copy", &copy_of, "A copy in memory of its own.")
       .def("__dlpack__", &dlpack, nb::kw_only(), nb::arg("stream").none() = nb::none(),
            nb::arg("max_version").none() = nb::none(), nb::arg("dl_device").none() = nb::none(),
@@ -263,6 +289,8 @@ void bind_tensor(nb::module_& module) {
           "__dlpack_device__", [](const Tensor&) { return nb::make_tuple(kDlpackHost, 0); },
           "The DLPack device: (1, 0), host memory.")
       .def("__repr__", &repr);
+  module.def("buffer_address", &buffer_address, nb::arg("buffer"),
+             "Address of a C-contiguous buffer; the caller keeps it.");
 }
 
 }  // namespace inrush::python

@@ -1,0 +1,121 @@
+"""Model weights from wherever they lie into memory, at the speed of the narrowest link.
+
+>>> import inrush
+>>> checkpoint = inrush.open("/models/llama")  # a mapping: name -> TensorInfo
+>>> for name, tensor in checkpoint.tensors(): ...  # streamed while reading
+>>> everything = checkpoint.load()
+
+Importing it imports neither numpy nor torch; arrays are made by the framework asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+from inrush._checkpoint import Checkpoint, TensorStream
+from inrush._core import Tensor, TensorInfo
+from inrush._errors import (
+    Cancelled,
+    DataError,
+    Error,
+    MemoryBudgetError,
+    SourceError,
+    UsageError,
+)
+from inrush._job import Job
+from inrush._options import Backend, BackendPolicy
+from inrush._safe_open import SafetensorError, safe_open
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable
+    from types import ModuleType
+
+    from typing_extensions import Unpack
+
+    from inrush._options import OptionWords
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Backend",
+    "BackendPolicy",
+    "Cancelled",
+    "Checkpoint",
+    "DataError",
+    "Error",
+    "Job",
+    "MemoryBudgetError",
+    "SafetensorError",
+    "SourceError",
+    "Tensor",
+    "TensorInfo",
+    "TensorStream",
+    "UsageError",
+    "open",
+    "safe_open",
+]
+
+
+def open(
+    source: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    **options: Unpack[OptionWords],
+) -> Checkpoint:
+    """Open a checkpoint: read its headers, nothing else.
+
+    Parameters
+    ----------
+    source : str, os.PathLike or iterable of them
+        A directory, a file, a URI, or several files that make one checkpoint.
+    framework : {None, 'np', 'pt'}
+        What tensors are delivered as: `inrush.Tensor` (DLPack and buffer protocol), numpy
+        arrays, or torch tensors. They share memory with what was read.
+    device : str
+        Where tensors are delivered; ``'cpu'``.
+    backend : Backend, BackendPolicy, str or list of them, optional
+        Ways to read, tried in order; None chooses by itself. ``strict=True`` allows no other.
+    budget : int, str or mapping, optional
+        Most bytes of staging, ``'512MiB'`` or ``{'host': ...}``. Default: 256 MiB, less where
+        little memory is granted.
+    page_cache : {'auto', 'keep', 'drop'}
+        What becomes of pages that the load brought into the page cache.
+    mapping : {'auto', 'never'}
+        Whether tensors may be the file's own pages.
+    order : {'file', 'ready'} or list of str
+        Delivery by file name and offset, as bytes come, or as listed (names or patterns).
+    include, exclude : str, callable or list of them, optional
+        Names, globs (``'*.bias'``), regular expressions (``'re:...'``) or predicates of a name.
+    slices : mapping, optional
+        Pattern to slice: only these bytes are read. ``{'*.weight': (slice(0, 512), slice(None))}``
+        or ``'0:512, :'``.
+    out : mapping, optional
+        Name to tensor or array that is filled in place: writable, C-contiguous, of the
+        tensor's dtype and size.
+    progress : callable, optional
+        Called with (bytes done, bytes in all, seconds) by the thread that waits or iterates,
+        at most 10 times a second.
+    trace : bool
+        Record what each lane does, for `Job.trace`.
+
+    Returns
+    -------
+    Checkpoint
+
+    Raises
+    ------
+    SourceError
+        Nothing is there, or it may not be read.
+    DataError
+        The headers are malformed, truncated or contradict each other.
+    UsageError
+        An option has no such value.
+    """
+    return Checkpoint(source, **options)
+
+
+def __getattr__(name: str) -> ModuleType:
+    # inrush.torch and inrush.numpy need their frameworks, so they come when they are asked for.
+    if name in ("torch", "numpy"):
+        return importlib.import_module(f"inrush.{name}")
+    raise AttributeError(f"module 'inrush' has no attribute {name!r}")

@@ -1,0 +1,207 @@
+"""A checkpoint as a mapping from names to what is known of each tensor, and the ways to load it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from inrush import _core
+from inrush._errors import Error, UsageError
+from inrush._frameworks import converter
+from inrush._job import Job
+from inrush._options import Options
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from types import TracebackType
+    from typing import Any, Union
+
+    from typing_extensions import Unpack
+
+    from inrush._options import OptionWords
+
+    Source = Union[str, os.PathLike[str]]
+
+
+class TensorStream:
+    """The tensors of a checkpoint, streamed while they are read: iterate over (name, tensor).
+
+    Every iteration is a load of its own. One that is left early is cancelled.
+    """
+
+    def __init__(self, checkpoint: _core.Checkpoint, options: Options) -> None:
+        self._checkpoint = checkpoint
+        self._options = options
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        with Job(self._checkpoint, self._options, collect=False) as job:
+            yield from job
+
+
+class Checkpoint(Mapping[str, _core.TensorInfo]):
+    """An opened checkpoint: a mapping from tensor names, in file order, to `TensorInfo`.
+
+    The mapping shows the whole checkpoint; options say what of it is loaded. Made by
+    `inrush.open`. Any thread may use it, and so may a process forked from this one.
+
+    Parameters
+    ----------
+    source : str, os.PathLike or iterable of them
+        A directory, a file, a URI, or several files.
+    **options
+        As for `inrush.open`; the methods that load take them too, and theirs win.
+    """
+
+    def __init__(self, source: Source | Iterable[Source], **options: Unpack[OptionWords]) -> None:
+        self._options = Options(options)
+        self._core: _core.Checkpoint | None = open_source(source)
+        self._view: _core.View | None = None
+
+    def _opened(self) -> _core.Checkpoint:
+        if self._core is None:
+            raise UsageError("the checkpoint is closed")
+        return self._core
+
+    def __getitem__(self, name: str) -> _core.TensorInfo:
+        info = self._opened().find(name)
+        if info is None:
+            raise KeyError(name)
+        return info
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._opened().names())
+
+    def __len__(self) -> int:
+        return len(self._opened())
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self._opened().find(name) is not None
+
+    @property
+    def uri(self) -> str:
+        """Where it lies."""
+        return self._opened().uri
+
+    @property
+    def format(self) -> str:
+        """The format's name, such as ``'safetensors'``."""
+        return self._opened().format
+
+    @property
+    def files(self) -> list[tuple[str, int]]:
+        """(name, size in bytes) of each file, sorted by name."""
+        return self._opened().files
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        return self._opened().nbytes
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The metadata of all files; where two have the same key, the first file's."""
+        merged: dict[str, str] = {}
+        for one in self._opened().metadata:
+            for key, value in (one or {}).items():
+                merged.setdefault(key, value)
+        return merged
+
+    @property
+    def file_metadata(self) -> dict[str, dict[str, str] | None]:
+        """The metadata of each file by its name; None where a file has none."""
+        core = self._opened()
+        return {name: one for (name, _), one in zip(core.files, core.metadata, strict=True)}
+
+    def tensors(self, **options: Unpack[OptionWords]) -> TensorStream:
+        """The wanted tensors, streamed in order while they are read.
+
+        Returns
+        -------
+        TensorStream
+            Yields (name, tensor); reading begins with each iteration and ends when it is left.
+        """
+        return TensorStream(self._opened(), Options(options, self._options))
+
+    def load(self, **options: Unpack[OptionWords]) -> dict[str, Any]:
+        """The wanted tensors by name, all of them in memory.
+
+        Raises
+        ------
+        DataError
+            The bytes are wrong: malformed, truncated, or changed while they were read.
+        UsageError
+            No tensor or backend fits the options.
+        SourceError
+            The source is unreachable or refuses.
+        MemoryBudgetError
+            The budget is too small, or memory ran out.
+        """
+        with self.start(**options) as job:
+            return dict(iter(job))
+
+    def start(self, **options: Unpack[OptionWords]) -> Job:
+        """Begin to load in the background at once."""
+        return Job(self._opened(), Options(options, self._options), collect=True)
+
+    def tensor(self, name: str, **options: Unpack[OptionWords]) -> Any:
+        """One tensor, read now.
+
+        A local file that may be mapped is mapped, and the tensor is a view of its pages, so that
+        tensors of a model larger than memory can be used one by one.
+
+        Raises
+        ------
+        KeyError
+            If there is no tensor of that name.
+        """
+        chosen = Options({**options, "include": None, "exclude": None}, self._options)
+        info = self[name]
+        free = chosen.mapping == "auto" and not chosen.backend
+        if free and name not in chosen.out and not chosen.slices:
+            mapped = self._mapped(info)
+            if mapped is not None:
+                convert = converter(chosen.framework)
+                return mapped if convert is None else convert(mapped)
+        chosen.names = [name]
+        with Job(self._opened(), chosen, collect=True) as job:
+            return next(iter(job))[1]
+
+    def _mapped(self, info: _core.TensorInfo) -> _core.Tensor | None:
+        if self._view is None:
+            self._view = _core.View(self._opened())
+        return self._view.tensor(info)
+
+    def close(self) -> None:
+        """Close the files. Tensors and jobs live on; everything else raises `UsageError`."""
+        self._core = None
+        self._view = None
+
+    def __enter__(self) -> Checkpoint:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        if self._core is None:
+            return "<inrush.Checkpoint, closed>"
+        return f"<inrush.Checkpoint {self.uri!r}: {len(self)} tensors, {self.nbytes / 1e9:.2f} GB>"
+
+
+def open_source(source: Source | Iterable[Source]) -> _core.Checkpoint:
+    """Open one place, or several files as one checkpoint."""
+    if isinstance(source, (str, os.PathLike)):
+        return _core.Checkpoint.open(os.fspath(source))
+    try:
+        paths = [os.fspath(path) for path in source]
+    except TypeError:
+        raise UsageError(
+            f"source {source!r}: expected a path, a URI, or a list of paths"
+        ) from None
+    return _core.Checkpoint.open_files(paths)

@@ -1,0 +1,124 @@
+"""Tensors of Inrush as arrays of numpy and torch, sharing memory. Imports them when asked."""
+
+from __future__ import annotations
+
+import sys
+
+from inrush._dtypes import FRAMEWORK_NAMES, PACKED
+from inrush._errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from inrush._core import Tensor
+
+    Converter = Callable[[Tensor], Any]
+
+_FRAMEWORKS = {"np": "np", "numpy": "np", "pt": "pt", "torch": "pt", "pytorch": "pt"}
+
+# What torch takes from DLPack as it is; the others go through bytes and a view.
+_TORCH_DIRECT = frozenset(
+    ("BOOL", "U8", "I8", "I16", "U16", "F16", "BF16", "I32", "U32", "F32", "C64", "F64", "I64", "U64")
+)
+
+
+def framework_of(name: str | None) -> str | None:
+    """The framework's short name, 'np' or 'pt'; None stays None.
+
+    Raises
+    ------
+    UsageError
+        If there is no such framework.
+    """
+    if name is None:
+        return None
+    try:
+        return _FRAMEWORKS[name]
+    except (KeyError, TypeError):
+        raise UsageError(
+            f"framework {name} is invalid: expected None, 'np' or 'pt'; others take the tensors "
+            "of framework=None through DLPack"
+        ) from None
+
+
+def converter(framework: str | None) -> Converter | None:
+    """What turns a Tensor into the framework's array, or None where nothing has to be done."""
+    short = framework_of(framework)
+    if short is None:
+        return None
+    return _to_numpy() if short == "np" else _to_torch()
+
+
+def _not_understood(dtype: str, framework: str) -> UsageError:
+    return UsageError(
+        f"Dtype not understood: {dtype} has no type in {framework}; use framework=None for its bytes"
+    )
+
+
+def _numpy_dtypes() -> dict[str, Any]:
+    import numpy
+
+    dtypes: dict[str, Any] = {}
+    for name, word in FRAMEWORK_NAMES.items():
+        if name not in PACKED and hasattr(numpy, word):
+            dtypes[name] = numpy.dtype(word)
+    return dtypes
+
+
+def _ml_dtype(dtype: str) -> Any:
+    # bfloat16 and float8 live in a package of their own, which numpy users may have.
+    if dtype not in FRAMEWORK_NAMES or dtype in PACKED:
+        raise _not_understood(dtype, "numpy")
+    try:
+        import ml_dtypes
+    except ImportError:
+        raise UsageError(
+            f"Dtype not understood: numpy has {dtype} only with the package ml_dtypes installed"
+        ) from None
+    import numpy
+
+    return numpy.dtype(getattr(ml_dtypes, FRAMEWORK_NAMES[dtype]))
+
+
+def _to_numpy() -> Converter:
+    import numpy
+
+    ndarray = numpy.ndarray
+    dtypes = _numpy_dtypes()
+
+    def convert(tensor: Tensor) -> Any:
+        dtype = tensor.dtype
+        numpy_dtype = dtypes.get(dtype)
+        if numpy_dtype is None:
+            numpy_dtype = dtypes[dtype] = _ml_dtype(dtype)
+        return ndarray(tensor.shape, numpy_dtype, tensor)
+
+    return convert
+
+
+def _to_torch() -> Converter:
+    import torch
+    from torch.utils.dlpack import from_dlpack
+
+    # Without the checks of the public function, which looks at the type of its argument first.
+    take = getattr(torch._C, "_from_dlpack", from_dlpack)
+    direct = _TORCH_DIRECT
+
+    def convert(tensor: Tensor) -> Any:
+        dtype = tensor.dtype
+        if dtype in direct:
+            return take(tensor.__dlpack__())
+        torch_dtype = getattr(torch, FRAMEWORK_NAMES.get(dtype, ""), None)
+        if torch_dtype is None:
+            raise _not_understood(dtype, "torch")
+        return take(tensor.as_bytes().__dlpack__()).view(torch_dtype)
+
+    return convert
+
+
+def is_torch(value: object) -> bool:
+    """Whether `value` is a torch tensor; imports nothing."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)

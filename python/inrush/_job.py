@@ -1,0 +1,212 @@
+"""A load that runs in the background, whoever looks."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+from inrush import _core
+from inrush._errors import Error
+from inrush._frameworks import converter
+from inrush._selection import load_options
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+    from typing import Any
+
+    from inrush._options import Options
+    from inrush._trace import Trace
+
+_log = logging.getLogger("inrush")
+
+# Seconds between calls of a progress callback.
+_PROGRESS_INTERVAL = 0.1
+
+_STATS = (
+    "choice",
+    "why",
+    "bytes",
+    "bytes_read",
+    "bytes_mapped",
+    "bytes_copied",
+    "reads",
+    "retries",
+    "tensors",
+    "seconds",
+    "seconds_to_first",
+    "consumer_wait",
+    "budget_wait",
+    "peak_staging",
+    "budget",
+    "orphaned",
+    "lanes",
+    "depth",
+)
+
+
+class Job:
+    """A load that has begun: wait for it, watch it, cancel it, iterate over it.
+
+    Its reads go on in the background from the moment it is made. Every method may be called
+    from any thread; several threads that iterate share the tensors between them. Made by
+    `Checkpoint.start`. Leaving a ``with`` block cancels what still runs.
+    """
+
+    def __init__(self, checkpoint: _core.Checkpoint, options: Options, *, collect: bool) -> None:
+        self._convert = converter(options.framework)
+        self._out = options.out
+        self._progress = options.progress
+        self._load = _core.Load(checkpoint, load_options(checkpoint, options, collect=collect))
+        self._lock = threading.Lock()
+        self._logged = False
+        self._reported = 0.0
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        """Yield (name, tensor) of what has not been handed over yet, in the order asked for."""
+        convert = self._convert
+        out = self._out
+        while (tensor := self._next()) is not None:
+            name = tensor.name
+            if name in out:
+                yield name, out[name]
+            else:
+                yield name, tensor if convert is None else convert(tensor)
+
+    def __len__(self) -> int:
+        """How many tensors the load delivers in all."""
+        return self._load.count
+
+    def _next(self) -> _core.Tensor | None:
+        # One consumer at a time: the engine hands tensors over to one thread.
+        with self._lock:
+            tensor = self._load.next() if self._progress is None else self._next_reporting()
+        if tensor is None:
+            self._finish()
+        return tensor
+
+    def _next_reporting(self) -> _core.Tensor | None:
+        while True:
+            try:
+                tensor = self._load.next(_PROGRESS_INTERVAL)
+            except TimeoutError:
+                self._report()
+                continue
+            self._report(last=tensor is None)
+            return tensor
+
+    def _report(self, *, last: bool = False) -> None:
+        now = time.monotonic()
+        if self._progress is None or (not last and now - self._reported < _PROGRESS_INTERVAL):
+            return
+        self._reported = now
+        stats = self._load.stats()
+        self._progress(stats.bytes, self._load.nbytes, stats.seconds)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until every byte is in place.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds; None waits as long as it takes.
+
+        Returns
+        -------
+        bool
+            False if the timeout passed first.
+
+        Raises
+        ------
+        Error
+            What went wrong with the load; `Cancelled` after `cancel`.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if self._progress is not None:
+                left = _PROGRESS_INTERVAL if left is None else min(left, _PROGRESS_INTERVAL)
+            done = self._load.wait(left)
+            self._report(last=done)
+            if done:
+                self._finish()
+            if done or (deadline is not None and time.monotonic() >= deadline):
+                return done
+
+    def done(self) -> bool:
+        """Whether nothing more will come: complete, failed or cancelled. Never waits."""
+        try:
+            return self._load.wait(0)
+        except Error:
+            return True
+
+    def cancel(self) -> None:
+        """Stop reading; waits and iterations raise `Cancelled` from now on."""
+        self._load.cancel()
+
+    def stats(self) -> dict[str, Any]:
+        """What the load has done so far.
+
+        Returns
+        -------
+        dict
+            ``choice`` and ``why``: the way it reads and one sentence of reason. In bytes:
+            ``bytes`` (in place), ``bytes_read``, ``bytes_mapped``, ``bytes_copied`` (moved once
+            more), ``peak_staging``, ``budget``, ``orphaned`` (held by a stuck read). Counts:
+            ``reads``, ``retries``, ``tensors``, ``lanes``, ``depth`` (in flight per lane). In
+            seconds: ``seconds``, ``seconds_to_first``, ``consumer_wait``, ``budget_wait``.
+            ``gb_per_s``: 1e9 bytes in place per second.
+        """
+        stats = self._load.stats()
+        values = {key: getattr(stats, key) for key in _STATS}
+        values["gb_per_s"] = stats.bytes / stats.seconds / 1e9 if stats.seconds > 0 else 0.0
+        return values
+
+    def explain(self) -> dict[str, Any]:
+        """The facts that were found and the choice that was made from them, as JSON values."""
+        import json
+
+        return {
+            "facts": json.loads(self._load.facts_json()),
+            "choice": json.loads(self._load.choice_json()),
+        }
+
+    def digests(self) -> dict[str, str]:
+        """Digests in hex by tensor name, where they were asked for; complete after the last."""
+        return self._load.digests()
+
+    def trace(self) -> Trace:
+        """What each lane did when; empty unless the load was started with ``trace=True``."""
+        from inrush._trace import Trace
+
+        return Trace(self._load.trace(), self.stats())
+
+    def _finish(self) -> None:
+        if self._logged:
+            return
+        self._logged = True
+        if _log.isEnabledFor(logging.INFO):
+            stats = self.stats()
+            _log.info(
+                "%d tensors, %.3f GB in %.3f s: %.2f GB/s via %s (%s)",
+                stats["tensors"],
+                stats["bytes"] / 1e9,
+                stats["seconds"],
+                stats["gb_per_s"],
+                stats["choice"],
+                stats["why"],
+            )
+
+    def __enter__(self) -> Job:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if not self.done():
+            self.cancel()

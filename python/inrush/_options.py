@@ -1,0 +1,245 @@
+"""Options of a load: their words, their defaults, and the environment that presets them.
+
+The only file of the package that reads environment variables. What a caller says wins over
+``INRUSH_<WORD>``, which wins over the default.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import re
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Any, TypedDict, Union
+
+    Pattern = Union[str, Callable[[str], bool]]
+
+    class OptionWords(TypedDict, total=False):
+        """The keyword arguments that every way of loading takes; see `inrush.open`."""
+
+        framework: str | None
+        device: str
+        backend: str | Backend | BackendPolicy | Iterable[str | Backend | BackendPolicy] | None
+        strict: bool
+        budget: int | str | Mapping[str, int | str] | None
+        page_cache: str
+        mapping: str
+        order: str | Iterable[str]
+        include: Pattern | Iterable[Pattern] | None
+        exclude: Pattern | Iterable[Pattern] | None
+        slices: Mapping[str, Any] | None
+        out: Mapping[str, Any] | None
+        progress: Callable[[int, int, float], object] | None
+        trace: bool
+
+
+from inrush._errors import UsageError
+
+
+class Backend(str, enum.Enum):
+    """Ways to read. Those without ``BUFFERED`` bypass the page cache, except ``MMAP``."""
+
+    URING = "uring"
+    URING_BUFFERED = "uring_buffered"
+    AIO = "aio"
+    AIO_BUFFERED = "aio_buffered"
+    PREAD = "pread"
+    PREAD_BUFFERED = "pread_buffered"
+    MMAP = "mmap"
+    CUFILE = "cufile"
+
+
+class BackendPolicy(str, enum.Enum):
+    """Sets of backends that are tried in order."""
+
+    BUFFERED = "buffered"
+
+
+# Words that the environment and the command line share with Python.
+WORDS = (
+    "device",
+    "backend",
+    "budget",
+    "page_cache",
+    "mapping",
+    "order",
+    "include",
+    "exclude",
+    "slices",
+    "out",
+)
+
+_DEFAULTS: dict[str, Any] = {
+    "framework": None,
+    "device": "cpu",
+    "backend": None,
+    "strict": False,
+    "budget": None,
+    "page_cache": "auto",
+    "mapping": "auto",
+    "order": "file",
+    "include": None,
+    "exclude": None,
+    "slices": None,
+    "out": None,
+    "progress": None,
+    "trace": False,
+}
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_UNITS |= {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?\s*", re.IGNORECASE)
+
+
+def parse_size(text: int | str) -> int:
+    """Bytes of a size such as ``"512MiB"``, ``"2 GB"`` or ``4194304``.
+
+    Raises
+    ------
+    UsageError
+        If it is no size, or not above zero.
+    """
+    size = -1
+    if isinstance(text, str):
+        match = _SIZE.fullmatch(text)
+        if match and match[2].lower() in _UNITS:
+            size = int(float(match[1]) * _UNITS[match[2].lower()])
+    elif isinstance(text, int) and not isinstance(text, bool):
+        size = text
+    if size <= 0:
+        raise UsageError(f"budget {text!r}: expected bytes, or a size such as '512MiB'")
+    return size
+
+
+def parse_budget(budget: int | str | Mapping[str, int | str] | None) -> int:
+    """Bytes of host staging; 0 for automatic.
+
+    Parameters
+    ----------
+    budget
+        A size, or a mapping of sizes for ``host``, ``pinned`` and ``device``. A load to the
+        CPU stages in host memory only.
+    """
+    if budget is None or budget == "auto":
+        return 0
+    if isinstance(budget, (int, str)):
+        return parse_size(budget)
+    unknown = set(budget) - {"host", "pinned", "device"}
+    if unknown:
+        raise UsageError(f"budget: no memory is called {sorted(unknown)[0]!r} (host pinned device)")
+    sizes = {kind: parse_size(size) for kind, size in budget.items()}
+    return sizes.get("host", 0)
+
+
+def parse_backend(backend: Any) -> list[str]:
+    """Names of backends and policies in order of preference; empty for automatic."""
+    if backend is None or backend == "auto":
+        return []
+    if isinstance(backend, (str, enum.Enum)):
+        backend = str(getattr(backend, "value", backend)).split(",")
+    known = {member.value for member in (*Backend, *BackendPolicy)}
+    names = [str(getattr(name, "value", name)).strip().lower() for name in backend]
+    for name in names:
+        if name not in known:
+            raise UsageError(f"backend {name!r}: expected some of {', '.join(sorted(known))}")
+    if not names:
+        raise UsageError("backend: an empty list allows none; None chooses by itself")
+    return names
+
+
+def parse_slices(text: str) -> dict[str, str]:
+    """Slices from text: ``"NAME=0:512,:;OTHER=:,8:16"``."""
+    slices = {}
+    for part in filter(None, (part.strip() for part in text.split(";"))):
+        name, equals, spec = part.rpartition("=")
+        if not equals or not name:
+            raise UsageError(f"slices {part!r}: expected NAME=START:STOP,...")
+        slices[name] = spec
+    return slices
+
+
+def environment(word: str) -> str | None:
+    """The value of ``INRUSH_<WORD>``, or None where it is unset or empty."""
+    return os.environ.get("INRUSH_" + word.upper()) or None
+
+
+def is_traced() -> bool:
+    """Whether ``INRUSH_DEBUG`` asks the command line for tracebacks."""
+    return environment("debug") is not None
+
+
+def _preset(word: str) -> Any:
+    text = environment(word)
+    if text is None or word not in WORDS or word == "out":
+        return _DEFAULTS[word]
+    if word in ("include", "exclude"):
+        return [part for part in text.split(",") if part]
+    if word == "slices":
+        return parse_slices(text)
+    if word == "order" and "," in text:
+        return text.split(",")
+    return text
+
+
+class Options:
+    """The options of one load, checked. Attributes are the words of `inrush.open`."""
+
+    def __init__(self, words: Mapping[str, Any], base: Options | None = None) -> None:
+        for word in words:
+            if word not in _DEFAULTS:
+                raise TypeError(f"unexpected option {word!r}; there are: {', '.join(_DEFAULTS)}")
+        values = dict(base._values) if base else {word: _preset(word) for word in _DEFAULTS}
+        values.update(words)
+        self._values = values
+        self.framework: str | None = values["framework"]
+        self.backend = parse_backend(values["backend"])
+        self.strict = bool(values["strict"])
+        self.budget = parse_budget(values["budget"])
+        self.page_cache = _one_of("page_cache", values["page_cache"], ("auto", "keep", "drop"))
+        self.mapping = _one_of("mapping", values["mapping"], ("auto", "never"))
+        self.order: str | list[str] = _order(values["order"])
+        self.include: list[Pattern] = _patterns(values["include"])
+        self.exclude: list[Pattern] = _patterns(values["exclude"])
+        self.slices: Mapping[str, Any] = values["slices"] or {}
+        self.out: Mapping[str, Any] = values["out"] or {}
+        self.progress: Callable[[int, int, float], object] | None = values["progress"]
+        self.trace = bool(values["trace"])
+        self.names: list[str] | None = None  # exactly these, whatever the patterns say
+        check_device(values["device"])
+
+
+def check_device(device: Any) -> None:
+    """Raise UsageError unless `device` is the host."""
+    kind = str(getattr(device, "type", device)).lower()
+    if kind == "cpu":
+        return
+    known = kind.split(":")[0] in ("cuda", "hip", "mps", "npu", "xpu", "xla", "mlu", "musa", "hpu")
+    if known or isinstance(device, int):
+        raise UsageError(
+            f"device {str(device)!r}: this build delivers to host memory only; load with "
+            "device='cpu' and move the tensors"
+        )
+    raise UsageError(f"device {str(device)!r} is invalid: expected 'cpu'")
+
+
+def _one_of(word: str, value: Any, allowed: tuple[str, ...]) -> str:
+    if value not in allowed:
+        raise UsageError(f"{word} {value!r}: expected one of {', '.join(allowed)}")
+    return str(value)
+
+
+def _order(order: str | Iterable[str]) -> str | list[str]:
+    if isinstance(order, str):
+        return _one_of("order", order, ("file", "ready"))
+    return list(order)
+
+
+def _patterns(patterns: Any) -> list[Pattern]:
+    if patterns is None:
+        return []
+    if isinstance(patterns, str) or callable(patterns):
+        return [patterns]
+    return list(patterns)

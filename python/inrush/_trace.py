@@ -1,0 +1,223 @@
+"""The time line of a load: for Perfetto and Chrome, and as a picture."""
+
+from __future__ import annotations
+
+import json
+import os
+
+from inrush._errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from inrush._core import TraceEvent
+
+# Colour-blind safe: one colour each in the picture, in the order of the legend.
+_COLOURS = {
+    "read": "#0072b2",
+    "map": "#009e73",
+    "copy": "#e69f00",
+    "decode": "#cc79a7",
+    "wait": "#c8ccd0",
+}
+_MOVES = ("read", "map")
+
+
+class Track:
+    """Events that do not overlap in time, under one label."""
+
+    def __init__(self, lane: str) -> None:
+        self.lane = lane
+        self.events: list[TraceEvent] = []
+        self.end = 0.0
+
+
+def tracks_of(events: Sequence[TraceEvent]) -> list[Track]:
+    """Tracks by lane: as many for each lane as it had events in flight at once."""
+    lanes: dict[str, list[Track]] = {}
+    for event in sorted(events, key=lambda event: event.start):
+        tracks = lanes.setdefault(event.lane, [])
+        track = next((track for track in tracks if track.end <= event.start), None)
+        if track is None:
+            track = Track(event.lane)
+            tracks.append(track)
+        track.events.append(event)
+        track.end = event.end
+    return [track for lane in sorted(lanes) for track in lanes[lane]]
+
+
+class Trace:
+    """What each lane did when.
+
+    Attributes
+    ----------
+    events : list of TraceEvent
+        With ``lane``, ``blob``, ``offset`` and ``size`` in bytes, ``start`` and ``end`` in
+        seconds since the load began, and ``kind``: read, map, copy, decode or wait.
+    stats : dict
+        As of `Job.stats`.
+    """
+
+    def __init__(self, events: Sequence[TraceEvent], stats: dict[str, Any]) -> None:
+        self.events = list(events)
+        self.stats = stats
+
+    def to_json(self) -> dict[str, Any]:
+        """The trace in the JSON format that Perfetto and chrome://tracing open."""
+        entries: list[dict[str, Any]] = [
+            {"ph": "M", "pid": 1, "name": "process_name", "args": {"name": "inrush load"}}
+        ]
+        for number, track in enumerate(tracks_of(self.events), 1):
+            label = {"ph": "M", "pid": 1, "tid": number, "name": "thread_name"}
+            entries.append({**label, "args": {"name": f"{track.lane} #{number}"}})
+            entries += [_entry(event, number) for event in track.events]
+        return {"traceEvents": entries, "displayTimeUnit": "ms", "otherData": self.stats}
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the trace for https://ui.perfetto.dev or chrome://tracing."""
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(self.to_json(), file)
+
+    def plot(self, path: str | os.PathLike[str], limit: float | None = None) -> None:
+        """Draw the trace.
+
+        Parameters
+        ----------
+        path
+            Of the picture; its ending says the format: .png, .svg, .pdf.
+        limit : float, optional
+            Measured limit in bytes per second, drawn as a line.
+
+        Raises
+        ------
+        UsageError
+            If matplotlib is not installed.
+        """
+        try:
+            from matplotlib.figure import Figure
+        except ImportError:
+            raise UsageError("a plot needs matplotlib: pip install inrush[plot]") from None
+        tracks = tracks_of(self.events)
+        height = min(12.0, 4.2 + 0.11 * len(tracks))
+        figure = Figure(figsize=(11, height), dpi=130, layout="constrained")
+        ratios = [max(1.0, height - 3.4), 2.2]
+        lanes, rate = figure.subplots(2, 1, sharex=True, height_ratios=ratios)
+        self._draw_lanes(lanes, tracks)
+        self._draw_rate(rate, limit)
+        end = max((event.end for event in self.events), default=1.0)
+        rate.set_xlim(0, end * 1.01)
+        figure.align_ylabels([lanes, rate])
+        figure.savefig(path)
+
+    def _draw_lanes(self, axes: Any, tracks: list[Track]) -> None:
+        rows: dict[str, list[tuple[int, TraceEvent]]] = {kind: [] for kind in _COLOURS}
+        for row, track in enumerate(tracks):
+            for event in track.events:
+                rows.setdefault(event.kind, []).append((row, event))
+        for kind, placed in rows.items():
+            if not placed:
+                continue
+            colour = _COLOURS.get(kind, "#555555")
+            axes.barh(
+                [row for row, _ in placed],
+                [event.end - event.start for _, event in placed],
+                left=[event.start for _, event in placed],
+                height=0.86,
+                color=colour,
+                edgecolor="white",
+                linewidth=0.25,
+                label=kind,
+            )
+        bounds = _lane_bounds(tracks)
+        axes.set_yticks(
+            [(first + last) / 2 for first, last in bounds.values()], labels=list(bounds)
+        )
+        for first, _ in list(bounds.values())[1:]:
+            axes.axhline(first - 0.5, color="#d0d4d8", linewidth=0.8)
+        axes.set_ylim(len(tracks) - 0.4, -0.6)
+        axes.set_title(self._title(), loc="left", fontsize=12, fontweight="bold")
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=5, frameon=False, fontsize=9)
+        _clean(axes)
+
+    def _draw_rate(self, axes: Any, limit: float | None) -> None:
+        moved = sorted(
+            ((event.end, event.size) for event in self.events if event.kind in _MOVES),
+        )
+        end = max((event.end for event in self.events), default=0.0)
+        times, totals = _windowed(moved, end)
+        axes.fill_between(times, totals, step="mid", color="#0072b2", alpha=0.25, linewidth=0)
+        axes.step(times, totals, where="mid", color="#0072b2", linewidth=1.2, label="momentary")
+        done = 0
+        curve = []
+        for moment, size in moved:
+            done += size
+            curve.append(done / moment / 1e9 if moment > 0 else 0.0)
+        axes.plot(
+            [moment for moment, _ in moved], curve, color="#222222", linewidth=1.6, label="so far"
+        )
+        if limit:
+            axes.axhline(limit / 1e9, color="#d55e00", linewidth=1.4, linestyle="--")
+            axes.text(
+                end,
+                limit / 1e9,
+                f"limit {limit / 1e9:.2f} GB/s",
+                color="#d55e00",
+                ha="right",
+                va="bottom",
+                fontsize=9,
+            )
+        axes.set_ylabel("GB/s")
+        axes.set_xlabel("seconds since the load began")
+        axes.set_ylim(bottom=0)
+        axes.margins(y=0.15)
+        axes.legend(loc="lower right", frameon=False, fontsize=9, ncols=2)
+        _clean(axes)
+
+    def _title(self) -> str:
+        stats = self.stats
+        return (
+            f"{stats['choice']}: {stats['bytes'] / 1e9:.2f} GB in {stats['seconds']:.2f} s, "
+            f"{stats['gb_per_s']:.2f} GB/s"
+        )
+
+
+def _entry(event: TraceEvent, track: int) -> dict[str, Any]:
+    name = f"{event.kind} {os.path.basename(event.blob)}" if event.blob else event.kind
+    return {
+        "ph": "X",
+        "pid": 1,
+        "tid": track,
+        "name": name,
+        "cat": event.kind,
+        "ts": event.start * 1e6,
+        "dur": (event.end - event.start) * 1e6,
+        "args": {"file": event.blob, "offset": event.offset, "size": event.size},
+    }
+
+
+def _lane_bounds(tracks: list[Track]) -> dict[str, tuple[int, int]]:
+    bounds: dict[str, tuple[int, int]] = {}
+    for row, track in enumerate(tracks):
+        first, _ = bounds.get(track.lane, (row, row))
+        bounds[track.lane] = (first, row)
+    return bounds
+
+
+def _windowed(moved: list[tuple[float, int]], end: float) -> tuple[list[float], list[float]]:
+    # At most 80 windows, so that a window holds several reads and the curve can be read.
+    count = max(1, min(80, len(moved) // 4))
+    width = (end or 1.0) / count
+    totals = [0.0] * count
+    for moment, size in moved:
+        totals[min(count - 1, int(moment / width))] += size / width / 1e9
+    return [(i + 0.5) * width for i in range(count)], totals
+
+
+def _clean(axes: Any) -> None:
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    axes.grid(axis="x", color="#eceff1", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=9)

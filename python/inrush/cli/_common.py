@@ -1,0 +1,118 @@
+"""What the commands share: consoles, JSON output, sizes in words, option types."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from inrush._options import environment, parse_slices
+
+SCHEMA_VERSION = 1
+
+# Columns of output that goes into a pipe, where there is no terminal to fit.
+_PIPE_WIDTH = 160
+
+Source = Annotated[str, typer.Argument(metavar="SOURCE", help="A directory, a file or a URI.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, with schema_version.")]
+Device = Annotated[
+    str | None, typer.Option(help="Where to: cpu.")
+]
+Backend = Annotated[
+    str | None,
+    typer.Option(help="Ways to read, tried in order: URING,PREAD,... Default: chosen."),
+]
+Budget = Annotated[
+    str | None, typer.Option(help="Most bytes of staging, such as 512MiB. Default: 256MiB or less.")
+]
+PageCache = Annotated[
+    str | None, typer.Option(help="What becomes of the page cache: auto, keep or drop.")
+]
+Mapping = Annotated[str | None, typer.Option(help="Whether pages may be mapped: auto or never.")]
+Order = Annotated[
+    str | None, typer.Option(help="file, ready, or names and patterns: 'embed*,layers.0.*'.")
+]
+Include = Annotated[
+    list[str] | None, typer.Option(help="Only these: name, glob or re:EXPRESSION. Repeatable.")
+]
+Exclude = Annotated[
+    list[str] | None, typer.Option(help="Not these: name, glob or re:EXPRESSION. Repeatable.")
+]
+Slices = Annotated[
+    list[str] | None, typer.Option(help="Only a part: 'PATTERN=0:512,:'. Repeatable.")
+]
+
+
+def console(*, error: bool = False) -> Console:
+    """The terminal, or the pipe, behind stdout or stderr."""
+    stream = sys.stderr if error else sys.stdout
+    width = None if stream.isatty() else _PIPE_WIDTH
+    return Console(stderr=error, width=width, highlight=False, soft_wrap=not stream.isatty())
+
+
+def load_words(**flags: Any) -> dict[str, Any]:
+    """Keyword arguments of `inrush.open` from flags; those not given are left out."""
+    words = {word: value for word, value in flags.items() if value not in (None, [], ())}
+    if "slices" in words:
+        words["slices"] = parse_slices(";".join(words["slices"]))
+    if words.get("order") not in (None, "file", "ready"):
+        words["order"] = words["order"].split(",")
+    return words
+
+
+def out_path(out: str | None) -> str | None:
+    """Where `--out` or INRUSH_OUT says that tensors go."""
+    return out or environment("out")
+
+
+def print_json(command: str, values: dict[str, Any]) -> None:
+    """One JSON object on stdout."""
+    document = {"schema_version": SCHEMA_VERSION, "command": command, **values}
+    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+def size_text(size: float) -> str:
+    """Bytes in words: '3.0 GiB'."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024 or unit == "GiB":
+            break
+        size /= 1024
+    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+
+
+def rate_text(rate: float | None) -> str:
+    """Bytes per second in words: '2.71 GB/s'; '-' where it is not known."""
+    return "-" if not rate else f"{rate / 1e9:.2f} GB/s"
+
+
+def time_text(seconds: float) -> str:
+    """Seconds in words: '1.32 s', '4.1 ms'."""
+    return f"{seconds * 1e3:.1f} ms" if seconds < 0.1 else f"{seconds:.2f} s"
+
+
+def plain_table(*columns: str, right: tuple[str, ...] = ()) -> Table:
+    """A table without frames; the columns in `right` are right-aligned."""
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", no_wrap=True)
+    return table
+
+
+def facts_table(rows: list[tuple[str, str]]) -> Table:
+    """Two columns: what, and what it is."""
+    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for what, value in rows:
+        table.add_row(what, value)
+    return table
+
+
+def base_name(path: str) -> str:
+    """The last part of a path or URI, as lists of files show it."""
+    return os.path.basename(path.rstrip("/")) or path

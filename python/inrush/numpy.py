@@ -1,0 +1,88 @@
+"""safetensors.numpy's functions, through Inrush: names and arguments are the same."""
+
+from __future__ import annotations
+
+import numpy
+
+from inrush import _saving
+from inrush._memory import Memory
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import os
+    from typing import Any
+
+    from typing_extensions import Unpack
+
+    from inrush._options import OptionWords
+
+    Array = numpy.ndarray[Any, numpy.dtype[Any]]
+
+__all__ = ["load", "load_file", "save", "save_file"]
+
+
+def load_file(
+    filename: str | os.PathLike[str], **options: Unpack[OptionWords]
+) -> dict[str, Array]:
+    """Load a file (a directory, a URI) into numpy arrays.
+
+    Parameters
+    ----------
+    filename : str or os.PathLike
+    **options
+        As for `inrush.open`.
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        Writable. BF16 and F8_* need the package ml_dtypes.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the file does not exist.
+    inrush.Error
+        If it is malformed or cannot be read.
+    """
+    result: dict[str, Array] = _saving.load_file(filename, "np", "cpu", dict(options))
+    return result
+
+
+def load(data: bytes) -> dict[str, Array]:
+    """Load a file's bytes into numpy arrays."""
+    result: dict[str, Array] = _saving.load_bytes(data, "np")
+    return result
+
+
+def save_file(
+    tensor_dict: dict[str, Array],
+    filename: str | os.PathLike[str],
+    metadata: dict[str, str] | None = None,
+) -> None:
+    """Save arrays into a file, byte-identical to what safetensors writes, atomically.
+
+    Arrays that are strided or big-endian are saved through a copy.
+
+    Raises
+    ------
+    inrush.UsageError
+        If safetensors has no dtype for an array.
+    inrush.SourceError
+        If the file cannot be written.
+    """
+    _saving.save_file(_memories(tensor_dict), filename, metadata)
+
+
+def save(tensor_dict: dict[str, Array], metadata: dict[str, str] | None = None) -> bytes:
+    """The bytes of the file that `save_file` would write."""
+    return _saving.save_bytes(_memories(tensor_dict), metadata)
+
+
+def _memories(arrays: dict[str, Array]) -> dict[str, Memory]:
+    memories = {}
+    for name, array in arrays.items():
+        plain = numpy.asarray(array, order="C")
+        if plain.dtype.byteorder == ">":
+            plain = plain.astype(plain.dtype.newbyteorder("<"))
+        memories[name] = Memory(plain)
+    return memories
