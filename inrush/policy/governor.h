@@ -20,7 +20,7 @@ class Governor {
  public:
   explicit Governor(const GovernorLimits& limits);
 
-  // Bytes were delivered at that moment, with `in_flight` units still out.
+  // Bytes were delivered at that moment.
   void delivered(uint64_t bytes, Clock::time_point now);
 
   // How many units to keep in flight now.
@@ -37,13 +37,18 @@ class Governor {
     double rate;
   };
   void close_window(double rate);
+  void settle();
+  void move_to(uint32_t units);
 
   GovernorLimits limits_;
   uint32_t target_;
   double best_rate_ = 0;
   bool settled_ = false;
+  bool probing_ = false;          // settled, but trying twice as much for one window
+  uint32_t quiet_windows_ = 0;    // since it settled, or last probed
+  uint32_t unsettled_reads_ = 0;  // still to be ignored: they began before the last move
+  uint32_t window_reads_ = 0;
   uint64_t window_bytes_ = 0;
-  uint32_t windows_settled_ = 0;
   Clock::time_point window_start_{};
   std::vector<Step> steps_;
 };
