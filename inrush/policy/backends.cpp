@@ -1,0 +1,138 @@
+#include "inrush/policy/backends.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cctype>
+
+#include "inrush/base/align.h"
+
+namespace inrush {
+namespace {
+
+constexpr BackendRow kBackends[] = {
+    {"URING", "uring", true},       {"AIO", "aio", true},
+    {"PREAD", "pread", true},       {"URING_BUFFERED", "uring", false},
+    {"AIO_BUFFERED", "aio", false}, {"PREAD_BUFFERED", "pread", false},
+    {"MMAP", "mmap", false},        {"CUFILE", nullptr, true},
+};
+
+struct PolicyRow {
+  const char* name;
+  std::vector<const char*> members;
+};
+
+const PolicyRow& buffered_policy() {
+  static const PolicyRow row{"BUFFERED", {"URING_BUFFERED", "AIO_BUFFERED", "MMAP"}};
+  return row;
+}
+
+std::string upper(std::string text) {
+  std::transform(text.begin(), text.end(), text.begin(),
+                 [](unsigned char letter) { return static_cast<char>(std::toupper(letter)); });
+  return text;
+}
+
+const BackendRow* find_backend(std::string_view name) {
+  for (const BackendRow& row : kBackends) {
+    if (name == row.name) return &row;
+  }
+  return nullptr;
+}
+
+// Threads of positional reads. Through the page cache the copy is what costs, so one for each CPU,
+// and on cold files a few more to keep the disk busy; direct reads only wait.
+constexpr uint32_t kColdThreads = 4;
+constexpr uint32_t kDirectThreads = 16;
+
+uint32_t pread_threads(const BackendRow& backend, Coverage coverage, const Facts& facts) {
+  if (backend.direct) return std::max(kDirectThreads, facts.machine.cpus);
+  const uint32_t cpus = std::clamp(facts.machine.cpus, 1U, 32U);
+  const bool cold = coverage != Coverage::resident && facts.warm_bytes * 2 < facts.wanted_bytes;
+  return cold ? std::max(kColdThreads, cpus) : cpus;
+}
+
+}  // namespace
+
+std::span<const BackendRow> backend_table() { return kBackends; }
+
+std::vector<const BackendRow*> backends_named(const std::vector<std::string>& names) {
+  std::vector<const BackendRow*> rows;
+  for (const std::string& name : names) {
+    const std::string wanted = upper(name);
+    if (wanted == buffered_policy().name) {
+      for (const char* member : buffered_policy().members) rows.push_back(find_backend(member));
+      continue;
+    }
+    const BackendRow* row = find_backend(wanted);
+    if (row == nullptr) {
+      std::vector<std::string> all;
+      for (const BackendRow& known : kBackends) all.emplace_back(known.name);
+      all.emplace_back(buffered_policy().name);
+      throw Error(ErrorCode::usage,
+                  fmt::format("backend {} is unknown; there are {}", name, fmt::join(all, ", ")));
+    }
+    rows.push_back(row);
+  }
+  return rows;
+}
+
+std::string rejection(const BackendRow& backend, const Facts& facts) {
+  if (backend.engine == nullptr) return "it reads into device memory, which this build has none of";
+  for (const EngineFact& engine : facts.engines) {
+    if (engine.name == backend.engine && !engine.reason.empty()) return engine.reason;
+  }
+  if (backend.direct && !facts.filesystem.direct) {
+    return fmt::format("{} has no direct I/O here", facts.filesystem.type);
+  }
+  return {};
+}
+
+LaneChoice lane_of(const BackendRow& backend, Coverage coverage, const Facts& facts,
+                   const ChoiceRequest& request) {
+  LaneChoice lane;
+  lane.engine = backend.engine;
+  lane.direct = backend.direct;
+  lane.coverage = coverage;
+  lane.block_size = kMiB;
+  if (lane.engine == "pread") {
+    lane.depth = lane.most_depth = pread_threads(backend, coverage, facts);
+  } else if (lane.engine == "mmap") {
+    // Populating works in huge pages; two to four threads reach a disk's rate.
+    lane.block_size = 4 * kMiB;
+    lane.depth = lane.most_depth = std::clamp(facts.machine.cpus, 3U, 16U);
+  } else {
+    lane.depth = 32;
+    lane.most_depth = 64;
+    // One submitting thread also zeroes the fresh pages it reads into, at about 5 GB/s.
+    lane.count = lane.most = std::clamp(facts.machine.cpus / 4, 1U, 4U);
+  }
+  const uint64_t affordable = std::max<uint64_t>(request.budget / 2 / lane.block_size, 1);
+  lane.depth = static_cast<uint32_t>(std::min<uint64_t>(lane.depth, affordable));
+  lane.most_depth = static_cast<uint32_t>(std::min<uint64_t>(lane.most_depth, affordable));
+  return lane;
+}
+
+LaneChoice stream_lane(const Facts& facts, const PathRate* learnt) {
+  LaneChoice lane;
+  lane.engine = "pread";
+  lane.sequential = true;
+  lane.block_size = 4 * kMiB;
+  lane.depth = lane.most_depth = 1;
+  lane.most = 32;
+  const uint64_t worth = facts.wanted_bytes / (8 * kMiB) + 1;  // no stream for less than that
+  const uint32_t first = learnt != nullptr && learnt->streams > 0 ? learnt->streams : 8;
+  lane.most = static_cast<uint32_t>(std::min<uint64_t>(lane.most, worth));
+  lane.count = std::clamp(first, 1U, lane.most);
+  return lane;
+}
+
+std::string short_name(const BackendRow& backend) {
+  std::string name = backend.name;
+  std::transform(name.begin(), name.end(), name.begin(),
+                 [](unsigned char letter) { return static_cast<char>(std::tolower(letter)); });
+  return name;
+}
+
+}  // namespace inrush
