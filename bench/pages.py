@@ -1,0 +1,163 @@
+"""The page cache under a measurement: who is in it, and how to put it into a wanted state.
+
+A file is called cold only after the kernel has said so.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import random
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+PAGE = os.sysconf("SC_PAGE_SIZE")
+CACHESTAT = 451  # the same number on every architecture
+RANDOM_RUN = 1 << 20
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+class CachestatRange(ctypes.Structure):
+    _fields_ = [("offset", ctypes.c_uint64), ("size", ctypes.c_uint64)]
+
+
+class Cachestat(ctypes.Structure):
+    _fields_ = [
+        (name, ctypes.c_uint64)
+        for name in ("cached", "dirty", "writeback", "evicted", "recently_evicted")
+    ]
+
+
+class Unexpected(RuntimeError):
+    """The pages are not in the state that the measurement is named after."""
+
+
+def resident_bytes(path: Path, offset: int = 0, size: int = 0) -> int:
+    """Bytes of the file in the page cache. On an overlay ask the lower file: the kernel says 0.
+
+    Raises
+    ------
+    OSError
+        Where the kernel has no cachestat (before Linux 6.5) or refuses it to this user.
+    """
+    asked, answer = CachestatRange(offset, size), Cachestat()
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        if libc.syscall(CACHESTAT, fd, ctypes.byref(asked), ctypes.byref(answer), 0) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, f"cachestat {path}: {os.strerror(code)}")
+    finally:
+        os.close(fd)
+    return int(answer.cached) * PAGE
+
+
+def resident_share(files: Iterable[Path]) -> float:
+    files = list(files)
+    total = sum(path.stat().st_size for path in files)
+    return sum(resident_bytes(path) for path in files) / max(total, 1)
+
+
+def advise(path: Path, advice: int, ranges: Iterable[tuple[int, int]] = ((0, 0),)) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        for offset, size in ranges:
+            os.posix_fadvise(fd, offset, size, advice)
+    finally:
+        os.close(fd)
+
+
+def evict(files: Iterable[Path]) -> None:
+    for path in files:
+        advise(path, os.POSIX_FADV_DONTNEED)
+
+
+def read_ranges(path: Path, ranges: Iterable[tuple[int, int]], small_pages: bool = False) -> None:
+    """Bring ranges into the page cache, and nothing beside them when ``small_pages``."""
+    fd = os.open(path, os.O_RDONLY)
+    memory = memoryview(bytearray(RANDOM_RUN))
+    try:
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM if small_pages else os.POSIX_FADV_NORMAL)
+        for offset, size in ranges:
+            end = offset + size
+            while offset < end:
+                got = os.preadv(fd, [memory[: min(RANDOM_RUN, end - offset)]], offset)
+                if got == 0:
+                    break
+                offset += got
+    finally:
+        os.close(fd)
+
+
+def cold(files: list[Path]) -> None:
+    evict(files)
+
+
+def warm(files: list[Path]) -> None:
+    for path in files:
+        read_ranges(path, [(0, path.stat().st_size)])
+
+
+def halves(files: list[Path]) -> None:
+    """The first half of every file is resident."""
+    evict(files)
+    for path in files:
+        read_ranges(path, [(0, path.stat().st_size // 2 // PAGE * PAGE)], small_pages=True)
+
+
+def alternating(step: int) -> Callable[[list[Path]], None]:
+    """Every other run of ``step`` bytes is resident."""
+
+    def shape(files: list[Path]) -> None:
+        evict(files)
+        for path in files:
+            size = path.stat().st_size
+            runs = ((at, min(step, size - at)) for at in range(0, size, 2 * step))
+            read_ranges(path, runs, small_pages=True)
+
+    return shape
+
+
+def random_half(files: list[Path]) -> None:
+    """Every page is resident with a chance of one half, alike in every run.
+
+    Reading page by page would take minutes; everything is read as small pages, and half of them
+    is given back.
+    """
+    evict(files)
+    choice = random.Random(1)
+    for path in files:
+        size = path.stat().st_size
+        read_ranges(path, [(0, size)], small_pages=True)
+        pages = (at for at in range(0, size, PAGE) if choice.random() < 0.5)
+        advise(path, os.POSIX_FADV_DONTNEED, ((at, PAGE) for at in pages))
+
+
+SHAPES: dict[str, tuple[Callable[[list[Path]], None], float]] = {
+    "cold": (cold, 0.0),
+    "warm": (warm, 1.0),
+    "halves": (halves, 0.5),
+    "random": (random_half, 0.5),
+    "alternating 64 KiB": (alternating(64 << 10), 0.5),
+    "alternating 1 MiB": (alternating(1 << 20), 0.5),
+    "alternating 16 MiB": (alternating(16 << 20), 0.5),
+}
+
+
+def put(files: list[Path], residency: str, check: list[Path] | None = None) -> float:
+    """Bring the files into the named state; the resident share that the kernel then reports.
+
+    ``check`` are the files to ask about where they differ from those to act on (an overlay's lower
+    files).
+
+    Raises
+    ------
+    Unexpected
+        If more than 1 % is resident where it should be cold, or the share is off by 3 %.
+    """
+    shape, wanted = SHAPES[residency]
+    shape(files)
+    share = resident_share(check or files)
+    allowed = 0.01 if wanted == 0.0 else 0.03
+    if abs(share - wanted) > allowed:
+        raise Unexpected(f"{residency}: {share:.1%} of {files[0].parent} is resident")
+    return share
