@@ -9,4 +9,7 @@ namespace inrush {
 
 std::string quoted(std::string_view name);
 
+// Exact, so that it is taken before std::quoted, which is found for a std::string too.
+inline std::string quoted(const std::string& name) { return quoted(std::string_view(name)); }
+
 }  // namespace inrush

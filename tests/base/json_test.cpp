@@ -1,0 +1,130 @@
+#include "inrush/base/json.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+namespace inrush {
+namespace {
+
+// The reason for which a document is refused; "" if it is not.
+std::string fault_of(const std::string& text) {
+  const JsonText json(text);
+  try {
+    JsonReader reader(json);
+    std::string_view key;
+    reader.enter_object();
+    while (reader.next_field(key)) reader.skip();
+    reader.finish();
+  } catch (const JsonFault& fault) {
+    EXPECT_LE(fault.offset, text.size());
+    return fault.reason.empty() ? "no reason" : fault.reason;
+  }
+  return "";
+}
+
+TEST(JsonReader, passes_over_every_kind_of_value) {
+  EXPECT_EQ(
+      fault_of(R"({"a":[1,-2,3.5,1e9,[],{}],"b":{"c":null,"d":true,"e":false},"f":"\u00e9"})"), "");
+  EXPECT_EQ(fault_of(" \t\r\n{ } \n"), "");
+}
+
+TEST(JsonReader, checks_what_it_passes_over) {
+  for (const char* text : {
+           R"({"a":nulx})",
+           R"({"a":tru})",
+           R"({"a":01})",
+           R"({"a":1.})",
+           R"({"a":+1})",
+           R"({"a":[1,]})",
+           R"({"a":[1 2]})",
+           R"({"a":{"b":1,}})",
+           R"({"a":{"b" 1}})",
+           R"({"a":{1:2}})",
+           R"({"a":"\x"})",
+           R"({"a":"\ud800"})",
+           R"({"a":"x"y})",
+           R"({"a":[1})",
+           R"({"a":{"b":[}})",
+           R"({"a":1]})",
+           R"({"a":1)",
+           R"({"a":)",
+           R"({"a)",
+           R"({,})",
+           R"({"a"})",
+           "{\"a\":\"\n\"}",
+           "{\"a\":\"\xff\"}",
+           "{\"\xc0\xaf\":1}",
+           "",
+           " ",
+           "[]",
+           "1",
+           "nul",
+           "}",
+           R"({}{})",
+           R"({} x)",
+           R"({"a":NaN})",
+           R"({"a":Infinity})",
+           R"({'a':1})",
+           R"({"a":1/**/})",
+       }) {
+    EXPECT_NE(fault_of(text), "") << text;
+  }
+  EXPECT_NE(fault_of(std::string("{}\0", 3)), "");
+}
+
+TEST(JsonReader, limits_nesting) {
+  const auto nested = [](size_t depth) {
+    return R"({"a":)" + std::string(depth, '[') + std::string(depth, ']') + "}";
+  };
+  EXPECT_EQ(fault_of(nested(JsonReader::kDeepest - 1)), "");
+  EXPECT_NE(fault_of(nested(JsonReader::kDeepest)).find("nested"), std::string::npos);
+  EXPECT_NE(fault_of(nested(1'000'000)).find("nested"), std::string::npos);
+  EXPECT_NE(fault_of(R"({"a":)" + std::string(1'000'000, '[')), "");
+}
+
+TEST(JsonReader, takes_unsigned_integers_only_where_one_is_due) {
+  const auto read = [](const std::string& number) {
+    const JsonText json("[" + number + "]");
+    JsonReader reader(json);
+    reader.enter_array();
+    EXPECT_TRUE(reader.next_element());
+    return reader.unsigned_integer();
+  };
+  EXPECT_EQ(read("0"), 0U);
+  EXPECT_EQ(read("18446744073709551615"), UINT64_MAX);
+  for (const char* text : {"-0", "-1", "1.0", "1e3", "1E3", "0.5", "01", "\"1\"", "null", "true",
+                           "[]", "{}", "18446744073709551616", "99999999999999999999999", "0x1"}) {
+    EXPECT_THROW(read(text), JsonFault) << text;
+  }
+}
+
+TEST(JsonReader, says_where_the_fault_is) {
+  const std::string text = R"({"a":1,"b":-5})";
+  const JsonText json(text);
+  JsonReader reader(json);
+  std::string_view key;
+  reader.enter_object();
+  ASSERT_TRUE(reader.next_field(key));
+  EXPECT_EQ(key, "a");
+  EXPECT_EQ(reader.unsigned_integer(), 1U);
+  ASSERT_TRUE(reader.next_field(key));
+  EXPECT_EQ(key, "b");
+  try {
+    reader.unsigned_integer();
+    FAIL();
+  } catch (const JsonFault& fault) {
+    EXPECT_EQ(fault.offset, text.find("-5"));
+  }
+}
+
+TEST(JsonString, escapes_no_more_than_must_be) {
+  EXPECT_EQ(json_string("a\"\\/\n\x01\x7f"
+                        "é"),
+            "\"a\\\"\\\\/\\n\\u0001\x7f"
+            "é\"");
+}
+
+}  // namespace
+}  // namespace inrush
