@@ -35,8 +35,8 @@ struct Shared {
   std::condition_variable quitted;  // a thread has left
   std::deque<Read> queue;
   std::deque<Completion> completed;
-  uint32_t threads = 0;
-  uint32_t idle = 0;
+  uint32_t working = 0;  // threads that have not left
+  uint32_t idle = 0;     // of them, those without a read
   bool closed = false;
 };
 
@@ -65,23 +65,24 @@ void work(const std::shared_ptr<Shared>& shared) {
     shared->completed.push_back(std::move(completion));
     shared->wake.ring();
   }
-  --shared->threads;
+  --shared->working;
   shared->quitted.notify_all();
 }
 
 // Signals are the application's: none is delivered to a thread of ours.
-void start_thread(const std::shared_ptr<Shared>& shared) {
+std::thread start_thread(const std::shared_ptr<Shared>& shared) {
   sigset_t all;
   sigset_t before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
   try {
-    std::thread([shared] { work(shared); }).detach();
+    std::thread thread([shared] { work(shared); });
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    return thread;
   } catch (...) {
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
     throw;
   }
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
 class BlockingEngine final : public Engine {
@@ -95,7 +96,12 @@ class BlockingEngine final : public Engine {
     std::unique_lock lock(shared_->mutex);
     shared_->closed = true;
     shared_->queued.notify_all();
-    shared_->quitted.wait_for(lock, kPatience, [&] { return shared_->threads == 0; });
+    const bool stuck =
+        !shared_->quitted.wait_for(lock, kPatience, [&] { return shared_->working == 0; });
+    lock.unlock();
+    for (std::thread& thread : threads_) {
+      stuck ? thread.detach() : thread.join();
+    }
   }
 
   [[nodiscard]] EngineTraits traits() const override { return shared_->source->traits(); }
@@ -141,14 +147,14 @@ class BlockingEngine final : public Engine {
 
   // With the lock held: threads enough for `more` reads. One is enough to go on with.
   void grow(size_t more) {
-    const size_t busy = shared_->threads - shared_->idle;
+    const size_t busy = threads_.size() - shared_->idle;
     const size_t wanted = std::min<size_t>(most_threads_, busy + shared_->queue.size() + more);
-    while (shared_->threads < wanted) {
+    while (threads_.size() < wanted) {
       try {
-        start_thread(shared_);
-        ++shared_->threads;
+        threads_.push_back(start_thread(shared_));
+        ++shared_->working;
       } catch (const std::system_error& error) {
-        if (shared_->threads > 0) return;
+        if (!threads_.empty()) return;
         throw Error(ErrorCode::memory, std::string("start a thread that reads: ") + error.what());
       }
     }
@@ -167,6 +173,7 @@ class BlockingEngine final : public Engine {
   uint32_t most_threads_;
   size_t in_flight_ = 0;  // submitted and not yet returned by wait()
   std::shared_ptr<Shared> shared_;
+  std::vector<std::thread> threads_;
 };
 
 }  // namespace

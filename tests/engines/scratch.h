@@ -52,7 +52,6 @@ class Folder {
   Folder(const Folder&) = delete;
   Folder& operator=(const Folder&) = delete;
 
-  // Written through to the disk, so that its pages can be dropped.
   std::string write(const std::string& name, const Bytes& bytes) const {
     const std::string path = path_ + "/" + name;
     const Fd fd(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
@@ -62,7 +61,6 @@ class Folder {
       if (count <= 0) throw std::runtime_error("write " + path);
       done += static_cast<size_t>(count);
     }
-    ::fsync(fd.get());
     return path;
   }
 
@@ -86,7 +84,10 @@ inline Blob open_blob(const std::string& path) {
   return blob;
 }
 
-inline void drop_pages(const Blob& blob) { ::posix_fadvise(blob.fd, 0, 0, POSIX_FADV_DONTNEED); }
+inline void drop_pages(const Blob& blob) {
+  ::fsync(blob.fd);  // dirty pages stay
+  ::posix_fadvise(blob.fd, 0, 0, POSIX_FADV_DONTNEED);
+}
 
 // Anonymous memory (or a private mapping of a file) at a 2 MiB boundary.
 class Arena {
