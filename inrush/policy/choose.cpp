@@ -1,240 +1,341 @@
 #include "inrush/policy/choose.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <algorithm>
-#include <initializer_list>
+#include <optional>
 
+#include "inrush/base/align.h"
 #include "inrush/base/json.h"
 #include "inrush/core/error.h"
-#include "inrush/policy/backends.h"
+#include "inrush/policy/ways.h"
 
 namespace inrush {
+
 namespace {
 
-// A way that was seen to be this much faster here overturns what is believed without evidence.
-constexpr double kOverturns = 1.10;
+// A way that was measured must be this much better than the one preferred without measurements.
+constexpr double kClearlyBetter = 1.10;
+// Of the memory that may still be taken, what populating may fill: the rest is everybody's.
+constexpr double kShareToFill = 0.9;
+// Copying through the page cache moves about this much a second for each CPU; a disk slower than
+// that loses nothing by it.
+constexpr double kBufferedPerCpu = 0.6e9;
+// Streams of a far place to begin with, where no profile knows better: 4 would take two more
+// doublings to find what one client of an object store wants, and a few too many cost little.
+constexpr uint32_t kFirstStreams = 8;
+constexpr uint32_t kMostStreams = 32;
+constexpr uint64_t kStreamBlock = 4 * kMiB;
 
-std::string gigabytes(uint64_t bytes) {
-  return bytes < 100'000'000 ? fmt::format("{:.1f} MB", static_cast<double>(bytes) / 1e6)
-                             : fmt::format("{:.1f} GB", static_cast<double>(bytes) / 1e9);
-}
-
-const BackendRow* first_usable(std::initializer_list<const char*> names, const Facts& facts,
-                               std::vector<EngineFact>& rejected) {
-  for (const char* name : names) {
-    const BackendRow* row = backends_named({name}).front();
-    std::string reason = rejection(*row, facts);
-    if (reason.empty()) return row;
-    rejected.push_back({row->name, std::move(reason)});
-  }
-  return nullptr;
-}
-
-struct Situation {
+// What choose() asks of the facts again and again.
+struct Question {
   const Facts& facts;
   const Profile& profile;
   const ChoiceRequest& request;
+  std::vector<EngineFact> rejected;
 
-  [[nodiscard]] bool may_map() const {
-    return request.mapping == MappingRule::automatic && facts.filesystem.may_map &&
-           facts.private_host_memory;
-  }
   [[nodiscard]] uint64_t cold_bytes() const {
-    return facts.wanted_bytes - std::min(facts.warm_bytes, facts.wanted_bytes);
+    const uint64_t others =
+        facts.warm_bytes + facts.mixed_bytes + facts.speckled_bytes + facts.unknown_bytes;
+    return facts.wanted_bytes - std::min(facts.wanted_bytes, others);
   }
-  [[nodiscard]] bool ample_memory() const {
-    return facts.wanted_bytes + cold_bytes() / 2 < facts.machine.memory_available;
+
+  [[nodiscard]] bool all_warm() const { return facts.warm_bytes == facts.wanted_bytes; }
+
+  // Whether this memory would hold so many bytes more.
+  [[nodiscard]] bool fits(uint64_t bytes) const {
+    return static_cast<double>(bytes) <=
+           kShareToFill * static_cast<double>(facts.machine.memory_available);
   }
-  [[nodiscard]] bool too_large() const {
-    return facts.wanted_bytes > facts.machine.memory_available / 10 * 9;
+
+  bool usable(const char* backend) {
+    const Way& way = *find_way(backend);
+    const std::string reason = rejection(way, facts, request);
+    if (reason.empty()) return true;
+    for (const EngineFact& known : rejected) {
+      if (known.name == way.name) return false;
+    }
+    rejected.push_back({way.name, reason});
+    return false;
   }
-  [[nodiscard]] bool speckled() const { return facts.speckled_bytes * 2 > facts.wanted_bytes; }
-  [[nodiscard]] bool shared() const {
-    return request.page_cache == PageCache::keep ||
-           (request.page_cache == PageCache::automatic && ample_memory() &&
-            (facts.others_loading > 0 || facts.loaded_recently));
+
+  // The best of the ways around the page cache; nullptr where there is none.
+  const Way* direct_way() {
+    for (const char* backend : {"URING", "AIO", "PREAD"}) {
+      if (usable(backend)) return find_way(backend);
+    }
+    return nullptr;
   }
-  [[nodiscard]] bool seen_faster(const char* way, const char* than) const {
-    const PathRate* one = profile.find(facts.filesystem.id, way);
-    const PathRate* two = profile.find(facts.filesystem.id, than);
-    return one != nullptr && two != nullptr &&
-           one->bytes_per_second > two->bytes_per_second * kOverturns;
+
+  // Whether private mappings of the files may stand in for reading them.
+  bool may_map() {
+    std::string reason;
+    if (request.mapping == MappingRule::never)
+      reason = "mapping=never was asked for";
+    else if (!facts.private_host_memory)
+      reason = "the bytes go into the caller's memory";
+    else if (!facts.filesystem.may_map)
+      reason =
+          fmt::format("{} is not among the filesystems that are mapped", facts.filesystem.type);
+    if (reason.empty()) return true;
+    rejected.push_back({"mmap", reason});
+    return false;
+  }
+
+  [[nodiscard]] LaneChoice lane(const char* backend, Coverage coverage) const {
+    return learnt(*find_way(backend), lane_of(*find_way(backend), coverage, facts, request));
+  }
+  // With the depth that was settled on the last time, where one is known.
+  [[nodiscard]] LaneChoice learnt(const Way& way, LaneChoice lane) const {
+    const PathRate* rate = profile.find(facts.filesystem.id, way.name);
+    if (rate != nullptr && rate->depth > 0) lane.depth = std::min(rate->depth, lane.most_depth);
+    return lane;
+  }
+
+  [[nodiscard]] double rate_of(const std::string& way) const {
+    const PathRate* rate = profile.find(facts.filesystem.id, way);
+    return rate == nullptr ? 0 : rate->bytes_per_second;
+  }
+
+  // "3.2 GB cold on ext4", "1.0 GB warm and 2.2 GB cold on ext4"
+  [[nodiscard]] std::string case_text() const {
+    std::string parts;
+    const auto add = [&](uint64_t bytes, const char* what) {
+      if (bytes == 0) return;
+      parts += fmt::format("{}{} {}", parts.empty() ? "" : " and ", bytes_text(bytes), what);
+    };
+    add(facts.warm_bytes, "warm");
+    add(facts.mixed_bytes, "partly warm");
+    add(facts.speckled_bytes, "warm in specks");
+    add(cold_bytes(), "cold");
+    add(facts.unknown_bytes, "of unknown residency");
+    return fmt::format("{} on {}", parts, facts.filesystem.type);
+  }
+  [[nodiscard]] std::string memory_text() const {
+    return fmt::format("{} of memory free", bytes_text(facts.machine.memory_available));
   }
 };
 
-std::string place_of(const Facts& facts) {
-  return fmt::format("{} on {}", gigabytes(facts.wanted_bytes), facts.filesystem.type);
+Choice named(std::string name, std::string why) {
+  Choice choice;
+  choice.name = std::move(name);
+  choice.why = std::move(why);
+  return choice;
 }
 
-// Everything is the file's own pages; what is not resident is populated by a lane.
-Choice map_all(const Situation& situation, const BackendRow& mmap) {
-  const Facts& facts = situation.facts;
-  Choice choice;
+// ---- the ways to load; each returns a whole Choice
+
+// What cannot be mapped (slices, misaligned tensors, small runs) is copied beside it.
+Choice map_what_is_warm(const Question& ask) {
+  Choice choice = named("mmap", ask.case_text() + ": mapping it costs no copy");
+  choice.map_warm = true;
+  choice.lanes.push_back(ask.lane("PREAD_BUFFERED", Coverage::all));
+  return choice;
+}
+
+Choice map_and_populate(const Question& ask) {
+  Choice choice = named("mmap", fmt::format("{}, {}: populating the page cache and mapping it "
+                                            "costs no copy and leaves restarts warm",
+                                            ask.case_text(), ask.memory_text()));
   choice.map_warm = choice.map_cold = true;
-  choice.name = "mmap";
-  if (situation.too_large() && situation.cold_bytes() > 0) {
-    choice.why = fmt::format(
-        "{} is more than the {} of memory granted here, so it is mapped and pages come as they "
-        "are touched",
-        place_of(facts), gigabytes(facts.machine.memory_available));
+  choice.lanes.push_back(ask.lane("MMAP", Coverage::all));
+  return choice;
+}
+
+Choice map_without_populating(const Question& ask) {
+  Choice choice = named(
+      "mmap", fmt::format("{} but {}: mapped, so that pages come when they are touched and go "
+                          "when memory is short",
+                          ask.case_text(), ask.memory_text()));
+  choice.map_warm = choice.map_cold = true;
+  choice.lanes.push_back(ask.lane("PREAD_BUFFERED", Coverage::all));
+  return choice;
+}
+
+Choice read_buffered(const Question& ask, const std::string& because) {
+  Choice choice = named("pread_buffered", fmt::format("{}: {}", ask.case_text(), because));
+  choice.lanes.push_back(ask.lane("PREAD_BUFFERED", Coverage::all));
+  choice.drop_cache = ask.request.page_cache == PageCache::drop;
+  return choice;
+}
+
+// Cold bytes around the page cache; warm ones are mapped or copied out of it.
+Choice read_direct(const Question& ask, const Way& way, bool map_warm, const std::string& because) {
+  Choice choice = named(way.name, fmt::format("{}: {}", ask.case_text(), because));
+  choice.map_warm = map_warm;
+  if (ask.facts.warm_bytes > 0) {
+    choice.name = fmt::format("{}+{}", map_warm ? "mmap" : "pread_buffered", way.name);
+    choice.lanes.push_back(ask.lane("PREAD_BUFFERED", Coverage::resident));
+  }
+  choice.lanes.push_back(ask.learnt(way, lane_of(way, Coverage::cold, ask.facts, ask.request)));
+  return choice;
+}
+
+Choice read_streams(const Question& ask) {
+  const PathRate* known = ask.profile.find(ask.facts.filesystem.id, "pread_buffered");
+  LaneChoice lane = ask.lane("PREAD_BUFFERED", Coverage::all);
+  const uint64_t budget = ask.request.budget / 2;
+  lane.sequential = true;
+  lane.block_size = std::clamp(budget / kFirstStreams, kMiB, kStreamBlock);
+  lane.depth = lane.most_depth = 1;
+  lane.most =
+      static_cast<uint32_t>(std::clamp<uint64_t>(budget / lane.block_size, 1, kMostStreams));
+  lane.count = known != nullptr && known->streams > 0 ? known->streams : kFirstStreams;
+  lane.count = std::min(lane.count, lane.most);
+  Choice choice = named("pread_buffered",
+                        fmt::format("{}, a place that serves long streams: {} of them to begin "
+                                    "with, each reading one run",
+                                    ask.case_text(), lane.count));
+  choice.lanes.push_back(lane);
+  choice.drop_cache = ask.request.page_cache == PageCache::drop;
+  return choice;
+}
+
+// ---- which of them
+
+// For a place that copies: the destination is not ours, or mapping is not wanted or not possible.
+// Reading through the page cache is better than around it when others want the same bytes, when
+// memory is ample and the disk slower than copying, and when warm and cold lie close together.
+std::optional<std::string> reason_for_buffered(const Question& ask) {
+  const Facts& facts = ask.facts;
+  const bool ample = ask.fits(2 * facts.wanted_bytes);
+  if (ask.all_warm()) return "a copy out of the page cache";
+  if (ask.request.page_cache == PageCache::drop) return std::nullopt;
+  if (ask.request.page_cache == PageCache::keep) return "page_cache=keep was asked for";
+  if (facts.others_loading > 0) {
+    return fmt::format(
+        "{} other process(es) here load the same bytes: read through the page "
+        "cache, so that the disk is passed over once",
+        facts.others_loading);
+  }
+  if (facts.loaded_recently && ample) {
+    return fmt::format(
+        "they were loaded here within the hour and {}: read through the page cache, "
+        "for the next time",
+        ask.memory_text());
+  }
+  if (facts.mixed_bytes * 2 > facts.wanted_bytes)
+    return "buffered reads fetch only what is missing";
+  if (facts.unknown_bytes * 2 > facts.wanted_bytes) {
+    return "read through the page cache, which is right if they are warm and nearly so if not";
+  }
+  const double rate = ask.rate_of("mmap") > 0 ? ask.rate_of("mmap") : ask.rate_of("uring");
+  if (ample && rate > 0 && rate < kBufferedPerCpu * facts.machine.cpus) {
+    return fmt::format(
+        "this disk gives {} a second, which copying through the page cache keeps up "
+        "with, and restarts will be warm",
+        bytes_text(static_cast<uint64_t>(rate)));
+  }
+  return std::nullopt;
+}
+
+Choice choose_copying(Question& ask) {
+  if (const auto reason = reason_for_buffered(ask)) return read_buffered(ask, *reason);
+  const Way* direct = ask.direct_way();
+  if (direct == nullptr) return read_buffered(ask, "there is no direct I/O here");
+  const double buffered = ask.rate_of("pread_buffered");
+  const double around = ask.rate_of(direct->name);
+  if (ask.request.page_cache != PageCache::drop && around > 0 &&
+      buffered >= kClearlyBetter * around) {
+    return read_buffered(ask, fmt::format("measured here at {} a second, against {} for {}",
+                                          bytes_text(static_cast<uint64_t>(buffered)),
+                                          bytes_text(static_cast<uint64_t>(around)), direct->name));
+  }
+  return read_direct(ask, *direct, false, "direct reads bypass the page cache and its copy");
+}
+
+Choice choose_mapping(Question& ask) {
+  const Facts& facts = ask.facts;
+  if (ask.all_warm()) return map_what_is_warm(ask);
+  const Way* direct = ask.direct_way();
+  if (ask.request.page_cache == PageCache::drop) {
+    return direct != nullptr
+               ? read_direct(ask, *direct, true, "direct reads leave nothing in the page cache")
+               : read_buffered(ask, "there is no direct I/O here; its pages are dropped again");
+  }
+  if (!ask.usable("MMAP")) return choose_copying(ask);
+  if (!ask.fits(facts.wanted_bytes - facts.warm_bytes)) return map_without_populating(ask);
+  if (direct != nullptr && facts.speckled_bytes * 2 > facts.wanted_bytes) {
+    return read_direct(ask, *direct, true,
+                       "reading all of it anew takes fewer requests than filling the holes");
+  }
+  const double populating = ask.rate_of("mmap");
+  const double around = direct == nullptr ? 0 : ask.rate_of(direct->name);
+  if (populating > 0 && around >= kClearlyBetter * populating && facts.others_loading == 0) {
+    return read_direct(ask, *direct, true,
+                       fmt::format("measured here at {} a second, against {} for populating "
+                                   "mappings",
+                                   bytes_text(static_cast<uint64_t>(around)),
+                                   bytes_text(static_cast<uint64_t>(populating))));
+  }
+  return map_and_populate(ask);
+}
+
+Choice choose_automatically(Question& ask) {
+  const Facts& facts = ask.facts;
+  if (facts.wanted_bytes == 0) return named("pread_buffered", "there is nothing to read");
+  if (facts.filesystem.sequential) return read_streams(ask);
+  return ask.may_map() ? choose_mapping(ask) : choose_copying(ask);
+}
+
+// The first of the caller's candidates that can be used reads everything.
+Choice choose_as_told(Question& ask) {
+  std::string reasons;
+  for (const Way* way : candidates(ask.request.backend)) {
+    const std::string reason = rejection(*way, ask.facts, ask.request);
+    if (!reason.empty()) {
+      reasons += fmt::format("{}{}: {}", reasons.empty() ? "" : "; ", way->backend, reason);
+      ask.rejected.push_back({way->name, reason});
+      continue;
+    }
+    Choice choice = named(way->name, fmt::format("backend={} was asked for", way->backend));
+    if (way->engine == std::string_view("mmap")) {
+      choice.map_warm = choice.map_cold = ask.facts.private_host_memory;
+    }
+    choice.drop_cache = ask.request.page_cache == PageCache::drop && !way->direct;
+    choice.lanes.push_back(ask.learnt(*way, lane_of(*way, Coverage::all, ask.facts, ask.request)));
     return choice;
   }
-  if (situation.cold_bytes() == 0) {
-    choice.why = fmt::format("{} is in memory already, so its pages are mapped and nothing is read",
-                             place_of(facts));
-    return choice;
+  throw Error(ErrorCode::usage,
+              fmt::format("no backend of those asked for can be used: {}", reasons));
+}
+
+const char* name_of(Coverage coverage) {
+  switch (coverage) {
+    case Coverage::all:
+      return "all";
+    case Coverage::resident:
+      return "resident";
+    case Coverage::cold:
+      break;
   }
-  choice.lanes = {lane_of(mmap, Coverage::cold, facts, situation.request)};
-  choice.why = fmt::format(
-      "{}, {} of it cold, with {} of memory free: populating the page cache and mapping it copies "
-      "nothing and leaves the next start warm",
-      place_of(facts), gigabytes(situation.cold_bytes()),
-      gigabytes(facts.machine.memory_available));
-  return choice;
-}
-
-// Few long streams through the page cache, for places that are far or serve requests one by one.
-Choice stream(const Situation& situation) {
-  const Facts& facts = situation.facts;
-  Choice choice;
-  choice.name = "pread_buffered";
-  choice.lanes = {stream_lane(facts, situation.profile.find(facts.filesystem.id, choice.name))};
-  choice.why = fmt::format("{} wants few long reads, so up to {} streams read {} each in order",
-                           facts.filesystem.type, choice.lanes.front().most, place_of(facts));
-  return choice;
-}
-
-// Cold ranges bypass the page cache; resident ones are mapped or copied out of it.
-Choice read_direct(const Situation& situation, const BackendRow& direct) {
-  const Facts& facts = situation.facts;
-  Choice choice;
-  choice.map_warm = situation.may_map();
-  choice.name = short_name(direct);
-  choice.lanes = {lane_of(direct, Coverage::cold, facts, situation.request)};
-  if (facts.warm_bytes > 0 && !choice.map_warm) {
-    const BackendRow& copies = *backends_named({"PREAD_BUFFERED"}).front();
-    choice.lanes.push_back(lane_of(copies, Coverage::resident, facts, situation.request));
-    choice.name += "+pread_buffered";
-  } else if (facts.warm_bytes > 0) {
-    choice.name = "mmap+" + choice.name;
-  }
-  std::string reason = "its memory is to be private";
-  if (situation.request.page_cache == PageCache::drop)
-    reason = "the page cache is to stay as it is";
-  else if (situation.speckled())
-    reason = "the resident pages are too scattered to be read apart";
-  else if (situation.may_map())
-    reason = "that was faster here before";
-  choice.why = fmt::format("{}, {} of it cold, is read around the page cache because {}",
-                           place_of(facts), gigabytes(situation.cold_bytes()), reason);
-  return choice;
-}
-
-Choice read_buffered(const Situation& situation) {
-  const Facts& facts = situation.facts;
-  const BackendRow& copies = *backends_named({"PREAD_BUFFERED"}).front();
-  Choice choice;
-  choice.name = short_name(copies);
-  choice.lanes = {lane_of(copies, Coverage::all, facts, situation.request)};
-  std::string reason = "nothing here can bypass it";
-  if (situation.cold_bytes() == 0)
-    reason = "it is in memory already";
-  else if (facts.others_loading > 0) {
-    reason = fmt::format("{} other process{} here load{} it too and the disk is read once",
-                         facts.others_loading, facts.others_loading == 1 ? "" : "es",
-                         facts.others_loading == 1 ? "s" : "");
-  } else if (facts.loaded_recently)
-    reason = "it was loaded a short while ago and may be again";
-  else if (situation.request.page_cache == PageCache::keep)
-    reason = "the page cache is to keep it";
-  choice.why =
-      fmt::format("{} is copied through the page cache because {}", place_of(facts), reason);
-  return choice;
-}
-
-Choice automatic(const Situation& situation) {
-  const Facts& facts = situation.facts;
-  std::vector<EngineFact> rejected;
-  const BackendRow* direct = first_usable({"URING", "AIO", "PREAD"}, facts, rejected);
-  const BackendRow* mmap = first_usable({"MMAP"}, facts, rejected);
-  const bool drops = situation.request.page_cache == PageCache::drop;
-  const bool around =
-      direct != nullptr && !facts.filesystem.memory &&
-      (drops || situation.speckled() || situation.seen_faster(short_name(*direct).c_str(), "mmap"));
-  Choice choice;
-  if (situation.may_map() && mmap != nullptr &&
-      (!around || situation.cold_bytes() == 0 || (situation.too_large() && !drops))) {
-    choice = map_all(situation, *mmap);
-  } else if (facts.filesystem.sequential && situation.cold_bytes() > 0) {
-    choice = stream(situation);
-  } else if (direct != nullptr && !facts.filesystem.memory && situation.cold_bytes() > 0 &&
-             (drops || !situation.shared())) {
-    choice = read_direct(situation, *direct);
-  } else {
-    choice = read_buffered(situation);
-  }
-  choice.drop_cache = drops;
-  choice.rejected = std::move(rejected);
-  return choice;
-}
-
-// One named backend for everything.
-Choice named(const Situation& situation, const BackendRow& backend) {
-  Choice choice;
-  choice.name = short_name(backend);
-  choice.why = fmt::format("{} was asked for", backend.name);
-  choice.map_warm = choice.map_cold = choice.name == "mmap" && situation.may_map() &&
-                                      situation.request.page_cache != PageCache::drop;
-  choice.lanes = {lane_of(backend, Coverage::all, situation.facts, situation.request)};
-  choice.drop_cache = situation.request.page_cache == PageCache::drop;
-  return choice;
+  return "cold";
 }
 
 }  // namespace
 
 Choice choose(const Facts& facts, const Profile& profile, const ChoiceRequest& request) {
-  const Situation situation{facts, profile, request};
-  std::vector<EngineFact> rejected;
-  std::vector<std::string> reasons;
-  for (const BackendRow* row : backends_named(request.backend)) {
-    std::string reason = rejection(*row, facts);
-    if (reason.empty()) {
-      Choice choice = named(situation, *row);
-      choice.rejected = std::move(rejected);
-      return choice;
-    }
-    reasons.push_back(fmt::format("{}: {}", row->name, reason));
-    rejected.push_back({row->name, std::move(reason)});
-  }
-  if (request.strict && !reasons.empty()) {
-    throw Error(ErrorCode::usage,
-                fmt::format("no backend can be used: {}", fmt::join(reasons, "; ")));
-  }
-  Choice choice = automatic(situation);
-  if (!reasons.empty()) {
-    choice.why += fmt::format(" (not as asked: {})", fmt::join(reasons, "; "));
-    choice.rejected.insert(choice.rejected.begin(), rejected.begin(), rejected.end());
-  }
+  Question ask{facts, profile, request, {}};
+  Choice choice = request.backend.empty() ? choose_automatically(ask) : choose_as_told(ask);
+  choice.rejected = std::move(ask.rejected);
   return choice;
 }
 
 std::string to_json(const Choice& choice) {
-  std::vector<std::string> lanes;
-  constexpr const char* kCoverage[] = {"all", "resident", "cold"};
+  std::string lanes;
   for (const LaneChoice& lane : choice.lanes) {
-    lanes.push_back(fmt::format(
-        R"({{"engine":{},"direct":{},"coverage":"{}","count":{},"most":{},"sequential":{},)"
+    lanes += fmt::format(
+        R"({}{{"engine":{},"direct":{},"coverage":{},"count":{},"most":{},"sequential":{},)"
         R"("block_size":{},"depth":{},"most_depth":{}}})",
-        json_string(lane.engine), lane.direct, kCoverage[static_cast<size_t>(lane.coverage)],
-        lane.count, lane.most, lane.sequential, lane.block_size, lane.depth, lane.most_depth));
+        lanes.empty() ? "" : ",", json_string(lane.engine), lane.direct,
+        json_string(name_of(lane.coverage)), lane.count, lane.most, lane.sequential,
+        lane.block_size, lane.depth, lane.most_depth);
   }
-  return fmt::format(R"({{"name":{},"why":{},"map_warm":{},"map_cold":{},"drop_cache":{},)"
-                     R"("lanes":[{}],"rejected":{}}})",
-                     json_string(choice.name), json_string(choice.why), choice.map_warm,
-                     choice.map_cold, choice.drop_cache, fmt::join(lanes, ","),
-                     to_json(choice.rejected));
+  return fmt::format(
+      R"({{"name":{},"why":{},"map_warm":{},"map_cold":{},"drop_cache":{},"lanes":[{}],)"
+      R"("rejected":{}}})",
+      json_string(choice.name), json_string(choice.why), choice.map_warm, choice.map_cold,
+      choice.drop_cache, lanes, to_json(choice.rejected));
 }
 
 }  // namespace inrush

@@ -1,30 +1,97 @@
-// Placements: which ranges are mapped. Mapping is for whole windows, or whole files, and few.
+// Where each range of a plan goes under a choice: mapped, or read. Only runs of whole windows are
+// mapped, or all that is wanted of a blob where that is one run: a mapping of its own for a small
+// tensor costs as much as a copy of it, and a process has only so many (65,530 by default).
 #include <algorithm>
+#include <cstdint>
+#include <vector>
 
 #include "inrush/policy/choose.h"
 
 namespace inrush {
+
 namespace {
 
-// A process has 65,530 mappings in all; the rest is the application's.
-constexpr uint32_t kMostMappings = 4096;
+constexpr uint64_t kWindow = Residency::kWindow;
+constexpr size_t kMostMappings = 4096;
 
-// Whether ranges [first, end), neighbours in one blob, are worth a mapping of their own.
-bool worth_mapping(const Plan& plan, uint32_t first, uint32_t end, const Choice& choice) {
-  if (choice.map_warm && choice.map_cold) return true;
-  const Range& last = plan.ranges[end - 1];
-  const uint64_t size = last.offset + last.size - plan.ranges[first].offset;
-  const bool whole = plan.ranges[first].slack_before == plan.ranges[first].offset &&
-                     last.slack_after == 0 && size < Residency::kWindow;
-  return whole || size >= Residency::kWindow / 2;
+bool is_mappable(Warmth warmth, const Choice& choice) {
+  return warmth == Warmth::warm ? choice.map_warm : choice.map_cold;
+}
+
+// Neighbouring ranges of one blob that may all be mapped.
+struct MapRun {
+  size_t first = 0;
+  size_t end = 0;
+  uint64_t bytes = 0;
+  bool whole = true;  // nothing else of its blob is wanted
+};
+
+// For each blob and window whether it may be mapped: neither it nor anything that a range shares
+// with it may have to be read, so that mapped and read bytes never meet within a page.
+std::vector<std::vector<bool>> mappable_windows(const Plan& plan, const Facts& facts,
+                                                const Choice& choice) {
+  std::vector<std::vector<bool>> mappable(facts.residency.size());
+  for (size_t blob = 0; blob < mappable.size(); ++blob) {
+    for (const Warmth warmth : facts.residency[blob].windows) {
+      mappable[blob].push_back(is_mappable(warmth, choice));
+    }
+  }
+  for (bool changed = true; changed;) {
+    changed = false;
+    for (const Range& range : plan.ranges) {
+      if (range.blob >= mappable.size() || range.size == 0) continue;
+      auto& windows = mappable[range.blob];
+      const uint64_t first = std::min<uint64_t>(range.offset / kWindow, windows.size());
+      const uint64_t end =
+          std::min<uint64_t>((range.offset + range.size - 1) / kWindow + 1, windows.size());
+      const auto begin = windows.begin() + static_cast<ptrdiff_t>(first);
+      const auto stop = windows.begin() + static_cast<ptrdiff_t>(end);
+      const auto count = std::count(begin, stop, true);
+      if (count == 0 || count == stop - begin) continue;
+      std::fill(begin, stop, false);
+      changed = true;
+    }
+  }
+  return mappable;
+}
+
+bool may_map(const Range& range, const std::vector<std::vector<bool>>& mappable) {
+  if (range.blob >= mappable.size() || range.size == 0) return false;
+  const uint64_t window = range.offset / kWindow;
+  return window < mappable[range.blob].size() && mappable[range.blob][window];
+}
+
+std::vector<MapRun> map_runs(const Plan& plan, const std::vector<std::vector<bool>>& mappable,
+                             uint64_t page) {
+  std::vector<MapRun> runs;
+  const auto& ranges = plan.ranges;
+  std::vector<uint32_t> runs_of_blob(mappable.size());
+  for (size_t first = 0, next = 0; first < ranges.size(); first = next) {
+    const Range& range = ranges[first];
+    uint64_t end = range.offset + range.size;
+    const bool maps = may_map(range, mappable);
+    for (next = first + 1; next < ranges.size(); ++next) {
+      const Range& follower = ranges[next];
+      // What the sink joins into one mapping; gaps of less than a page do not part a run.
+      if (follower.blob != range.blob || may_map(follower, mappable) != maps ||
+          follower.offset < end || follower.offset - end >= page) {
+        break;
+      }
+      end = follower.offset + follower.size;
+    }
+    if (range.blob < runs_of_blob.size()) ++runs_of_blob[range.blob];
+    if (maps) runs.push_back({first, next, end - range.offset, true});
+  }
+  for (MapRun& run : runs) run.whole = runs_of_blob[ranges[run.first].blob] == 1;
+  return runs;
 }
 
 }  // namespace
 
 bool is_resident(const Range& range, const Facts& facts) {
-  const uint64_t first = range.offset / Residency::kWindow;
-  const uint64_t last = (range.offset + range.size - 1) / Residency::kWindow;
-  for (uint64_t window = first; window <= last; ++window) {
+  if (range.size == 0) return true;
+  const uint64_t last = (range.offset + range.size - 1) / kWindow;
+  for (uint64_t window = range.offset / kWindow; window <= last; ++window) {
     if (warmth_at(facts, range.blob, window) != Warmth::warm) return false;
   }
   return true;
@@ -33,23 +100,17 @@ bool is_resident(const Range& range, const Facts& facts) {
 std::vector<Placement> place(const Plan& plan, const Facts& facts, const Choice& choice) {
   std::vector<Placement> placements(plan.ranges.size(), Placement::in_place);
   if (!choice.map_warm && !choice.map_cold) return placements;
-  const auto count = static_cast<uint32_t>(plan.ranges.size());
-  const auto mappable = [&](uint32_t index) {
-    if (choice.map_warm && choice.map_cold) return true;
-    return is_resident(plan.ranges[index], facts) ? choice.map_warm : choice.map_cold;
-  };
-  uint32_t mappings = 0;
-  for (uint32_t first = 0, next = 0; first < count && mappings < kMostMappings; first = next) {
-    next = first + 1;
-    if (!mappable(first)) continue;
-    while (next < count && plan.ranges[next].blob == plan.ranges[first].blob &&
-           plan.ranges[next].offset == plan.ranges[next - 1].offset + plan.ranges[next - 1].size &&
-           mappable(next)) {
-      ++next;
-    }
-    if (!worth_mapping(plan, first, next, choice)) continue;
-    ++mappings;
-    std::fill(placements.begin() + first, placements.begin() + next, Placement::mapped);
+  std::vector<MapRun> runs =
+      map_runs(plan, mappable_windows(plan, facts, choice), facts.machine.page_size);
+  std::erase_if(runs, [](const MapRun& run) { return !run.whole && run.bytes < kWindow; });
+  if (runs.size() > kMostMappings) {
+    std::stable_sort(runs.begin(), runs.end(),
+                     [](const MapRun& a, const MapRun& b) { return a.bytes > b.bytes; });
+    runs.resize(kMostMappings);
+  }
+  for (const MapRun& run : runs) {
+    std::fill(placements.begin() + static_cast<ptrdiff_t>(run.first),
+              placements.begin() + static_cast<ptrdiff_t>(run.end), Placement::mapped);
   }
   return placements;
 }
