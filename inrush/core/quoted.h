@@ -9,7 +9,8 @@ namespace inrush {
 
 std::string quoted(std::string_view name);
 
-// Exact, so that it is taken before std::quoted, which is found for a std::string too.
+// Exact matches, so that they are taken before std::quoted, which is found for a std::string too.
+inline std::string quoted(const char* name) { return quoted(std::string_view(name)); }
 inline std::string quoted(const std::string& name) { return quoted(std::string_view(name)); }
 
 }  // namespace inrush
