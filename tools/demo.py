@@ -20,7 +20,8 @@ MOST, LEAST = 5 << 29, 1 << 26  # bytes: 2.5 GiB, 64 MiB
 def fitting_size(folder: Path) -> int:
     """Bytes for which there is room on the disk, and in memory for the file and its copy."""
     disk = shutil.disk_usage(folder).free
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    meminfo = Path("/proc/meminfo").read_text()
+    memory = 1024 * int(meminfo.split("MemAvailable:")[1].split()[0])
     return max(LEAST, min(MOST, disk // 3, memory // 3))
 
 

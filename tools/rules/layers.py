@@ -35,8 +35,6 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("inrush/load/view.cpp", "inrush/view.h"): "implements it",
     ("inrush/save/file_writer.cpp", "inrush/save.h"): "implements it",
     ("inrush/save/safetensors.cpp", "inrush/save.h"): "implements it",
-    ("inrush/codecs/manifest.cpp", "inrush/manifest.h"): "implements it",
-    ("inrush/codecs/manifest_parse.cpp", "inrush/manifest.h"): "implements it",
 }
 
 _INCLUDE = re.compile(r'^\s*#\s*include\s+(["<])([^">]+)[">]', re.MULTILINE)
