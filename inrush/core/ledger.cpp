@@ -6,6 +6,7 @@
 #include <charconv>
 
 #include "inrush/core/error.h"
+#include "inrush/core/quoted.h"
 #include "inrush/core/sha256.h"
 
 // The text, one fact a line, words separated by one space:
@@ -22,7 +23,7 @@ constexpr std::string_view kHead = "inrush ledger 1\n";
 constexpr size_t kLargestText = 256UL << 20;
 
 [[noreturn]] void refuse(ErrorCode code, const std::string& name, const std::string& why) {
-  throw Error(code, fmt::format("ledger of {}: {}", name, why));
+  throw Error(code, fmt::format("ledger of {}: {}", quoted(name), why));
 }
 
 bool is_plain(char c) {

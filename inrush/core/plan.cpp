@@ -9,6 +9,7 @@
 
 #include "inrush/core/error.h"
 #include "inrush/core/plan_box.h"
+#include "inrush/core/quoted.h"
 
 namespace inrush {
 namespace {
@@ -135,8 +136,8 @@ void Planner::add_target(const Turn& turn) {
   const uint64_t blob_size = tensor.blob < index_.blobs.size() ? index_.blobs[tensor.blob].size : 0;
   if (tensor.blob >= index_.blobs.size() || box.end() > blob_size) {
     throw Error(ErrorCode::data,
-                fmt::format("plan tensor '{}': its bytes [{}, +{}) lie outside {}, which has {}",
-                            tensor.name, tensor.offset, tensor.size,
+                fmt::format("plan tensor {}: its bytes [{}, +{}) lie outside {}, which has {}",
+                            quoted(tensor.name), tensor.offset, tensor.size,
                             tensor.blob < index_.blobs.size() ? index_.blobs[tensor.blob].name
                                                               : "every blob",
                             blob_size));

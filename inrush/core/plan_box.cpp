@@ -8,6 +8,7 @@
 
 #include "inrush/core/dtype.h"
 #include "inrush/core/error.h"
+#include "inrush/core/quoted.h"
 
 namespace inrush {
 namespace {
@@ -23,7 +24,7 @@ struct BitDim {
 };
 
 [[noreturn]] void refuse(ErrorCode code, const TensorInfo& tensor, const std::string& why) {
-  throw Error(code, fmt::format("plan tensor '{}' ({} at [{}, +{})): {}", tensor.name,
+  throw Error(code, fmt::format("plan tensor {} ({} at [{}, +{})): {}", quoted(tensor.name),
                                 name_of(tensor.dtype), tensor.offset, tensor.size, why));
 }
 
