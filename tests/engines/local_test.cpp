@@ -1,0 +1,188 @@
+// What one engine, or the table of them, does beyond what all engines do.
+#include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+
+#include "inrush/engines/blocking.h"
+#include "tests/engines/ways.h"
+
+namespace inrush::testing {
+namespace {
+
+TEST(EngineTable, names_are_unique_and_found) {
+  std::map<std::string, int> names;
+  for (const EngineRow& row : engine_table()) {
+    EXPECT_EQ(++names[row.name], 1) << row.name;
+    EXPECT_EQ(find_engine(row.name), &row);
+    EXPECT_NE(std::string(row.summary), "");
+  }
+  EXPECT_EQ(find_engine("punched_cards"), nullptr);
+}
+
+TEST(EngineTable, an_engine_that_says_it_is_usable_can_be_made) {
+  for (const EngineRow& row : engine_table()) {
+    if (!row.unusable().empty()) continue;
+    const auto engine = row.make({});
+    EXPECT_EQ(std::string(engine->traits().name), row.name);
+  }
+}
+
+class DirectOnly : public ::testing::TestWithParam<const char*> {
+ protected:
+  std::unique_ptr<Engine> make() {
+    EngineOptions options;
+    options.direct = true;
+    return find_engine(GetParam())->make(options);
+  }
+};
+
+TEST_P(DirectOnly, a_filesystem_without_direct_io_is_refused_with_the_reason) {
+  const Blob blob = open_blob("/proc/version");
+  try {
+    make()->open(blob);
+    ADD_FAILURE() << "/proc was opened with O_DIRECT";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::source);
+    EXPECT_NE(error.message().find(std::string("open /proc/version via ") + GetParam() +
+                                   ": no direct I/O"),
+              std::string::npos)
+        << error.what();
+  }
+}
+
+TEST_P(DirectOnly, tmpfs_is_read_or_refused_with_the_reason) {
+  const Folder folder("/dev/shm");
+  const Bytes bytes = random_bytes(100'003, 1);
+  const Blob blob = open_blob(folder.write("a", bytes));
+  auto engine = make();
+  try {
+    engine->open(blob);
+  } catch (const Error& error) {  // before Linux 6.6
+    EXPECT_NE(error.message().find("no direct I/O"), std::string::npos) << error.what();
+    return;
+  }
+  Arena arena(blob.size);
+  const auto reads = shredded(engine->traits(), blob, arena.data());
+  for (const auto& [read, error] : drive(*engine, reads).failed) ADD_FAILURE() << error.what();
+  EXPECT_EQ(std::memcmp(arena.data(), bytes.data(), bytes.size()), 0);
+}
+
+TEST_P(DirectOnly, alignments_are_the_strictest_of_the_opened_files) {
+  const Folder disk;
+  const Folder memory("/dev/shm");
+  auto engine = make();
+  try {
+    engine->open(open_blob(disk.write("a", random_bytes(8192, 1))));
+  } catch (const Error& error) {
+    GTEST_SKIP() << error.what();
+  }
+  const EngineTraits one = engine->traits();
+  try {
+    engine->open(open_blob(memory.write("b", random_bytes(8192, 1))));
+  } catch (const Error& error) {
+    GTEST_SKIP() << error.what();
+  }
+  EXPECT_GE(engine->traits().offset_align, one.offset_align);
+  EXPECT_GE(engine->traits().memory_align, one.memory_align);
+}
+
+TEST_P(DirectOnly, nothing_is_left_in_the_page_cache) {
+  const Folder folder;
+  const Blob blob = open_blob(folder.write("a", random_bytes(kMiB, 1)));
+  drop_pages(blob);
+  auto engine = make();
+  try {
+    engine->open(blob);
+  } catch (const Error& error) {
+    GTEST_SKIP() << error.what();
+  }
+  Arena arena(blob.size);
+  EXPECT_TRUE(drive(*engine, shredded(engine->traits(), blob, arena.data())).failed.empty());
+  void* view = ::mmap(nullptr, blob.size, PROT_READ, MAP_PRIVATE, blob.fd, 0);
+  std::vector<unsigned char> resident(blob.size / 4096);
+  ASSERT_EQ(::mincore(view, blob.size, resident.data()), 0);
+  ::munmap(view, blob.size);
+  EXPECT_EQ(std::count_if(resident.begin(), resident.end(), [](auto page) { return page & 1; }), 0);
+}
+
+INSTANTIATE_TEST_SUITE_P(Engines, DirectOnly, ::testing::Values("uring", "aio", "pread"),
+                         [](const auto& name) { return std::string(name.param); });
+
+TEST(Mmap, direct_is_refused) {
+  const Folder folder;
+  EngineOptions options;
+  options.direct = true;
+  const auto engine = find_engine("mmap")->make(options);
+  const Blob blob = open_blob(folder.write("a", random_bytes(10, 1)));
+  EXPECT_THROW(engine->open(blob), Error);
+}
+
+uint64_t minor_and_major_faults() {
+  rusage usage{};
+  ::getrusage(RUSAGE_SELF, &usage);
+  return static_cast<uint64_t>(usage.ru_minflt + usage.ru_majflt);
+}
+
+TEST(Mmap, touching_what_was_read_faults_no_more) {
+  const Folder folder;
+  const Bytes bytes = random_bytes(8 * kMiB, 1);
+  const Blob blob = open_blob(folder.write("a", bytes));
+  drop_pages(blob);
+  const auto engine = find_engine("mmap")->make({});
+  engine->open(blob);
+  Arena arena(blob.size, blob.fd);
+  Region region;
+  region.data = arena.data();
+  region.size = blob.size;
+  region.backing = Backing::mapping;
+  engine->attach(region);
+  const auto reads = shredded(engine->traits(), blob, arena.data(), 2 * kMiB);
+  EXPECT_TRUE(drive(*engine, reads).failed.empty());
+  const uint64_t before = minor_and_major_faults();
+  uint64_t sum = 0;
+  for (uint64_t at = 0; at < blob.size; at += 4096) sum += static_cast<uint64_t>(arena.data()[at]);
+  EXPECT_LT(minor_and_major_faults() - before, 64U);
+  EXPECT_GT(sum, 0U);
+}
+
+TEST(Mmap, a_target_that_is_only_partly_mapped_is_refused) {
+  const Folder folder;
+  const Blob blob = open_blob(folder.write("a", random_bytes(kMiB, 1)));
+  const auto engine = find_engine("mmap")->make({});
+  engine->open(blob);
+  Arena arena(blob.size, blob.fd);
+  Region region;
+  region.data = arena.data();
+  region.size = 65536;
+  region.backing = Backing::mapping;
+  engine->attach(region);
+  const Read read{
+      .tag = 1, .file = 0, .offset = 0, .size = 131072, .required = 131072, .target = arena.data()};
+  const Outcome outcome = drive(*engine, {read});
+  ASSERT_EQ(outcome.failed.size(), 1U);
+  EXPECT_EQ(outcome.failed[0].second.code(), ErrorCode::usage);
+}
+
+// A source that throws what it should not.
+class Thrower final : public BlockingSource {
+ public:
+  [[nodiscard]] EngineTraits traits() const override { return {}; }
+  uint32_t open(const Blob&) override { return 0; }
+  void accept(std::span<const Read>, size_t) override {}
+  std::optional<Error> read(const Read& read, const std::atomic<bool>&) override {
+    if (read.tag == 1) throw Error(ErrorCode::data, "thrown, not returned");
+    throw std::bad_alloc();
+  }
+};
+
+TEST(Blocking, what_the_function_throws_is_the_reads_error) {
+  const auto engine = make_blocking_engine(std::make_shared<Thrower>(), -1, 2);
+  const Read reads[] = {{.tag = 1}, {.tag = 2}};
+  engine->submit(reads);
+  const auto seen = complete(*engine, 2);
+  EXPECT_EQ(seen.at(1)->code(), ErrorCode::data);
+  EXPECT_EQ(seen.at(2)->code(), ErrorCode::memory);
+}
+
+}  // namespace
+}  // namespace inrush::testing
