@@ -1,7 +1,6 @@
 // The backends that a user can name, and the lanes each of them makes. A table.
 #pragma once
 
-#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -23,15 +22,18 @@ std::span<const BackendRow> backend_table();
 // Throws Error{usage} for an unknown one, listing those that exist.
 std::vector<const BackendRow*> backends_named(const std::vector<std::string>& names);
 
-// Why a backend cannot be used under these facts; empty: it can.
-std::string rejection(const BackendRow& backend, const Facts& facts);
+// The row of that name, which must be one of the table's.
+const BackendRow& backend_named(std::string_view name);
+
+// Why a backend cannot be used under these facts and wishes; empty: it can.
+std::string rejection(const BackendRow& backend, const Facts& facts, const ChoiceRequest& request);
 
 // The lane of a backend for that coverage, within the machine's and the budget's means.
 LaneChoice lane_of(const BackendRow& backend, Coverage coverage, const Facts& facts,
                    const ChoiceRequest& request);
 
 // Lanes that read one long run each, for places that want few streams.
-LaneChoice stream_lane(const Facts& facts, const PathRate* learnt);
+LaneChoice stream_lane(const Facts& facts, const ChoiceRequest& request, const PathRate* learnt);
 
 // "uring" for URING, "pread_buffered" for PREAD_BUFFERED.
 std::string short_name(const BackendRow& backend);

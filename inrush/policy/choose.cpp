@@ -1,14 +1,14 @@
 #include "inrush/policy/choose.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <optional>
 
-#include "inrush/base/align.h"
 #include "inrush/base/json.h"
 #include "inrush/core/error.h"
-#include "inrush/policy/ways.h"
+#include "inrush/policy/backends.h"
 
 namespace inrush {
 
@@ -21,11 +21,14 @@ constexpr double kShareToFill = 0.9;
 // Copying through the page cache moves about this much a second for each CPU; a disk slower than
 // that loses nothing by it.
 constexpr double kBufferedPerCpu = 0.6e9;
-// Streams of a far place to begin with, where no profile knows better: 4 would take two more
-// doublings to find what one client of an object store wants, and a few too many cost little.
-constexpr uint32_t kFirstStreams = 8;
-constexpr uint32_t kMostStreams = 32;
-constexpr uint64_t kStreamBlock = 4 * kMiB;
+// "3.2 GB", "512 kB": decimal, as disks and networks are sold.
+std::string bytes_text(uint64_t bytes) {
+  const auto number = static_cast<double>(bytes);
+  if (bytes >= 1'000'000'000) return fmt::format("{:.1f} GB", number / 1e9);
+  if (bytes >= 1'000'000) return fmt::format("{:.0f} MB", number / 1e6);
+  if (bytes >= 1'000) return fmt::format("{:.0f} kB", number / 1e3);
+  return fmt::format("{} bytes", bytes);
+}
 
 // What choose() asks of the facts again and again.
 struct Question {
@@ -48,21 +51,22 @@ struct Question {
            kShareToFill * static_cast<double>(facts.machine.memory_available);
   }
 
-  bool usable(const char* backend) {
-    const Way& way = *find_way(backend);
-    const std::string reason = rejection(way, facts, request);
+  bool usable(const BackendRow& backend) {
+    std::string reason = rejection(backend, facts, request);
     if (reason.empty()) return true;
-    for (const EngineFact& known : rejected) {
-      if (known.name == way.name) return false;
-    }
-    rejected.push_back({way.name, reason});
+    reject(backend.name, std::move(reason));
     return false;
   }
+  void reject(const char* name, std::string reason) {
+    const bool known = std::any_of(rejected.begin(), rejected.end(),
+                                   [&](const EngineFact& one) { return one.name == name; });
+    if (!known) rejected.push_back({name, std::move(reason)});
+  }
 
-  // The best of the ways around the page cache; nullptr where there is none.
-  const Way* direct_way() {
-    for (const char* backend : {"URING", "AIO", "PREAD"}) {
-      if (usable(backend)) return find_way(backend);
+  // The best of the backends around the page cache; nullptr where there is none.
+  const BackendRow* direct_backend() {
+    for (const char* name : {"URING", "AIO", "PREAD"}) {
+      if (usable(backend_named(name))) return &backend_named(name);
     }
     return nullptr;
   }
@@ -78,18 +82,19 @@ struct Question {
       reason =
           fmt::format("{} is not among the filesystems that are mapped", facts.filesystem.type);
     if (reason.empty()) return true;
-    rejected.push_back({"mmap", reason});
+    reject("MMAP", reason);
     return false;
   }
 
-  [[nodiscard]] LaneChoice lane(const char* backend, Coverage coverage) const {
-    return learnt(*find_way(backend), lane_of(*find_way(backend), coverage, facts, request));
-  }
-  // With the depth that was settled on the last time, where one is known.
-  [[nodiscard]] LaneChoice learnt(const Way& way, LaneChoice lane) const {
-    const PathRate* rate = profile.find(facts.filesystem.id, way.name);
+  // A lane with the depth that was settled on the last time, where one is known.
+  [[nodiscard]] LaneChoice lane(const BackendRow& backend, Coverage coverage) const {
+    LaneChoice lane = lane_of(backend, coverage, facts, request);
+    const PathRate* rate = profile.find(facts.filesystem.id, short_name(backend));
     if (rate != nullptr && rate->depth > 0) lane.depth = std::min(rate->depth, lane.most_depth);
     return lane;
+  }
+  [[nodiscard]] LaneChoice lane(const char* backend, Coverage coverage) const {
+    return lane(backend_named(backend), coverage);
   }
 
   [[nodiscard]] double rate_of(const std::string& way) const {
@@ -160,28 +165,21 @@ Choice read_buffered(const Question& ask, const std::string& because) {
 }
 
 // Cold bytes around the page cache; warm ones are mapped or copied out of it.
-Choice read_direct(const Question& ask, const Way& way, bool map_warm, const std::string& because) {
-  Choice choice = named(way.name, fmt::format("{}: {}", ask.case_text(), because));
+Choice read_direct(const Question& ask, const BackendRow& direct, bool map_warm,
+                   const std::string& because) {
+  Choice choice = named(short_name(direct), fmt::format("{}: {}", ask.case_text(), because));
   choice.map_warm = map_warm;
   if (ask.facts.warm_bytes > 0) {
-    choice.name = fmt::format("{}+{}", map_warm ? "mmap" : "pread_buffered", way.name);
+    choice.name = fmt::format("{}+{}", map_warm ? "mmap" : "pread_buffered", choice.name);
     choice.lanes.push_back(ask.lane("PREAD_BUFFERED", Coverage::resident));
   }
-  choice.lanes.push_back(ask.learnt(way, lane_of(way, Coverage::cold, ask.facts, ask.request)));
+  choice.lanes.push_back(ask.lane(direct, Coverage::cold));
   return choice;
 }
 
 Choice read_streams(const Question& ask) {
   const PathRate* known = ask.profile.find(ask.facts.filesystem.id, "pread_buffered");
-  LaneChoice lane = ask.lane("PREAD_BUFFERED", Coverage::all);
-  const uint64_t budget = ask.request.budget / 2;
-  lane.sequential = true;
-  lane.block_size = std::clamp(budget / kFirstStreams, kMiB, kStreamBlock);
-  lane.depth = lane.most_depth = 1;
-  lane.most =
-      static_cast<uint32_t>(std::clamp<uint64_t>(budget / lane.block_size, 1, kMostStreams));
-  lane.count = known != nullptr && known->streams > 0 ? known->streams : kFirstStreams;
-  lane.count = std::min(lane.count, lane.most);
+  const LaneChoice lane = stream_lane(ask.facts, ask.request, known);
   Choice choice = named("pread_buffered",
                         fmt::format("{}, a place that serves long streams: {} of them to begin "
                                     "with, each reading one run",
@@ -231,10 +229,10 @@ std::optional<std::string> reason_for_buffered(const Question& ask) {
 
 Choice choose_copying(Question& ask) {
   if (const auto reason = reason_for_buffered(ask)) return read_buffered(ask, *reason);
-  const Way* direct = ask.direct_way();
+  const BackendRow* direct = ask.direct_backend();
   if (direct == nullptr) return read_buffered(ask, "there is no direct I/O here");
   const double buffered = ask.rate_of("pread_buffered");
-  const double around = ask.rate_of(direct->name);
+  const double around = ask.rate_of(short_name(*direct));
   if (ask.request.page_cache != PageCache::drop && around > 0 &&
       buffered >= kClearlyBetter * around) {
     return read_buffered(ask, fmt::format("measured here at {} a second, against {} for {}",
@@ -247,20 +245,20 @@ Choice choose_copying(Question& ask) {
 Choice choose_mapping(Question& ask) {
   const Facts& facts = ask.facts;
   if (ask.all_warm()) return map_what_is_warm(ask);
-  const Way* direct = ask.direct_way();
+  const BackendRow* direct = ask.direct_backend();
   if (ask.request.page_cache == PageCache::drop) {
     return direct != nullptr
                ? read_direct(ask, *direct, true, "direct reads leave nothing in the page cache")
                : read_buffered(ask, "there is no direct I/O here; its pages are dropped again");
   }
-  if (!ask.usable("MMAP")) return choose_copying(ask);
+  if (!ask.usable(backend_named("MMAP"))) return choose_copying(ask);
   if (!ask.fits(facts.wanted_bytes - facts.warm_bytes)) return map_without_populating(ask);
   if (direct != nullptr && facts.speckled_bytes * 2 > facts.wanted_bytes) {
     return read_direct(ask, *direct, true,
                        "reading all of it anew takes fewer requests than filling the holes");
   }
   const double populating = ask.rate_of("mmap");
-  const double around = direct == nullptr ? 0 : ask.rate_of(direct->name);
+  const double around = direct == nullptr ? 0 : ask.rate_of(short_name(*direct));
   if (populating > 0 && around >= kClearlyBetter * populating && facts.others_loading == 0) {
     return read_direct(ask, *direct, true,
                        fmt::format("measured here at {} a second, against {} for populating "
@@ -278,26 +276,33 @@ Choice choose_automatically(Question& ask) {
   return ask.may_map() ? choose_mapping(ask) : choose_copying(ask);
 }
 
-// The first of the caller's candidates that can be used reads everything.
+Choice choose_one(const Question& ask, const BackendRow& backend) {
+  Choice choice = named(short_name(backend), fmt::format("backend={} was asked for", backend.name));
+  choice.map_warm = choice.map_cold =
+      backend.engine == std::string_view("mmap") && ask.facts.private_host_memory;
+  choice.drop_cache = ask.request.page_cache == PageCache::drop && !backend.direct;
+  choice.lanes.push_back(ask.lane(backend, Coverage::all));
+  return choice;
+}
+
+// The first of the caller's candidates that can be used reads everything; if there is none, the
+// choice is automatic, or with `strict` an error.
 Choice choose_as_told(Question& ask) {
-  std::string reasons;
-  for (const Way* way : candidates(ask.request.backend)) {
-    const std::string reason = rejection(*way, ask.facts, ask.request);
-    if (!reason.empty()) {
-      reasons += fmt::format("{}{}: {}", reasons.empty() ? "" : "; ", way->backend, reason);
-      ask.rejected.push_back({way->name, reason});
-      continue;
-    }
-    Choice choice = named(way->name, fmt::format("backend={} was asked for", way->backend));
-    if (way->engine == std::string_view("mmap")) {
-      choice.map_warm = choice.map_cold = ask.facts.private_host_memory;
-    }
-    choice.drop_cache = ask.request.page_cache == PageCache::drop && !way->direct;
-    choice.lanes.push_back(ask.learnt(*way, lane_of(*way, Coverage::all, ask.facts, ask.request)));
-    return choice;
+  std::vector<std::string> reasons;
+  for (const BackendRow* backend : backends_named(ask.request.backend)) {
+    std::string reason = rejection(*backend, ask.facts, ask.request);
+    if (reason.empty()) return choose_one(ask, *backend);
+    reasons.push_back(fmt::format("{}: {}", backend->name, reason));
+    ask.reject(backend->name, std::move(reason));
   }
-  throw Error(ErrorCode::usage,
-              fmt::format("no backend of those asked for can be used: {}", reasons));
+  const std::string all = fmt::format("{}", fmt::join(reasons, "; "));
+  if (ask.request.strict) {
+    throw Error(ErrorCode::usage,
+                fmt::format("no backend that was asked for can be used ({})", all));
+  }
+  Choice choice = choose_automatically(ask);
+  choice.why += fmt::format(" (not as asked: {})", all);
+  return choice;
 }
 
 const char* name_of(Coverage coverage) {

@@ -41,13 +41,14 @@ enum class MappingRule : uint8_t { automatic, never };
 
 struct ChoiceRequest {
   std::vector<std::string> backend;  // names or policies in order; empty: automatic
-  bool strict = false;               // only these
+  bool strict = false;               // only these, no fallback
   PageCache page_cache = PageCache::automatic;
   MappingRule mapping = MappingRule::automatic;
   uint64_t budget = 256ULL << 20;  // bytes of staging
 };
 
-// Throws Error{usage} that lists why each candidate was rejected when none can be used.
+// Where none of request.backend can be used the choice is automatic and says so; with `strict` an
+// Error{usage} lists why each was rejected. An unknown name is an Error{usage} always.
 Choice choose(const Facts& facts, const Profile& profile, const ChoiceRequest& request);
 
 // The placement of every range of the plan under this choice: pure.

@@ -1,10 +1,11 @@
-// Where each range of a plan goes under a choice: mapped, or read. Only runs of whole windows are
-// mapped, or all that is wanted of a blob where that is one run: a mapping of its own for a small
-// tensor costs as much as a copy of it, and a process has only so many (65,530 by default).
+// Where each range of a plan goes under a choice: mapped, or read. Warm and cold part at windows,
+// so mappings consist of whole windows but for the ends of what is wanted. Small runs are read: a
+// mapping costs as much as a copy of them, and a process has only so many (65,530 by default).
 #include <algorithm>
 #include <cstdint>
 #include <vector>
 
+#include "inrush/base/align.h"
 #include "inrush/policy/choose.h"
 
 namespace inrush {
@@ -13,6 +14,7 @@ namespace {
 
 constexpr uint64_t kWindow = Residency::kWindow;
 constexpr size_t kMostMappings = 4096;
+constexpr uint64_t kLeastRun = 64 * kKiB;
 
 bool is_mappable(Warmth warmth, const Choice& choice) {
   return warmth == Warmth::warm ? choice.map_warm : choice.map_cold;
@@ -102,7 +104,7 @@ std::vector<Placement> place(const Plan& plan, const Facts& facts, const Choice&
   if (!choice.map_warm && !choice.map_cold) return placements;
   std::vector<MapRun> runs =
       map_runs(plan, mappable_windows(plan, facts, choice), facts.machine.page_size);
-  std::erase_if(runs, [](const MapRun& run) { return !run.whole && run.bytes < kWindow; });
+  std::erase_if(runs, [](const MapRun& run) { return !run.whole && run.bytes < kLeastRun; });
   if (runs.size() > kMostMappings) {
     std::stable_sort(runs.begin(), runs.end(),
                      [](const MapRun& a, const MapRun& b) { return a.bytes > b.bytes; });
