@@ -13,6 +13,7 @@
 #include <random>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "inrush/core/error.h"
 
@@ -34,6 +35,19 @@ inline std::string length_of(uint64_t length) {
 // A file with this header and so many bytes of data behind it.
 inline std::string safetensors_file(const std::string& json, size_t data_size, uint64_t seed = 1) {
   return length_of(json.size()) + json + random_text(data_size, seed);
+}
+
+// A file with one U8 tensor for each name, of 3 bytes.
+inline std::string file_with(const std::vector<std::string>& names) {
+  std::string json = "{";
+  size_t offset = 0;
+  for (const auto& name : names) {
+    json += (offset == 0 ? "\"" : ",\"") + name +
+            R"(":{"dtype":"U8","shape":[3],"data_offsets":[)" + std::to_string(offset) + "," +
+            std::to_string(offset + 3) + "]}";
+    offset += 3;
+  }
+  return safetensors_file(json + "}", offset);
 }
 
 class Folder {

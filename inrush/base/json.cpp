@@ -41,6 +41,8 @@ const char* reason_of(error_code code) {
       return "an invalid number";
     case simdjson::INCORRECT_TYPE:
       return "a value of another type than expected";
+    case simdjson::INCOMPLETE_ARRAY_OR_OBJECT:
+      return "the JSON does not end with its object: it is cut off, or something stands behind it";
     case simdjson::TRAILING_CONTENT:
       return "something behind the end of the JSON";
     case simdjson::MEMALLOC:

@@ -87,7 +87,8 @@ std::vector<uint32_t> sorted_by_name(const std::vector<TensorInfo>& tensors) {
 [[noreturn]] void throw_duplicate(const Index& index, const TensorInfo& a, const TensorInfo& b) {
   const std::string& first = index.blobs[a.blob].name;
   const std::string& second = index.blobs[b.blob].name;
-  const std::string what = "index " + first + ": tensor " + quoted(a.name);
+  const std::string what = "index " + first + " [" + std::to_string(a.offset) + ", +" +
+                           std::to_string(a.size) + "): tensor " + quoted(a.name);
   if (a.blob == b.blob) throw Error(ErrorCode::data, what + " stands in it twice");
   throw Error(ErrorCode::data,
               what + " also stands in " + second + "; open only the files that belong together");

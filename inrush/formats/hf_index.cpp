@@ -26,8 +26,7 @@ constexpr size_t kMostNamed = 5;            // in one error
 std::string_view file_name(std::string_view entry) { return entry.substr(entry.rfind('/') + 1); }
 
 bool stays_inside(std::string_view file) {
-  if (file.empty() || file.front() == '/' || file.find('\0') != std::string_view::npos)
-    return false;
+  if (file.empty() || file.back() == '/' || file.find('\0') != std::string_view::npos) return false;
   while (!file.empty()) {
     const size_t slash = std::min(file.find('/'), file.size());
     const std::string_view part = file.substr(0, slash);
