@@ -12,6 +12,7 @@ from bench.confined import confined
 from bench.fixtures import GIB, MIB, Fixture
 from bench.measure import RAW, Cell, backends, inrush, ours, peers
 from bench.places import Unavailable, open_filesystem
+from bench.processes import Failed
 from bench.regret import regret
 from bench.session import Session
 
@@ -59,11 +60,7 @@ def half(session: Session) -> None:
         RAW["copy"],
     ]
     with open_filesystem("disk", [middle(session)]) as (place,):
-        for state in (
-            "cold",
-            "warm",
-            *(name for name in pages.SHAPES if pages.SHAPES[name][1] == 0.5),
-        ):
+        for state in pages.SHAPES:
             session.cell(Cell(f"half/{state}", place, state), entrants)
 
 
@@ -148,6 +145,8 @@ def cgroup(session: Session) -> None:
             figures = confined(place, session.bench.native, session.bench.rounds)
     except Unavailable as reason:
         figures = {"skipped": str(reason)}
+    except Failed as error:
+        figures = {"failed": str(error)}
     print(f"cgroup: {figures}", file=sys.stderr)
     session.results.note("cgroup", figures)
 

@@ -79,7 +79,7 @@ def prepare_runai(options: Mapping[str, Any], said: Said) -> Load:
 
 
 def prepare_inrush(options: Mapping[str, Any], said: Said) -> Load:
-    import inrush
+    inrush = importlib.import_module("inrush")
 
     def load(folder: str) -> Tensors:
         # What Checkpoint.load() does, with the job kept for its account of itself.
@@ -136,9 +136,11 @@ def version(name: str) -> str | None:
     """The installed version of a contender, or None where it is not installed."""
     package = CONTENDERS[name].package
     found = package_version(package)
-    if found is None and importlib.util.find_spec(package.replace("-", "_")):
-        return "not packaged"
-    return found
+    if found is not None:
+        return found
+    spec = importlib.util.find_spec(package.replace("-", "_"))
+    # A mere folder of that name, such as the one with the C++ sources here, has no origin.
+    return "not packaged" if spec and spec.origin else None
 
 
 def installed(names: tuple[str, ...]) -> list[str]:

@@ -247,7 +247,7 @@ def is_hopeless(entrant: Entrant, seen: dict[str, list[dict[str, Any]]]) -> bool
         (round_["seconds"] for rounds in seen.values() for round_ in rounds if "seconds" in round_),
         default=0.0,
     )
-    return seen[entrant.label][-1]["seconds"] > HOPELESS * best + 0.005
+    return bool(seen[entrant.label][-1]["seconds"] > HOPELESS * best + 0.005)
 
 
 def differing(seen: dict[str, list[dict[str, Any]]]) -> list[str]:

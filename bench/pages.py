@@ -14,6 +14,8 @@ from pathlib import Path
 PAGE = os.sysconf("SC_PAGE_SIZE")
 CACHESTAT = 451  # the same number on every architecture
 RANDOM_RUN = 1 << 20
+# Puts files into a state and says what share of them it should have left resident.
+Shape = Callable[[list[Path]], float]
 libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -88,36 +90,43 @@ def read_ranges(path: Path, ranges: Iterable[tuple[int, int]], small_pages: bool
         os.close(fd)
 
 
-def cold(files: list[Path]) -> None:
+def cold(files: list[Path]) -> float:
     evict(files)
+    return 0.0
 
 
-def warm(files: list[Path]) -> None:
+def warm(files: list[Path]) -> float:
     for path in files:
         read_ranges(path, [(0, path.stat().st_size)])
+    return 1.0
 
 
-def halves(files: list[Path]) -> None:
+def halves(files: list[Path]) -> float:
     """The first half of every file is resident."""
     evict(files)
     for path in files:
         read_ranges(path, [(0, path.stat().st_size // 2 // PAGE * PAGE)], small_pages=True)
+    return 0.5
 
 
-def alternating(step: int) -> Callable[[list[Path]], None]:
+def alternating(step: int) -> Shape:
     """Every other run of ``step`` bytes is resident."""
 
-    def shape(files: list[Path]) -> None:
+    def shape(files: list[Path]) -> float:
         evict(files)
+        total = kept = 0
         for path in files:
             size = path.stat().st_size
-            runs = ((at, min(step, size - at)) for at in range(0, size, 2 * step))
+            runs = [(at, min(step, size - at)) for at in range(0, size, 2 * step)]
             read_ranges(path, runs, small_pages=True)
+            total += size
+            kept += sum(run for _, run in runs)
+        return kept / total
 
     return shape
 
 
-def random_half(files: list[Path]) -> None:
+def random_half(files: list[Path]) -> float:
     """Every page is resident with a chance of one half, alike in every run.
 
     Reading page by page would take minutes; everything is read as small pages, and half of them
@@ -130,16 +139,17 @@ def random_half(files: list[Path]) -> None:
         read_ranges(path, [(0, size)], small_pages=True)
         pages = (at for at in range(0, size, PAGE) if choice.random() < 0.5)
         advise(path, os.POSIX_FADV_DONTNEED, ((at, PAGE) for at in pages))
+    return 0.5
 
 
-SHAPES: dict[str, tuple[Callable[[list[Path]], None], float]] = {
-    "cold": (cold, 0.0),
-    "warm": (warm, 1.0),
-    "halves": (halves, 0.5),
-    "random": (random_half, 0.5),
-    "alternating 64 KiB": (alternating(64 << 10), 0.5),
-    "alternating 1 MiB": (alternating(1 << 20), 0.5),
-    "alternating 16 MiB": (alternating(16 << 20), 0.5),
+SHAPES: dict[str, Shape] = {
+    "cold": cold,
+    "warm": warm,
+    "halves": halves,
+    "random": random_half,
+    "alternating 64 KiB": alternating(64 << 10),
+    "alternating 1 MiB": alternating(1 << 20),
+    "alternating 16 MiB": alternating(16 << 20),
 }
 
 
@@ -154,8 +164,7 @@ def put(files: list[Path], residency: str, check: list[Path] | None = None) -> f
     Unexpected
         If more than 1 % is resident where it should be cold, or the share is off by 3 %.
     """
-    shape, wanted = SHAPES[residency]
-    shape(files)
+    wanted = SHAPES[residency](files)
     share = resident_share(check or files)
     allowed = 0.01 if wanted == 0.0 else 0.03
     if abs(share - wanted) > allowed:

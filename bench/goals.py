@@ -1,0 +1,165 @@
+"""The goals, each with what was measured: the first table of docs/performance.md."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from bench.contenders import PEERS
+from bench.limits import best_point
+from bench.pages import SHAPES
+from bench.results import Results
+from bench.statistic import cpu_per_gb, median, rate, ratio
+from bench.tables import (
+    COPY,
+    LEARNT,
+    MAPPED,
+    copying,
+    half_cost,
+    limit_of,
+    number,
+    regret_summary,
+    table,
+)
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A goal and its figure; ``measured`` is None where the case has not been run."""
+
+    title: str
+    wanted: str
+    measured: str | None
+    reached: bool = False
+
+
+def most(title: str, wanted: float, value: float | None, unit: str = "") -> Goal:
+    """A figure that should be at most ``wanted``."""
+    shown = None if value is None else f"{value:.3g}{unit}"
+    return Goal(title, f"<= {wanted:g}{unit}", shown, value is not None and value <= wanted)
+
+
+def least(title: str, wanted: float, value: float | None) -> Goal:
+    """A figure that should be at least ``wanted``."""
+    shown = None if value is None else number(value)
+    return Goal(title, f">= {wanted:g}", shown, value is not None and value >= wanted)
+
+
+def against(
+    results: Results, key: str, ours: str, theirs: str, name: str = "seconds"
+) -> float | None:
+    cell = results.cells.get(key)
+    paired = ratio(cell, ours, theirs, name) if cell else None
+    return paired.median if paired else None
+
+
+def rate_of_limit(results: Results, key: str, label: str) -> float | None:
+    cell = results.cells.get(key)
+    if cell is None:
+        return None
+    limit = limit_of(results, copying(cell) if label == COPY else cell)
+    mine = rate(cell, label)
+    return mine / limit[0] if mine and limit else None
+
+
+def over_best_peer(results: Results, key: str) -> float | None:
+    """Inrush's time over that of the fastest peer of this cell."""
+    cell = results.cells.get(key)
+    found = [pair.median for peer in PEERS if cell and (pair := ratio(cell, "inrush", peer))]
+    return max(found) if found else None
+
+
+def cpu_over_fio(results: Results) -> float | None:
+    """CPU seconds a GB of ``backend="uring"`` over fio's with io_uring, at its best point."""
+    cell, point = results.cells.get("cold"), best_point(results.figures.get("fio", []), "io_uring")
+    mine = cpu_per_gb(cell, "inrush:uring") if cell else None
+    return mine / point["cpu_per_gb"] if mine and point else None
+
+
+def goals(results: Results) -> Iterator[Goal]:
+    yield least("cold, rate / limit", 0.95, rate_of_limit(results, "cold", "inrush"))
+    yield most("cold, time / best peer's", 1.0, over_best_peer(results, "cold"))
+    yield most("cold, CPU s/GB of uring / fio's io_uring", 1.2, cpu_over_fio(results))
+    yield from warm_goals(results)
+    yield from half_goals(results)
+    for count in (2, 4):
+        key = f"several/{count}"
+        title = f"{count} processes at once, cold"
+        yield most(
+            f"{title}, time / safetensors'", 1.05, against(results, key, "inrush", "safetensors")
+        )
+        cell = results.cells.get(key)
+        read = median(cell, "inrush", "device_bytes") if cell else None
+        share = read / cell["bytes"] if cell and read is not None else None
+        yield most(f"{title}, device bytes / checkpoint", 1.2, share)
+    yield most("cold + two restarts, time / best peer's", 1.0, over_best_peer(results, "restart"))
+    for state in ("cold", "warm"):
+        for count in (1, 4):
+            value = against(results, f"loops/{state}/{count}", "inrush", "safetensors")
+            yield most(f"get_tensor, {count} thread(s), {state}, time / safetensors'", 1.0, value)
+    yield from small_goals(results)
+    for label, title in (("inrush", "empty profile"), (LEARNT, "learnt profile")):
+        summary = regret_summary(results, label)
+        yield most(f"regret, {title}, mean", 1.05, summary[0] if summary else None)
+        yield most(f"regret, {title}, worst", 1.15, summary[1] if summary else None)
+
+
+def warm_goals(results: Results) -> Iterator[Goal]:
+    for key, title in (("warm", "warm, mapped"), ("tmpfs", "tmpfs, mapped")):
+        value = against(results, key, "inrush", "safetensors")
+        yield most(f"{title}, load + touch / safetensors'", 1.05, value)
+        alone = against(results, key, "inrush", "safetensors", "load_seconds")
+        cell = results.cells.get(key)
+        mine, theirs = (
+            median(cell, label, "load_seconds") if cell else None
+            for label in ("inrush", "safetensors")
+        )
+        goal = most(f"{title}, load alone / safetensors' (or + 3 ms)", 1.05, alone)
+        close = mine is not None and theirs is not None and mine - theirs <= 0.003
+        yield Goal(goal.title, goal.wanted, goal.measured, goal.reached or close)
+        yield least(
+            f"{title.split(',')[0]}, private copy, rate / limit",
+            0.95,
+            rate_of_limit(results, key, COPY),
+        )
+
+
+def half_goals(results: Results) -> Iterator[Goal]:
+    for state in SHAPES:
+        cell = results.cells.get(f"half/{state}")
+        if state in ("cold", "warm") or cell is None:
+            continue
+        for label in ("inrush", COPY):
+            seconds, cost = median(cell, label), half_cost(results, label not in MAPPED)
+            value = seconds / cost if seconds and cost else None
+            how = "copied" if label == COPY else "mapped or copied"
+            yield most(f"half resident ({state}), {how}, time / sum at the limit", 1.1, value)
+
+
+def small_goals(results: Results) -> Iterator[Goal]:
+    cell = results.cells.get("many/open")
+    yield most("open 100,000 tensors", 0.1, median(cell, "inrush") if cell else None, " s")
+    cell = results.cells.get("many/each")
+    whole = median(cell, "inrush") if cell else None
+    opened = median(cell, "inrush", "open_seconds") if cell else None
+    each = (whole - opened) / 100_000 * 1e6 if whole is not None and opened is not None else None
+    yield most("a torch.Tensor from each", 10, each, " us")
+    for state in ("cold", "warm"):
+        value = against(results, f"adapter/{state}", "inrush", "safetensors")
+        yield most(f"adapter, {state}, time / safetensors'", 1.1, value)
+    found = results.figures.get("import", {}).get("inrush")
+    yield most("import inrush", 50, found["seconds"] * 1e3 if found else None, " ms")
+    if found:
+        heavy = ", ".join(found["imports"]) or "neither"
+        yield Goal("import inrush imports numpy or torch", "neither", heavy, not found["imports"])
+    tight = results.figures.get("cgroup", {})
+    value = tight.get("rate_of_free")
+    yield least("in a cgroup of tensors + budget + 150 MiB, rate / free rate", 0.9, value)
+
+
+def goal_table(results: Results) -> str:
+    rows = []
+    for goal in goals(results):
+        verdict = "not run" if goal.measured is None else "yes" if goal.reached else "**no**"
+        rows.append([goal.title, goal.wanted, goal.measured or "-", verdict])
+    return table(["goal", "wanted", "measured", "reached"], rows)
