@@ -15,25 +15,13 @@
 #include <vector>
 
 #include "inrush/core/ledger.h"
-#include "inrush/load.h"
 #include "inrush/load/decoding.h"
+#include "inrush/load/preparation.h"
 #include "inrush/load/queue.h"
 #include "inrush/policy/governor.h"
-#include "inrush/policy/registry.h"
 #include "inrush/sinks/host.h"
 
 namespace inrush {
-
-// Everything settled before the first byte.
-struct Preparation {
-  Checkpoint checkpoint;
-  LoadOptions options;
-  Plan plan;
-  Facts facts;
-  Choice choice;
-  uint64_t budget = 0;
-  std::unique_ptr<Registration> registration;
-};
 
 class Board : public std::enable_shared_from_this<Board> {
  public:
@@ -43,7 +31,7 @@ class Board : public std::enable_shared_from_this<Board> {
   // Starts the lanes of the choice, on the caller's thread.
   void begin();
 
-  // ---- for lanes
+  // For lanes.
   [[nodiscard]] bool stopped() const { return stopped_.load(std::memory_order_acquire); }
   [[nodiscard]] const Preparation& preparation() const { return preparation_; }
   [[nodiscard]] const Index& index() const { return preparation_.checkpoint.index(); }
@@ -77,7 +65,7 @@ class Board : public std::enable_shared_from_this<Board> {
   void look_around();
   [[nodiscard]] double seconds_since_start() const;
 
-  // ---- for the consumer
+  // For the consumer.
   std::optional<Tensor> next(Deadline deadline, bool& timed_out);
   bool wait(Deadline deadline);
   void cancel();

@@ -1,0 +1,22 @@
+// Everything about a load that is settled before its first byte. A value that the board owns.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "inrush/load.h"
+#include "inrush/policy/registry.h"
+
+namespace inrush {
+
+struct Preparation {
+  Checkpoint checkpoint;
+  LoadOptions options;
+  Plan plan;
+  Facts facts;
+  Choice choice;
+  uint64_t budget = 0;
+  std::unique_ptr<Registration> registration;
+};
+
+}  // namespace inrush
