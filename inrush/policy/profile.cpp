@@ -28,8 +28,8 @@ constexpr uint32_t kMostUnits = 4096;
 // So much weight the past has against one more load.
 constexpr uint32_t kPast = 3;
 // A writer that does not get the lock within this gives up: it only loses a guess.
-constexpr int kLockTries = 50;
-constexpr auto kLockPause = std::chrono::milliseconds(2);
+constexpr int kLockTries = 300;
+constexpr auto kLockPause = std::chrono::milliseconds(1);
 
 // Mount sources may hold any byte; what is kept is printable ASCII.
 std::string key_of(const std::string& filesystem_id, const std::string& way) {
