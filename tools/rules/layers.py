@@ -30,7 +30,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("inrush/codecs/manifest.cpp", "inrush/manifest.h"): "implements it",
     ("inrush/codecs/manifest_parse.cpp", "inrush/manifest.h"): "implements it",
     ("inrush/load/load.cpp", "inrush/load.h"): "implements it",
-    ("inrush/load/board.h", "inrush/load.h"): "takes a load's options, fills its statistics",
+    ("inrush/load/preparation.h", "inrush/load.h"): "takes a load's options, fills its statistics",
     ("inrush/policy/facts.cpp", "inrush/engines/engines.h"): "which engines this kernel allows",
     ("inrush/load/view.cpp", "inrush/view.h"): "implements it",
     ("inrush/save/file_writer.cpp", "inrush/save.h"): "implements it",
