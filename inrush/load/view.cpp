@@ -19,17 +19,42 @@
 namespace inrush {
 namespace {
 
+constexpr int kPopulateRead = 22;  // MADV_POPULATE_READ: Linux 5.14, glibc 2.35
+
 // How far read-ahead runs before the tensor asked for last, and in what steps: enough to keep a
 // fast disk busy while the caller works on a tensor, little enough to stop soon.
 constexpr uint64_t kAhead = 64 * kMiB;
 constexpr uint64_t kStep = 2 * kMiB;
 
+// From this size on, faults should fetch huge pages.
+constexpr uint64_t kLarge = 16 * kMiB;
+
+// A private mapping of a file at a multiple of 2 MiB, so that huge pages of the page cache fit it.
 struct Mapping {
-  std::byte* data = nullptr;
-  uint64_t size = 0;
-  ~Mapping() {
-    if (data != nullptr) ::munmap(data, size);
+  explicit Mapping(const Blob& blob) : size(blob.size), reserved(align_up(blob.size + 1, kStep)) {
+    void* room = ::mmap(nullptr, reserved + kStep, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (room == MAP_FAILED) return;
+    const auto address = reinterpret_cast<uintptr_t>(room);
+    auto* const start = static_cast<std::byte*>(room) + (align_up(address, kStep) - address);
+    if (start != room) ::munmap(room, static_cast<size_t>(start - static_cast<std::byte*>(room)));
+    const uint64_t left = address + reserved + kStep - reinterpret_cast<uintptr_t>(start);
+    if (left > reserved) ::munmap(start + reserved, left - reserved);
+    data = start;
+    void* placed = ::mmap(start, size, PROT_READ | PROT_WRITE,
+                          MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, blob.fd, 0);
+    mapped = placed != MAP_FAILED;
+    if (mapped && size >= kLarge) ::madvise(start, size, MADV_HUGEPAGE);
   }
+  ~Mapping() {
+    if (data != nullptr) ::munmap(data, reserved);
+  }
+  Mapping(const Mapping&) = delete;
+  Mapping& operator=(const Mapping&) = delete;
+
+  std::byte* data = nullptr;
+  uint64_t size;
+  uint64_t reserved;
+  bool mapped = false;
 };
 
 }  // namespace
@@ -77,15 +102,11 @@ void View::State::open_shard(uint32_t index) {
     shard.refused = true;
     return;
   }
-  auto mapping = std::make_shared<Mapping>();
-  void* data =
-      ::mmap(nullptr, blob.size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, blob.fd, 0);
-  if (data == MAP_FAILED) {
+  auto mapping = std::make_shared<Mapping>(blob);
+  if (!mapping->mapped) {
     shard.refused = true;
     return;
   }
-  mapping->data = static_cast<std::byte*>(data);
-  mapping->size = blob.size;
   shard.mapping = std::move(mapping);
   shard.cold = !place.memory && !is_warm(blob);
 }
@@ -118,9 +139,12 @@ void View::State::read_ahead() {
     const uint64_t offset = shard.done;
     const uint64_t size = std::min(kStep, shard.wanted - offset);
     const int fd = checkpoint_.index().blobs[current_].fd;
+    const std::shared_ptr<Mapping> mapping = shard.mapping;
     shard.done += size;
     lock.unlock();
-    ::readahead(fd, static_cast<off64_t>(offset), size);
+    if (::madvise(mapping->data + offset, size, kPopulateRead) != 0 && errno == EINVAL) {
+      ::readahead(fd, static_cast<off64_t>(offset), size);
+    }
     lock.lock();
   }
 }
