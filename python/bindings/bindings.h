@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "inrush/checkpoint.h"
 #include "inrush/core/tensor.h"
@@ -28,7 +29,7 @@ void bind_load(nb::module_& module);
 void bind_save(nb::module_& module);
 void bind_view(nb::module_& module);
 void bind_policy(nb::module_& module);
-void bind_codecs(nb::module_& module);
+void bind_manifest(nb::module_& module);
 
 // The DLPack capsule of a tensor; the capsule keeps the tensor's memory alive.
 nb::object dlpack_capsule(const Tensor& tensor, bool versioned);
@@ -40,11 +41,11 @@ Dtype dtype_of(const std::string& name);
 // drops it leaves the object to the interpreter and never waits for the GIL.
 std::shared_ptr<void> keep(nb::object object);
 
-template <typename Range>
-nb::tuple tuple_of(const Range& range) {
-  nb::list list;
-  for (const auto& item : range) list.append(item);
-  return nb::tuple(list);
-}
+using Extents = nb::typed<nb::tuple, nb::int_, nb::ellipsis>;
+
+Extents extents_of(const std::vector<uint64_t>& shape);
+
+// A name of a file, whatever bytes it is of, as Python shows file names.
+nb::str text_of(const std::string& name);
 
 }  // namespace inrush::python

@@ -12,10 +12,7 @@
 namespace inrush::python {
 namespace {
 
-nb::object text_of(const std::string& name) {
-  return nb::steal(
-      PyUnicode_DecodeUTF8(name.data(), static_cast<Py_ssize_t>(name.size()), "surrogateescape"));
-}
+using FileEntry = nb::typed<nb::tuple, nb::str, nb::int_>;
 
 Checkpoint open_one(const std::string& uri) {
   const nb::gil_scoped_release released;
@@ -33,9 +30,9 @@ std::optional<InfoView> find(const Checkpoint& checkpoint, std::string_view name
   return InfoView{checkpoint, info};
 }
 
-nb::list names(const Checkpoint& checkpoint, bool sorted) {
+nb::typed<nb::list, nb::str> names(const Checkpoint& checkpoint, bool sorted) {
   const Index& index = checkpoint.index();
-  nb::list out;
+  nb::typed<nb::list, nb::str> out;
   if (sorted) {
     for (const uint32_t i : index.by_name) out.append(index.tensors[i].name);
   } else {
@@ -44,8 +41,8 @@ nb::list names(const Checkpoint& checkpoint, bool sorted) {
   return out;
 }
 
-nb::list files(const Checkpoint& checkpoint) {
-  nb::list out;
+nb::typed<nb::list, FileEntry> files(const Checkpoint& checkpoint) {
+  nb::typed<nb::list, FileEntry> out;
   for (const Blob& blob : checkpoint.index().blobs) {
     out.append(nb::make_tuple(text_of(blob.name), blob.size));
   }
@@ -75,7 +72,7 @@ void bind_info(nb::module_& module) {
           "dtype", [](const InfoView& view) { return name_of(view.info->dtype); },
           "Element type as safetensors names it, such as 'BF16'.")
       .def_prop_ro(
-          "shape", [](const InfoView& view) { return tuple_of(view.info->shape); },
+          "shape", [](const InfoView& view) { return extents_of(view.info->shape); },
           "Extents in elements.")
       .def_prop_ro(
           "nbytes", [](const InfoView& view) { return view.info->size; }, "Size in bytes.")

@@ -30,11 +30,7 @@ void translate(const std::exception_ptr& exception, void*) {
     std::rethrow_exception(exception);
   } catch (const Error& error) {
     const nb::object type = nb::module_::import_("inrush._errors").attr(class_of(error.code()));
-    // A file's name may hold bytes that are no UTF-8: they show as Python shows such names.
-    const nb::object text = nb::steal(
-        PyUnicode_DecodeUTF8(error.message().data(),
-                             static_cast<Py_ssize_t>(error.message().size()), "surrogateescape"));
-    PyErr_SetObject(type.ptr(), text.ptr());
+    PyErr_SetObject(type.ptr(), text_of(error.message()).ptr());
   }
 }
 
@@ -69,6 +65,11 @@ Dropped& dropped() {
 }
 
 }  // namespace
+
+nb::str text_of(const std::string& name) {
+  return nb::steal<nb::str>(
+      PyUnicode_DecodeUTF8(name.data(), static_cast<Py_ssize_t>(name.size()), "surrogateescape"));
+}
 
 std::shared_ptr<void> keep(nb::object object) {
   return {object.release().ptr(), [](void* kept) {

@@ -6,7 +6,10 @@ NB_MODULE(_core, module) {
   inrush::python::bind_error(module);
   inrush::python::bind_tensor(module);
   inrush::python::bind_checkpoint(module);
+  inrush::python::bind_select(module);
   inrush::python::bind_load(module);
   inrush::python::bind_save(module);
   inrush::python::bind_view(module);
+  inrush::python::bind_manifest(module);
+  inrush::python::bind_policy(module);
 }

@@ -245,6 +245,12 @@ nb::object dlpack_capsule(const Tensor& tensor, bool versioned) {
   return capsule_of(managed, "dltensor_versioned");
 }
 
+Extents extents_of(const std::vector<uint64_t>& shape) {
+  nb::list extents;
+  for (const uint64_t extent : shape) extents.append(extent);
+  return nb::borrow<Extents>(nb::tuple(extents));
+}
+
 Dtype dtype_of(const std::string& name) {
   const std::optional<Dtype> dtype = dtype_named(name);
   if (!dtype) throw Error(ErrorCode::usage, "there is no dtype named " + name);
@@ -266,7 +272,7 @@ void bind_tensor(nb::module_& module) {
           "dtype", [](const Tensor& tensor) { return name_of(tensor.dtype); },
           "Element type as safetensors names it, such as 'BF16'.")
       .def_prop_ro(
-          "shape", [](const Tensor& tensor) { return tuple_of(tensor.shape); },
+          "shape", [](const Tensor& tensor) { return extents_of(tensor.shape); },
           "Extents in elements, of the slice where one was asked for.")
       .def_prop_ro(
           "nbytes", [](const Tensor& tensor) { return tensor.memory.size; }, "Size in bytes.")
@@ -286,7 +292,10 @@ void bind_tensor(nb::module_& module) {
            "Raises\n------\nBufferError\n    For elements of less than a byte, and for other "
            "devices.")
       .def(
-          "__dlpack_device__", [](const Tensor&) { return nb::make_tuple(kDlpackHost, 0); },
+          "__dlpack_device__",
+          [](const Tensor&) {
+            return std::pair<int32_t, int32_t>{kDlpackHost, 0};
+          },
           "The DLPack device: (1, 0), host memory.")
       .def("__repr__", &repr);
   module.def("buffer_address", &buffer_address, nb::arg("buffer"),

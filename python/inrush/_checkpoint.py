@@ -6,22 +6,23 @@ import os
 from collections.abc import Mapping
 
 from inrush import _core
-from inrush._errors import Error, UsageError
+from inrush._errors import UsageError
 from inrush._frameworks import converter
 from inrush._job import Job
 from inrush._options import Options
+from inrush._slicing import basic_index, parse_slice
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from types import TracebackType
-    from typing import Any, Union
+    from typing import Any
 
     from typing_extensions import Unpack
 
     from inrush._options import OptionWords
 
-    Source = Union[str, os.PathLike[str]]
+    Source = str | os.PathLike[str]
 
 
 class TensorStream:
@@ -144,28 +145,47 @@ class Checkpoint(Mapping[str, _core.TensorInfo]):
         """Begin to load in the background at once."""
         return Job(self._opened(), Options(options, self._options), collect=True)
 
-    def tensor(self, name: str, **options: Unpack[OptionWords]) -> Any:
-        """One tensor, read now.
+    def tensor(self, name: str, index: Any = None, **options: Unpack[OptionWords]) -> Any:
+        """One tensor, or a part of it, read now.
 
         A local file that may be mapped is mapped, and the tensor is a view of its pages, so that
-        tensors of a model larger than memory can be used one by one.
+        tensors of a model larger than memory can be used one by one. What the checkpoint was
+        opened with for whole loads (include, exclude, slices, order, out) does not matter here.
+
+        Parameters
+        ----------
+        name : str
+        index : slice, int, tuple of them or str, optional
+            The part: only its bytes are read.
 
         Raises
         ------
         KeyError
             If there is no tensor of that name.
         """
-        chosen = Options({**options, "include": None, "exclude": None}, self._options)
         info = self[name]
-        free = chosen.mapping == "auto" and not chosen.backend
-        if free and name not in chosen.out and not chosen.slices:
+        convert = converter(options.get("framework", self._options.framework))
+        tensor = self._whole(info, options) if index is None else self._part(info, index, options)
+        return tensor if convert is None else convert(tensor)
+
+    def _whole(self, info: _core.TensorInfo, options: OptionWords) -> _core.Tensor:
+        chosen = Options({**options, **one_tensor(info.name)}, self._options)
+        mapped = None
+        if chosen.mapping == "auto" and not chosen.backend:
             mapped = self._mapped(info)
-            if mapped is not None:
-                convert = converter(chosen.framework)
-                return mapped if convert is None else convert(mapped)
-        chosen.names = [name]
-        with Job(self._opened(), chosen, collect=True) as job:
-            return next(iter(job))[1]
+        return self._only(chosen) if mapped is None else mapped
+
+    def _part(self, info: _core.TensorInfo, index: Any, options: OptionWords) -> _core.Tensor:
+        part = basic_index(parse_slice(index) if isinstance(index, str) else index, info.shape)
+        if part is None:
+            raise UsageError(f"index {index!r}: expected slices and integers")
+        words = {**options, **one_tensor(info.name, part.slices)}
+        return self._only(Options(words, self._options)).reshape(part.shape)
+
+    def _only(self, options: Options) -> _core.Tensor:
+        with Job(self._opened(), options, collect=True) as job:
+            tensor: _core.Tensor = next(iter(job))[1]
+        return tensor
 
     def _mapped(self, info: _core.TensorInfo) -> _core.Tensor | None:
         if self._view is None:
@@ -194,6 +214,18 @@ class Checkpoint(Mapping[str, _core.TensorInfo]):
         return f"<inrush.Checkpoint {self.uri!r}: {len(self)} tensors, {self.nbytes / 1e9:.2f} GB>"
 
 
+def one_tensor(name: str, slices: Any = None) -> dict[str, Any]:
+    """Options that load one tensor, or a part of it, as a `Tensor`."""
+    return {
+        "framework": None,
+        "include": None,
+        "exclude": None,
+        "slices": {name: slices} if slices else None,
+        "order": [name],
+        "out": None,
+    }
+
+
 def open_source(source: Source | Iterable[Source]) -> _core.Checkpoint:
     """Open one place, or several files as one checkpoint."""
     if isinstance(source, (str, os.PathLike)):
@@ -201,7 +233,5 @@ def open_source(source: Source | Iterable[Source]) -> _core.Checkpoint:
     try:
         paths = [os.fspath(path) for path in source]
     except TypeError:
-        raise UsageError(
-            f"source {source!r}: expected a path, a URI, or a list of paths"
-        ) from None
+        raise UsageError(f"source {source!r}: expected a path, a URI, or a list of paths") from None
     return _core.Checkpoint.open_files(paths)

@@ -20,7 +20,22 @@ _FRAMEWORKS = {"np": "np", "numpy": "np", "pt": "pt", "torch": "pt", "pytorch": 
 
 # What torch takes from DLPack as it is; the others go through bytes and a view.
 _TORCH_DIRECT = frozenset(
-    ("BOOL", "U8", "I8", "I16", "U16", "F16", "BF16", "I32", "U32", "F32", "C64", "F64", "I64", "U64")
+    (
+        "BOOL",
+        "U8",
+        "I8",
+        "I16",
+        "U16",
+        "F16",
+        "BF16",
+        "I32",
+        "U32",
+        "F32",
+        "C64",
+        "F64",
+        "I64",
+        "U64",
+    )
 )
 
 
@@ -53,7 +68,7 @@ def converter(framework: str | None) -> Converter | None:
 
 def _not_understood(dtype: str, framework: str) -> UsageError:
     return UsageError(
-        f"Dtype not understood: {dtype} has no type in {framework}; use framework=None for its bytes"
+        f"Dtype not understood: {dtype} has no type in {framework}; framework=None gives its bytes"
     )
 
 
@@ -72,7 +87,7 @@ def _ml_dtype(dtype: str) -> Any:
     if dtype not in FRAMEWORK_NAMES or dtype in PACKED:
         raise _not_understood(dtype, "numpy")
     try:
-        import ml_dtypes
+        import ml_dtypes  # type: ignore[import-not-found,unused-ignore]
     except ImportError:
         raise UsageError(
             f"Dtype not understood: numpy has {dtype} only with the package ml_dtypes installed"
@@ -93,7 +108,7 @@ def _to_numpy() -> Converter:
         numpy_dtype = dtypes.get(dtype)
         if numpy_dtype is None:
             numpy_dtype = dtypes[dtype] = _ml_dtype(dtype)
-        return ndarray(tensor.shape, numpy_dtype, tensor)
+        return ndarray(tensor.shape, numpy_dtype, tensor)  # type: ignore[arg-type]
 
     return convert
 

@@ -55,11 +55,21 @@ class Job:
     `Checkpoint.start`. Leaving a ``with`` block cancels what still runs.
     """
 
-    def __init__(self, checkpoint: _core.Checkpoint, options: Options, *, collect: bool) -> None:
+    def __init__(
+        self,
+        checkpoint: _core.Checkpoint,
+        options: Options,
+        *,
+        collect: bool,
+        leaves: _core.Leaves | None = None,
+    ) -> None:
         self._convert = converter(options.framework)
         self._out = options.out
         self._progress = options.progress
-        self._load = _core.Load(checkpoint, load_options(checkpoint, options, collect=collect))
+        asked = load_options(checkpoint, options, collect=collect)
+        if leaves is not None:
+            _core.add_digests(asked, leaves)
+        self._load = _core.Load(checkpoint, asked)
         self._lock = threading.Lock()
         self._logged = False
         self._reported = 0.0

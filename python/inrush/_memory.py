@@ -27,6 +27,7 @@ class Memory:
     """
 
     __slots__ = ("address", "contiguous", "dtype", "nbytes", "owner", "shape", "writable")
+    shape: tuple[int, ...]
 
     def __init__(self, array: Any) -> None:
         self.owner = array

@@ -10,12 +10,14 @@ import enum
 import os
 import re
 
+from inrush._errors import UsageError
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-    from typing import Any, TypedDict, Union
+    from typing import Any, TypedDict
 
-    Pattern = Union[str, Callable[[str], bool]]
+    Pattern = str | Callable[[str], bool]
 
     class OptionWords(TypedDict, total=False):
         """The keyword arguments that every way of loading takes; see `inrush.open`."""
@@ -34,9 +36,6 @@ if TYPE_CHECKING:
         out: Mapping[str, Any] | None
         progress: Callable[[int, int, float], object] | None
         trace: bool
-
-
-from inrush._errors import UsageError
 
 
 class Backend(str, enum.Enum):
@@ -184,14 +183,20 @@ def _preset(word: str) -> Any:
     return text
 
 
+def _presets() -> dict[str, Any]:
+    return {word: _preset(word) for word in _DEFAULTS}
+
+
 class Options:
     """The options of one load, checked. Attributes are the words of `inrush.open`."""
+
+    _values: dict[str, Any]
 
     def __init__(self, words: Mapping[str, Any], base: Options | None = None) -> None:
         for word in words:
             if word not in _DEFAULTS:
                 raise TypeError(f"unexpected option {word!r}; there are: {', '.join(_DEFAULTS)}")
-        values = dict(base._values) if base else {word: _preset(word) for word in _DEFAULTS}
+        values: dict[str, Any] = dict(base._values) if base else _presets()
         values.update(words)
         self._values = values
         self.framework: str | None = values["framework"]
@@ -207,7 +212,6 @@ class Options:
         self.out: Mapping[str, Any] = values["out"] or {}
         self.progress: Callable[[int, int, float], object] | None = values["progress"]
         self.trace = bool(values["trace"])
-        self.names: list[str] | None = None  # exactly these, whatever the patterns say
         check_device(values["device"])
 
 
@@ -243,3 +247,8 @@ def _patterns(patterns: Any) -> list[Pattern]:
     if isinstance(patterns, str) or callable(patterns):
         return [patterns]
     return list(patterns)
+
+
+def child_environment(**values: str) -> dict[str, str]:
+    """The environment of a child process: this one's, with these values."""
+    return {**os.environ, **values}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from inrush import _core
-from inrush._checkpoint import open_source
+from inrush._checkpoint import one_tensor, open_source
 from inrush._errors import Error
 from inrush._frameworks import converter
 from inrush._job import Job
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SafetensorError = Error
 
 
-class safe_open:  # noqa: N801 - the name is safetensors'
+class safe_open:
     """Open a checkpoint lazily and return tensors as asked.
 
     Tensors of local files are views of privately mapped pages, read ahead in the background
@@ -116,9 +116,7 @@ class safe_open:  # noqa: N801 - the name is safetensors'
         return TensorSlice(self, self._info(name))
 
     def _read(self, name: str, slices: Any = None, shape: Sequence[int] | None = None) -> Any:
-        words = {"framework": None, "slices": {} if slices is None else {name: slices}}
-        options = Options(words, self._options)
-        options.names = [name]
+        options = Options(one_tensor(name, slices), self._options)
         with Job(self._opened(), options, collect=True) as job:
             tensor = next(iter(job))[1]
         if shape is not None:

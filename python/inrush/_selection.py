@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from inrush import _core
+from inrush._errors import UsageError
 from inrush._memory import destination
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from inrush._options import Options
+    from collections.abc import Sequence
+    from typing import Any
+
+    from inrush._options import Options, Pattern
 
 _PAGE_CACHE = {
     "auto": _core.PageCache.auto,
@@ -29,4 +33,73 @@ def load_options(
     asked.budget = options.budget
     asked.collect = collect
     asked.trace = options.trace
+    if isinstance(options.order, list):
+        asked.order = _core.Order.given
+    elif options.order == "ready":
+        asked.order = _core.Order.ready
+    selection = _selection(checkpoint, options)
+    if selection is not None:
+        asked.selections = [selection]
+    if options.out:
+        _add_out(asked, checkpoint, selection, options.out)
     return asked
+
+
+def _selection(checkpoint: _core.Checkpoint, options: Options) -> _core.Selection | None:
+    """What is wanted; None for everything in file order."""
+    names = options.order if isinstance(options.order, list) else []
+    if not (names or options.include or options.exclude or options.slices):
+        return None
+    return _core.select(
+        checkpoint,
+        include=_plain("include", options.include, checkpoint),
+        exclude=_plain("exclude", options.exclude, checkpoint),
+        slices=[(pattern, slice_text(index)) for pattern, index in options.slices.items()],
+        names=names,
+    )
+
+
+def _plain(word: str, patterns: Sequence[Pattern], checkpoint: _core.Checkpoint) -> list[str]:
+    # Predicates are Python's to call; what they accept becomes names.
+    plain = []
+    for pattern in patterns:
+        if isinstance(pattern, str):
+            plain.append(pattern)
+        elif callable(pattern):
+            accepted = [name for name in checkpoint.names() if pattern(name)]
+            if not accepted and word == "include":
+                raise UsageError(f"include: {pattern!r} accepts none of {len(checkpoint)} tensors")
+            plain += accepted
+        else:
+            raise UsageError(f"{word}: {pattern!r} is neither a pattern nor a predicate")
+    return plain
+
+
+def slice_text(index: Any) -> str:
+    """A slice, or a tuple of them, in the notation of the command line: ``'0:512:, ::2'``."""
+    if isinstance(index, str):
+        return index
+    parts = index if isinstance(index, tuple) else (index,)
+    texts = []
+    for part in parts:
+        if not isinstance(part, slice):
+            raise UsageError(f"slices: {part!r} is no slice; one index is written slice(5, 6)")
+        bounds = (part.start, part.stop, part.step)
+        texts.append(":".join("" if bound is None else str(int(bound)) for bound in bounds))
+    return ", ".join(texts)
+
+
+def _add_out(
+    asked: _core.LoadOptions,
+    checkpoint: _core.Checkpoint,
+    selection: _core.Selection | None,
+    out: Any,
+) -> None:
+    sizes = None if selection is None else selection.sizes(checkpoint)
+    for name, array in out.items():
+        info = checkpoint.find(name)
+        size = info.nbytes if info is not None and sizes is None else (sizes or {}).get(name)
+        if info is None or size is None:
+            raise UsageError(f"out[{name!r}]: no tensor of that name is loaded")
+        memory = destination(name, array, info.dtype, size)
+        asked.add_out(name, memory.address, memory.nbytes, memory.owner)

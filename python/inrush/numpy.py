@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["load", "load_file", "save", "save_file"]
 
 
-def load_file(
-    filename: str | os.PathLike[str], **options: Unpack[OptionWords]
-) -> dict[str, Array]:
+def load_file(filename: str | os.PathLike[str], **options: Unpack[OptionWords]) -> dict[str, Array]:
     """Load a file (a directory, a URI) into numpy arrays.
 
     Parameters

@@ -12,17 +12,13 @@ if TYPE_CHECKING:
     import os
     from typing import Any
 
-    from typing_extensions import Unpack
-
-    from inrush._options import OptionWords
-
 __all__ = ["load", "load_file", "save", "save_file"]
 
 
 def load_file(
     filename: str | os.PathLike[str],
     device: str | int | torch.device = "cpu",
-    **options: Unpack[OptionWords],
+    **options: Any,
 ) -> dict[str, torch.Tensor]:
     """Load a file (a directory, a URI) into torch tensors.
 

@@ -1,0 +1,65 @@
+// policy/facts.h, policy/backends.h and engines/engines.h: what this machine and place allow.
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include "inrush/engines/engines.h"
+#include "inrush/policy/backends.h"
+#include "inrush/policy/facts.h"
+#include "python/bindings/bindings.h"
+
+namespace inrush::python {
+namespace {
+
+Selection everything(const Index& index) {
+  Selection all;
+  all.wants.resize(index.tensors.size());
+  for (uint32_t i = 0; i < all.wants.size(); ++i) all.wants[i].tensor = i;
+  return all;
+}
+
+Facts facts_of(const Checkpoint& checkpoint) {
+  const nb::gil_scoped_release released;
+  const Selection all = everything(checkpoint.index());
+  return gather_facts(checkpoint.index().blobs, make_plan(checkpoint.index(), {&all, 1}));
+}
+
+using Usable = nb::typed<nb::tuple, nb::str, nb::str>;
+using EngineState = nb::typed<nb::tuple, nb::str, nb::str, nb::str>;
+
+nb::typed<nb::list, Usable> backends(const std::optional<Facts>& facts) {
+  nb::typed<nb::list, Usable> out;
+  for (const BackendRow& row : backend_table()) {
+    out.append(nb::make_tuple(row.name, facts ? rejection(row, *facts, {}) : std::string()));
+  }
+  return out;
+}
+
+nb::typed<nb::list, EngineState> engines() {
+  nb::typed<nb::list, EngineState> out;
+  for (const EngineRow& row : engine_table()) {
+    out.append(nb::make_tuple(row.name, row.summary, row.unusable()));
+  }
+  return out;
+}
+
+}  // namespace
+
+void bind_policy(nb::module_& module) {
+  nb::class_<Facts>(module, "Facts", "What was found about this machine and these files.")
+      .def_static("gather", &facts_of, nb::arg("checkpoint"))
+      .def("to_json", [](const Facts& facts) { return to_json(facts); })
+      .def_ro("wanted_bytes", &Facts::wanted_bytes)
+      .def_ro("warm_bytes", &Facts::warm_bytes, "In the page cache for certain.")
+      .def_ro("mixed_bytes", &Facts::mixed_bytes)
+      .def_ro("speckled_bytes", &Facts::speckled_bytes)
+      .def_ro("unknown_bytes", &Facts::unknown_bytes, "That no probe here can tell about.");
+  module.def(
+      "machine_json", [] { return to_json(ask_machine()); }, "Facts of this machine.");
+  module.def("engines", &engines, "(name, summary, why it cannot be used or '') of each engine.");
+  module.def("backends", &backends, nb::arg("facts").none() = nb::none(),
+             "(name, why it cannot be used here or '') of each backend.");
+}
+
+}  // namespace inrush::python

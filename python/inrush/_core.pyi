@@ -1,0 +1,463 @@
+"""
+The engine of Inrush. Use the package inrush; this module is its C++ half.
+"""
+
+from collections.abc import Mapping, Sequence
+import enum
+
+
+class Tensor:
+    """
+    A tensor in host memory, readable through DLPack and the buffer protocol.
+
+    It keeps its own bytes alive and nothing else. Dtypes that the buffer
+    protocol cannot name (BF16, F8_*, F4, F6_*) show there as unsigned integers.
+    """
+
+    @property
+    def name(self) -> str:
+        """Name in the checkpoint."""
+
+    @property
+    def dtype(self) -> str:
+        """Element type as safetensors names it, such as 'BF16'."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Extents in elements, of the slice where one was asked for."""
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+
+    @property
+    def data_ptr(self) -> int:
+        """Address of the first byte."""
+
+    @property
+    def mapped(self) -> bool:
+        """Whether the bytes are the file's own pages."""
+
+    def as_bytes(self) -> Tensor:
+        """The same memory as a U8 tensor; the last dimension is in bytes."""
+
+    def reshape(self, shape: Sequence[int]) -> Tensor:
+        """The same memory under another shape of as many elements."""
+
+    def copy(self) -> Tensor:
+        """A copy in memory of its own."""
+
+    def __dlpack__(self, *, stream: object | None = None, max_version: tuple[int, int] | None = None, dl_device: tuple[int, int] | None = None, copy: bool | None = None) -> object:
+        """
+        A DLPack capsule over the tensor's memory.
+
+        Raises
+        ------
+        BufferError
+            For elements of less than a byte, and for other devices.
+        """
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """The DLPack device: (1, 0), host memory."""
+
+    def __repr__(self) -> str: ...
+
+def buffer_address(buffer: object) -> int:
+    """Address of a C-contiguous buffer; the caller keeps it."""
+
+class TensorInfo:
+    """What a checkpoint says of one tensor."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def dtype(self) -> str:
+        """Element type as safetensors names it, such as 'BF16'."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Extents in elements."""
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+
+    @property
+    def file(self) -> str:
+        """The file (or object) that holds it."""
+
+    @property
+    def offset(self) -> int:
+        """Of its first byte in the file."""
+
+    @property
+    def encoding(self) -> str:
+        """How its bytes are coded; '' for raw bytes."""
+
+    def __repr__(self) -> str: ...
+
+class Checkpoint:
+    """An opened checkpoint: its index is read."""
+
+    @staticmethod
+    def open(uri: str) -> Checkpoint:
+        """Open a directory, a file or a URI."""
+
+    @staticmethod
+    def open_files(paths: Sequence[str]) -> Checkpoint:
+        """Open files as one checkpoint."""
+
+    @property
+    def uri(self) -> str: ...
+
+    @property
+    def format(self) -> str:
+        """Name of the format, such as 'safetensors'."""
+
+    @property
+    def files(self) -> list[tuple[str, int]]:
+        """(name, size in bytes) of each file, sorted by name."""
+
+    @property
+    def metadata(self) -> list[dict[str, str] | None]:
+        """The metadata of each file, None where it has none."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+
+    def names(self, sorted: bool = False) -> list[str]:
+        """All names in file order, or sorted by name."""
+
+    def find(self, name: str) -> TensorInfo | None:
+        """The tensor of that name, or None."""
+
+    def __len__(self) -> int: ...
+
+class Selection:
+    """What one consumer wants, in its order."""
+
+    def __len__(self) -> int: ...
+
+    def sizes(self, checkpoint: Checkpoint) -> dict[str, int]:
+        """Bytes of what is delivered, by name."""
+
+def select(checkpoint: Checkpoint, *, include: Sequence[str], exclude: Sequence[str], slices: Sequence[tuple[str, str]], names: Sequence[str]) -> Selection:
+    """
+    A selection by patterns; `names` says the order, and leaves out what it lacks.
+    """
+
+class PageCache(enum.Enum):
+    auto = 0
+
+    keep = 1
+
+    drop = 2
+
+class MappingRule(enum.Enum):
+    auto = 0
+
+    never = 1
+
+class Order(enum.Enum):
+    file = 0
+
+    ready = 1
+
+    given = 2
+
+class LoadOptions:
+    """What a Load is asked for."""
+
+    def __init__(self) -> None: ...
+
+    @property
+    def backend(self) -> list[str]: ...
+
+    @backend.setter
+    def backend(self, arg: Sequence[str], /) -> None: ...
+
+    @property
+    def strict(self) -> bool: ...
+
+    @strict.setter
+    def strict(self, arg: bool, /) -> None: ...
+
+    @property
+    def page_cache(self) -> PageCache: ...
+
+    @page_cache.setter
+    def page_cache(self, arg: PageCache, /) -> None: ...
+
+    @property
+    def mapping(self) -> MappingRule: ...
+
+    @mapping.setter
+    def mapping(self, arg: MappingRule, /) -> None: ...
+
+    @property
+    def order(self) -> Order: ...
+
+    @order.setter
+    def order(self, arg: Order, /) -> None: ...
+
+    @property
+    def budget(self) -> int:
+        """Bytes of staging; 0: automatic."""
+
+    @budget.setter
+    def budget(self, arg: int, /) -> None: ...
+
+    @property
+    def collect(self) -> bool:
+        """Keep every tensor until it is asked for."""
+
+    @collect.setter
+    def collect(self, arg: bool, /) -> None: ...
+
+    @property
+    def trace(self) -> bool: ...
+
+    @trace.setter
+    def trace(self, arg: bool, /) -> None: ...
+
+    @property
+    def selections(self) -> list[Selection]: ...
+
+    @selections.setter
+    def selections(self, arg: Sequence[Selection], /) -> None: ...
+
+    def add_out(self, name: str, address: int, nbytes: int, owner: object) -> None:
+        """Place this tensor at an address that the owner keeps valid."""
+
+class LoadStats:
+    """What a load has done so far."""
+
+    @property
+    def choice(self) -> str: ...
+
+    @property
+    def why(self) -> str: ...
+
+    @property
+    def bytes(self) -> int: ...
+
+    @property
+    def bytes_read(self) -> int: ...
+
+    @property
+    def bytes_mapped(self) -> int: ...
+
+    @property
+    def bytes_copied(self) -> int: ...
+
+    @property
+    def reads(self) -> int: ...
+
+    @property
+    def retries(self) -> int: ...
+
+    @property
+    def tensors(self) -> int: ...
+
+    @property
+    def seconds(self) -> float: ...
+
+    @property
+    def seconds_to_first(self) -> float: ...
+
+    @property
+    def consumer_wait(self) -> float: ...
+
+    @property
+    def budget_wait(self) -> float: ...
+
+    @property
+    def peak_staging(self) -> int: ...
+
+    @property
+    def budget(self) -> int: ...
+
+    @property
+    def orphaned(self) -> int: ...
+
+    @property
+    def lanes(self) -> int: ...
+
+    @property
+    def depth(self) -> int: ...
+
+class TraceEvent:
+    """One thing a lane did."""
+
+    @property
+    def lane(self) -> str: ...
+
+    @property
+    def blob(self) -> str: ...
+
+    @property
+    def offset(self) -> int: ...
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def start(self) -> float:
+        """Seconds since the load began."""
+
+    @property
+    def end(self) -> float: ...
+
+    @property
+    def kind(self) -> str:
+        """read, map, copy, decode or wait."""
+
+class Load:
+    """A load that has begun; it ends when dropped."""
+
+    def __init__(self, checkpoint: Checkpoint, options: LoadOptions) -> None: ...
+
+    def next(self, timeout: float | None = None) -> Tensor | None:
+        """The next tensor, or None after the last. Raises TimeoutError."""
+
+    def __iter__(self) -> object: ...
+
+    def __next__(self) -> Tensor: ...
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Whether every byte is in place before the timeout (in seconds)."""
+
+    def cancel(self) -> None: ...
+
+    def stats(self) -> LoadStats: ...
+
+    def trace(self) -> list[TraceEvent]: ...
+
+    def digests(self) -> dict[str, str]: ...
+
+    def facts_json(self) -> str: ...
+
+    def choice_json(self) -> str: ...
+
+    @property
+    def count(self) -> int:
+        """How many tensors it delivers."""
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes it delivers."""
+
+    @property
+    def plan_digest(self) -> str: ...
+
+class SaveTensor:
+    """A tensor to be written; its memory is borrowed."""
+
+    @staticmethod
+    def make(name: str, dtype: str, shape: Sequence[int], address: int, nbytes: int) -> SaveTensor: ...
+
+def save_file(path: str, tensors: Sequence[SaveTensor], metadata: Mapping[str, str] | None = None, sync: bool = True) -> None:
+    """Write a safetensors file through a temporary beside it."""
+
+def save_bytes(tensors: Sequence[SaveTensor], metadata: Mapping[str, str] | None = None) -> bytes:
+    """A safetensors file as bytes."""
+
+class View:
+    """Random access through private mappings of the files."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None: ...
+
+    def tensor(self, info: TensorInfo) -> Tensor | None:
+        """The tensor, or None where its file may not be mapped: load it instead."""
+
+class Leaves:
+    """Where a load leaves what it digested."""
+
+    def __init__(self) -> None: ...
+
+def add_digests(options: LoadOptions, leaves: Leaves) -> None:
+    """Have a load digest every tensor."""
+
+class Differs(enum.Enum):
+    """How a checkpoint differs from its manifest."""
+
+    missing = 0
+
+    extra = 1
+
+    dtype = 2
+
+    shape = 3
+
+    digest = 4
+
+    file = 5
+
+class Difference:
+    """One thing that differs from a manifest."""
+
+    @property
+    def what(self) -> Differs: ...
+
+    @property
+    def name(self) -> str:
+        """Of the tensor or the file."""
+
+    @property
+    def text(self) -> str:
+        """What is there and what was expected."""
+
+    def __repr__(self) -> str: ...
+
+class Manifest:
+    """Digests of a checkpoint's tensors."""
+
+    @staticmethod
+    def make(checkpoint: Checkpoint, digests: Mapping[str, str], leaves: Leaves) -> Manifest: ...
+
+    @staticmethod
+    def parse(json: str, source: str) -> Manifest:
+        """From its JSON; `source` is what errors call it."""
+
+    def to_json(self) -> str: ...
+
+    def __len__(self) -> int: ...
+
+def compare(expected: Manifest, actual: Manifest) -> list[Difference]:
+    """What differs between two manifests; nothing if they agree."""
+
+class Facts:
+    """What was found about this machine and these files."""
+
+    @staticmethod
+    def gather(checkpoint: Checkpoint) -> Facts: ...
+
+    def to_json(self) -> str: ...
+
+    @property
+    def wanted_bytes(self) -> int: ...
+
+    @property
+    def warm_bytes(self) -> int:
+        """In the page cache for certain."""
+
+    @property
+    def mixed_bytes(self) -> int: ...
+
+    @property
+    def speckled_bytes(self) -> int: ...
+
+    @property
+    def unknown_bytes(self) -> int:
+        """That no probe here can tell about."""
+
+def machine_json() -> str:
+    """Facts of this machine."""
+
+def engines() -> list[tuple[str, str, str]]:
+    """(name, summary, why it cannot be used or '') of each engine."""
+
+def backends(facts: Facts | None = None) -> list[tuple[str, str]]:
+    """(name, why it cannot be used here or '') of each backend."""

@@ -1,0 +1,80 @@
+"""Digests of every tensor: making them, and comparing a checkpoint with those expected."""
+
+from __future__ import annotations
+
+from inrush import _core
+from inrush._errors import SourceError
+from inrush._job import Job
+from inrush._options import Options
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable
+    from typing import Any
+
+
+class Digested:
+    """A checkpoint whose every byte was read.
+
+    Attributes
+    ----------
+    manifest : _core.Manifest
+    stats : dict
+        Of the load, as of `Job.stats`.
+    """
+
+    def __init__(
+        self,
+        checkpoint: _core.Checkpoint,
+        progress: Callable[[int, int, float], object] | None = None,
+    ) -> None:
+        leaves = _core.Leaves()
+        options = Options({"order": "ready", "progress": progress})
+        with Job(checkpoint, options, collect=False, leaves=leaves) as job:
+            for _ in job:
+                pass
+            self.manifest = _core.Manifest.make(checkpoint, job.digests(), leaves)
+            self.stats: dict[str, Any] = job.stats()
+
+
+def read_manifest(path: str | os.PathLike[str]) -> _core.Manifest:
+    """A manifest from its file.
+
+    Raises
+    ------
+    SourceError
+        If it is missing or may not be read.
+    DataError
+        If it is no manifest.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+    except OSError as error:
+        raise SourceError(f"read manifest {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        from inrush._errors import DataError
+
+        raise DataError(f"read manifest {path}: {error}") from None
+    return _core.Manifest.parse(text, str(path))
+
+
+def write_manifest(manifest: _core.Manifest, path: str | os.PathLike[str]) -> None:
+    """Write a manifest whole or not at all.
+
+    Raises
+    ------
+    SourceError
+        If it cannot be written.
+    """
+    import os
+    import tempfile
+
+    folder = os.path.dirname(os.path.abspath(path))
+    try:
+        with tempfile.NamedTemporaryFile("w", dir=folder, delete=False, encoding="utf-8") as file:
+            file.write(manifest.to_json())
+        os.replace(file.name, path)
+    except OSError as error:
+        raise SourceError(f"write manifest {path}: {error.strerror}") from None

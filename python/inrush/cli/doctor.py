@@ -1,0 +1,133 @@
+"""inrush doctor: what this machine and this place allow, and what to change."""
+
+from __future__ import annotations
+
+import json as json_format
+import os
+from typing import Annotated, Any
+
+import typer
+
+from inrush import _core
+from inrush._checkpoint import open_source
+from inrush.cli._common import (
+    Json,
+    console,
+    facts_table,
+    plain_table,
+    print_json,
+    rate_text,
+    size_text,
+)
+from inrush.cli._explain import machine_rows, place_rows, wanted_rows
+from inrush.cli._limit import measure_limit
+
+# The kernel's read-ahead below which buffered reads of big files crawl.
+_LEAST_READ_AHEAD_KIB = 1024
+_LEAST_MEMLOCK = 64 << 20
+
+
+def doctor(
+    source: Annotated[
+        str | None,
+        typer.Argument(metavar="[SOURCE]", help="A checkpoint, to look at its place too."),
+    ] = None,
+    *,
+    json: Json = False,
+) -> None:
+    """Show what this machine allows, the measured limit, and what to change."""
+    report = _examine(source)
+    if json:
+        print_json("doctor", report)
+        return
+    out = console()
+    machine = report["machine"]
+    rows = machine_rows(machine)
+    rows.append(("memlock", _memlock_text(machine["memlock_limit"])))
+    if report["facts"]:
+        rows += [*place_rows(report["facts"]), *wanted_rows(report["facts"])]
+    if report["limit"]:
+        rows.append(
+            (
+                "limit",
+                f"[bold]{rate_text(report['limit']['rate'])}[/] from this disk, "
+                f"{report['limit']['way']}",
+            )
+        )
+    out.print(facts_table(rows))
+    out.print()
+    table = plain_table("backend", "usable", "")
+    for backend in report["backends"]:
+        usable = "[green]yes[/]" if not backend["reason"] else "[red]no[/]"
+        table.add_row(backend["name"], usable, f"[dim]{backend['reason'] or backend['summary']}[/]")
+    out.print(table)
+    out.print()
+    for advice in report["advice"]:
+        out.print(f"[yellow]change[/] {advice}", soft_wrap=True)
+    if not report["advice"]:
+        out.print("[green]nothing to change[/]")
+
+
+def _examine(source: str | None) -> dict[str, Any]:
+    machine = json_format.loads(_core.machine_json())
+    facts = None
+    limit = None
+    values: dict[str, Any] | None = None
+    if source is not None:
+        checkpoint = open_source(source)
+        facts = _core.Facts.gather(checkpoint)
+        values = json_format.loads(facts.to_json())
+        limit = measure_limit(checkpoint)
+    summaries = {name: summary for name, summary, _ in _core.engines()}
+    unusable = {name: reason for name, _, reason in _core.engines()}
+    backends = []
+    for name, reason in _core.backends(facts):
+        engine = name.lower().removesuffix("_buffered")
+        why = reason or unusable.get(engine, "not in this build")
+        backends.append({"name": name, "reason": why, "summary": summaries.get(engine, "")})
+    return {
+        "source": source,
+        "machine": machine,
+        "facts": values,
+        "limit": limit,
+        "backends": backends,
+        "advice": _advice(machine, values, backends),
+    }
+
+
+def _advice(
+    machine: dict[str, Any], facts: dict[str, Any] | None, backends: list[dict[str, Any]]
+) -> list[str]:
+    advice = []
+    if machine["huge_pages"] == "never":
+        advice.append(
+            "huge pages are off, so fresh memory costs more to fill: "
+            "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled"
+        )
+    if 0 < machine["memlock_limit"] < _LEAST_MEMLOCK:
+        advice.append(
+            f"only {size_text(machine['memlock_limit'])} may be locked, so io_uring cannot "
+            "register its buffers: ulimit -l unlimited"
+        )
+    uring = next((one for one in backends if one["name"] == "URING_BUFFERED"), None)
+    if uring is not None and "permit" in uring["reason"].lower():
+        advice.append("io_uring is forbidden here: sysctl kernel.io_uring_disabled=0, or seccomp")
+    if facts is None:
+        return advice
+    if 0 < facts["filesystem"]["read_ahead_kib"] < _LEAST_READ_AHEAD_KIB:
+        advice.append(
+            f"the device reads only {facts['filesystem']['read_ahead_kib']} KiB ahead: "
+            "raise its queue/read_ahead_kb to 8192"
+        )
+    if facts["wanted_bytes"] > machine["memory_available"]:
+        advice.append(
+            f"the checkpoint has {size_text(facts['wanted_bytes'])}, this process may take "
+            f"{size_text(machine['memory_available'])}: open it and read tensor by tensor"
+        )
+    return advice
+
+
+def _memlock_text(limit: int) -> str:
+    return (
+        "unlimited" if limit == 0 or limit > os.sysconf("SC_PAGE_SIZE") << 50 else size_text(limit)
+    )

@@ -1,0 +1,127 @@
+"""inrush load: bring a checkpoint into memory, and say how fast and why that way."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+import inrush
+from inrush._checkpoint import open_source
+from inrush._memory import Memory
+from inrush._saving import save_file
+from inrush.cli._common import (
+    Backend,
+    Budget,
+    Device,
+    Exclude,
+    Include,
+    Json,
+    Mapping,
+    Order,
+    PageCache,
+    Slices,
+    Source,
+    console,
+    load_words,
+    out_path,
+    print_json,
+    rate_text,
+    size_text,
+    time_text,
+)
+from inrush.cli._explain import explain_tables
+from inrush.cli._limit import measure_limit
+from inrush.cli._progress import progress_bar
+
+
+def load(
+    source: Source,
+    *,
+    device: Device = None,
+    backend: Backend = None,
+    strict: Annotated[bool, typer.Option(help="Only these backends.")] = False,
+    budget: Budget = None,
+    page_cache: PageCache = None,
+    mapping: Mapping = None,
+    order: Order = None,
+    include: Include = None,
+    exclude: Exclude = None,
+    slices: Slices = None,
+    out: Annotated[
+        str | None, typer.Option(help="Save what was loaded as this safetensors file.")
+    ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Facts, choice, and the ratio to the limit.")
+    ] = False,
+    trace: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Write a trace for ui.perfetto.dev.")
+    ] = None,
+    plot: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Draw the time line: .png, .svg, .pdf.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Load a checkpoint into memory."""
+    words = load_words(
+        device=device,
+        backend=backend,
+        budget=budget,
+        page_cache=page_cache,
+        mapping=mapping,
+        order=order,
+        include=include,
+        exclude=exclude,
+        slices=slices,
+    )
+    with inrush.open(source, **words) as checkpoint:
+        with progress_bar("loading") as report:
+            job = checkpoint.start(
+                strict=strict, trace=bool(trace or plot), progress=report, framework=None
+            )
+            job.wait()
+        stats = job.stats()
+        saved = _save(job, out_path(out), checkpoint)
+        limit = _limit_of(source) if explain or plot else None
+    if trace:
+        job.trace().save(trace)
+    if plot:
+        job.trace().plot(plot, limit)
+    if json:
+        values: dict[str, Any] = {"uri": source, "stats": stats}
+        if explain:
+            values |= {**job.explain(), "limit": limit}
+        print_json("load", values)
+        return
+    _print(job, stats, limit if explain else None, explain=explain)
+    for path in filter(None, (saved, trace, plot)):
+        console().print(f"[dim]wrote[/] {path}")
+
+
+def _save(job: inrush.Job, path: str | None, checkpoint: inrush.Checkpoint) -> str | None:
+    if path is not None:
+        memories = {name: Memory(tensor) for name, tensor in job}
+        save_file(memories, path, checkpoint.metadata or None)
+    return path
+
+
+def _limit_of(source: str) -> float | None:
+    measured = measure_limit(open_source(source))
+    return None if measured is None else float(measured["rate"])
+
+
+def _print(job: inrush.Job, stats: dict[str, Any], limit: float | None, *, explain: bool) -> None:
+    out = console()
+    line = (
+        f"[bold]{size_text(stats['bytes'])}[/] in [bold]{time_text(stats['seconds'])}[/], "
+        f"[bold green]{rate_text(stats['gb_per_s'] * 1e9)}[/]"
+    )
+    if limit:
+        line += f", {stats['gb_per_s'] * 1e9 / limit:.0%} of the limit {rate_text(limit)}"
+    out.print(f"{line}  [dim]{stats['tensors']} tensors via[/] {stats['choice']}")
+    if explain:
+        for table in explain_tables(job.explain(), stats):
+            out.print()
+            out.print(table)
+    else:
+        out.print(stats["why"], style="dim", markup=False)

@@ -1,0 +1,81 @@
+"""inrush verify: every byte read, the structure checked, digests compared."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from inrush import _core
+from inrush._checkpoint import open_source
+from inrush._manifest import Digested, read_manifest
+from inrush.cli._common import (
+    Json,
+    Source,
+    console,
+    print_json,
+    rate_text,
+    size_text,
+    time_text,
+)
+from inrush.cli._progress import progress_bar
+
+# Differences shown before the rest is counted only.
+_SHOWN = 50
+
+
+def verify(
+    source: Source,
+    *,
+    manifest: Annotated[
+        str | None,
+        typer.Option("--manifest", metavar="FILE", help="What inrush manifest wrote."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Read every byte, check the structure, compare digests with a manifest."""
+    expected = None if manifest is None else read_manifest(manifest)
+    checkpoint = open_source(source)
+    with progress_bar("verifying") as report:
+        digested = Digested(checkpoint, report)
+    different = [] if expected is None else _core.compare(expected, digested.manifest)
+    if json:
+        print_json("verify", _values(source, manifest, digested, different))
+    else:
+        _print(digested, different, compared=expected is not None)
+    if different:
+        raise typer.Exit(1)
+
+
+def _values(
+    source: str, manifest: str | None, digested: Digested, different: list[_core.Difference]
+) -> dict[str, Any]:
+    return {
+        "uri": source,
+        "manifest": manifest,
+        "ok": not different,
+        "count": len(digested.manifest),
+        "differences": [
+            {"what": one.what.name, "name": one.name, "text": one.text} for one in different
+        ],
+        "stats": digested.stats,
+    }
+
+
+def _print(digested: Digested, different: list[_core.Difference], *, compared: bool) -> None:
+    out = console()
+    stats = digested.stats
+    for one in different[:_SHOWN]:
+        out.print(f"[red]differs[/] {one.text}", soft_wrap=True)
+    if len(different) > _SHOWN:
+        out.print(f"[dim]and {len(different) - _SHOWN} more[/]")
+    read = (
+        f"{len(digested.manifest)} tensors, {size_text(stats['bytes'])} read in "
+        f"{time_text(stats['seconds'])}, {rate_text(stats['gb_per_s'] * 1e9)}"
+    )
+    if different:
+        out.print(f"[bold red]{len(different)} differences[/]  [dim]{read}[/]")
+    elif compared:
+        out.print(f"[bold green]all digests agree[/]  [dim]{read}[/]")
+    else:
+        out.print(f"[bold green]structure is sound[/]  [dim]{read}; no manifest to compare[/]")
