@@ -104,7 +104,7 @@ class Comparison {
   static constexpr const char* kFile = "file";
   static constexpr const char* kTensor = "tensor";
 
-  std::vector<Difference> out_;
+  std::vector<Difference> finish() { return std::move(out_); }
 
  private:
   static std::string shape_text(const ManifestTensor& tensor) {
@@ -131,6 +131,8 @@ class Comparison {
                     fmt::format("tensor {}: {} {}, expected {}", quoted(name),
                                 name_of_difference(what), actual, expected)});
   }
+
+  std::vector<Difference> out_;
 };
 
 }  // namespace
@@ -180,7 +182,7 @@ std::vector<Difference> compare(const Manifest& expected, const Manifest& actual
                   [&](const auto& e, const auto& a) { comparison.tensor(e, a); });
   comparison.walk(expected.files, actual.files, Comparison::kFile,
                   [&](const auto& e, const auto& a) { comparison.file(e, a); });
-  return std::move(comparison.out_);
+  return comparison.finish();
 }
 
 }  // namespace inrush
