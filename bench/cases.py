@@ -10,7 +10,7 @@ from collections.abc import Callable
 from bench import limits, pages
 from bench.confined import confined
 from bench.fixtures import GIB, MIB, Fixture
-from bench.measure import RAW, Cell, backends, inrush, ours, peers
+from bench.measure import RAW, Cell, backends, inrush, ours, peers, rivals
 from bench.places import Unavailable, open_filesystem
 from bench.processes import Failed
 from bench.regret import regret
@@ -54,22 +54,22 @@ def warm(session: Session) -> None:
 def half(session: Session) -> None:
     entrants = [
         *ours(inrush(), inrush("inrush:never", mapping="never")),
-        *peers("safetensors"),
+        *rivals(),
         RAW["map"],
         RAW["uring"],
         RAW["copy"],
     ]
     with open_filesystem("disk", [middle(session)]) as (place,):
         for state in pages.SHAPES:
-            session.cell(Cell(f"half/{state}", place, state), entrants)
+            session.cell(Cell(f"half/{state}", place, state), entrants, drop=True)
 
 
 def several(session: Session) -> None:
-    entrants = [*ours(inrush()), *peers("safetensors"), RAW["map"], RAW["uring"]]
+    entrants = [*ours(inrush()), *rivals(), RAW["map"], RAW["uring"]]
     with open_filesystem("disk", [middle(session)]) as (place,):
         for count in (2, 4):
             cell = Cell(f"several/{count}", place, "cold", processes=count)
-            session.cell(cell, entrants)
+            session.cell(cell, entrants, drop=True)
 
 
 def restart(session: Session) -> None:

@@ -101,11 +101,11 @@ def draw_panel(axis: Any, panel: Panel, results: Results, names: bool) -> None:
     limit = limit_line(results, cell, panel)
     top = max([*heights, limit or 0.0]) or 1.0
     for place, each in zip(places, found, strict=True):
-        text = "not run" if each is None else f"{each:.2f}"
+        text = "no such way" if each is None else f"{each:.2f}"
         axis.text(
             (each or 0.0) + top * 0.02, place, text, va="center", fontsize=8.5,
             color=QUIET if each is None else INK, fontweight="bold" if place == 0 else "normal",
-            zorder=4,
+            zorder=4, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8},
         )  # fmt: skip
     if limit:
         axis.axvline(limit, color=LIMIT, linestyle=(0, (4, 3)), linewidth=1.1, zorder=3)

@@ -90,6 +90,11 @@ def peers(*names: str) -> list[Entrant]:
     return [Entrant(name, name) for name in contenders.installed(names or contenders.PEERS)]
 
 
+def rivals() -> list[Entrant]:
+    """All peers; those that are far from the best need no more than one round."""
+    return [replace(peer, droppable=peer.label != "safetensors") for peer in peers()]
+
+
 def ours(*entrants: Entrant) -> list[Entrant]:
     """The given entrants of Inrush, or none where it is not installed."""
     return list(entrants) if contenders.version("inrush") else []

@@ -7,11 +7,10 @@ knowing nothing, and with a profile learnt on other files of the same filesystem
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from bench.fixtures import BUILD, GIB, MIB, Fixture
-from bench.measure import RAW, Bench, Cell, Entrant, backends, inrush, ours, peers
+from bench.measure import RAW, Bench, Cell, Entrant, backends, inrush, ours, rivals
 from bench.places import Unavailable, open_filesystem
 from bench.session import Session
 
@@ -76,11 +75,10 @@ def entrants(profile: Path | None, far: bool) -> list[Entrant]:
     known = (
         ("uring", "direct", "map", "copy", "streams") if far else ("uring", "direct", "map", "copy")
     )
-    rivals = [replace(peer, droppable=peer.label != "safetensors") for peer in peers()]
     judged = [inrush()]
     if profile:
         judged.append(inrush(LEARNT, profile))
-    return [*ours(*judged), *rivals, *backends(), *(RAW[name] for name in known)]
+    return [*ours(*judged), *rivals(), *backends(), *(RAW[name] for name in known)]
 
 
 def regret(session: Session) -> None:

@@ -28,19 +28,24 @@ def first_match(path: str, pattern: str) -> str:
 def machine() -> dict[str, Any]:
     """What the figures depend on: processor, memory, kernel, the disk and its filesystem."""
     kernel = platform.release()
-    filesystem = subprocess.run(
-        ["stat", "-f", "-c", "%T", "."], capture_output=True, text=True, check=False
-    )
     return {
         "cpu": first_match("/proc/cpuinfo", r"^model name\s*: (.+)$"),
         "cpus": len(os.sched_getaffinity(0)),
         "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
         "kernel": kernel,
-        "filesystem": filesystem.stdout.strip(),
+        "filesystem": filesystem_type(),
         "read_ahead_kib": read_ahead(),
         "huge_pages": first_match("/sys/kernel/mm/transparent_hugepage/enabled", r"\[(\w+)\]"),
         "python": platform.python_version(),
     }
+
+
+def filesystem_type() -> str:
+    """Of the folder we are in: the type of the mount with the longest path above it."""
+    here = Path.cwd()
+    mounts = (line.split()[1:3] for line in Path("/proc/self/mounts").read_text().splitlines())
+    above = [(place, kind) for place, kind in mounts if here.is_relative_to(place)]
+    return max(above, key=lambda mount: len(mount[0]))[1]
 
 
 def read_ahead() -> str:
