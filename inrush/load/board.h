@@ -90,7 +90,7 @@ class Board : public std::enable_shared_from_this<Board> {
   void allocate_ahead();
   std::optional<uint32_t> deliverable();
   Tensor deliver(uint32_t target);
-  void check_identity(uint32_t blob);
+  void check_identity(uint32_t blob, bool mapped);
   void stop(std::optional<Error> error);
   void wake_lanes();
   void report_progress();
@@ -105,6 +105,7 @@ class Board : public std::enable_shared_from_this<Board> {
   std::unique_ptr<std::atomic<uint32_t>[]> arrivals_;   // per blob: ranges placed
   std::unique_ptr<std::atomic<uint32_t>[]> checked_;    // per blob: arrivals when last checked
   Clock::time_point start_;
+  std::atomic<Clock::time_point> mapped_checked_{};
 
   std::atomic<bool> stopped_{false};
   std::atomic<bool> starving_{false};

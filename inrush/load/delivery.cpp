@@ -9,6 +9,7 @@ namespace inrush {
 namespace {
 
 constexpr double kWaitWorthShowing = 1e-4;  // seconds
+constexpr auto kMappedCheckEvery = std::chrono::microseconds(100);
 
 }  // namespace
 
@@ -91,7 +92,7 @@ std::optional<Tensor> Board::next(Deadline deadline, bool& timed_out) {
 Tensor Board::deliver(uint32_t index_of_target) {
   const Target& target = preparation_.plan.targets[index_of_target];
   const TensorInfo& info = index().tensors[target.tensor];
-  check_identity(info.blob);
+  check_identity(info.blob, sink_->is_mapped(index_of_target));
   Tensor tensor;
   tensor.name = info.name;
   tensor.dtype = info.dtype;
@@ -106,10 +107,16 @@ Tensor Board::deliver(uint32_t index_of_target) {
   return tensor;
 }
 
-// Only when bytes of the blob have come since it was last looked at.
-void Board::check_identity(uint32_t blob) {
+// Only when bytes of the blob have come since it was last looked at; but mapped bytes are the
+// file's up to the moment they are handed over.
+void Board::check_identity(uint32_t blob, bool mapped) {
   const uint32_t arrivals = arrivals_[blob].load(std::memory_order_relaxed);
-  if (checked_[blob].load(std::memory_order_relaxed) == arrivals) return;
+  const Clock::time_point now_looking = Clock::now();
+  if (checked_[blob].load(std::memory_order_relaxed) == arrivals &&
+      (!mapped || now_looking - mapped_checked_.load() < kMappedCheckEvery)) {
+    return;
+  }
+  if (mapped) mapped_checked_ = now_looking;
   const Blob& opened = index().blobs[blob];
   const Identity now = preparation_.checkpoint.store().identity(opened);
   if (now != opened.identity) {
@@ -141,7 +148,7 @@ bool Board::wait(Deadline deadline) {
   for (const Range& range : preparation_.plan.ranges) {
     if (used.empty() || used.back() != range.blob) used.push_back(range.blob);
   }
-  for (const uint32_t blob : used) check_identity(blob);
+  for (const uint32_t blob : used) check_identity(blob, false);
   return true;
 }
 
