@@ -9,11 +9,22 @@
 
 namespace inrush {
 
+namespace {
+
+double share(std::mt19937_64& random) {
+  return std::uniform_real_distribution<double>(0, 1)(random);
+}
+
+}  // namespace
+
 FaultyEngine::FaultyEngine(std::unique_ptr<Engine> inner, FaultOptions options)
-    : LayeredEngine(std::move(inner)), options_(std::move(options)), random_(options_.seed) {}
+    : LayeredEngine(std::move(inner)),
+      options_(std::move(options)),
+      faults_random_(options_.seed),
+      delays_random_(options_.seed) {}
 
 FaultyEngine::Fault FaultyEngine::draw() {
-  const double drawn = share();
+  const double drawn = share(faults_random_);
   double below = options_.failing;
   if (drawn < below) {
     return failures_ < options_.most_failures ? (++failures_, Fault::failing) : Fault::none;
@@ -56,7 +67,8 @@ void FaultyEngine::landed(Flight& flight, std::optional<Error> error) {
                                                  flight.read.file, flight.read.offset,
                                                  flight.read.size, traits().name));
   }
-  const auto delay = std::chrono::duration_cast<Clock::duration>(options_.longest_delay * share());
+  const auto delay =
+      std::chrono::duration_cast<Clock::duration>(options_.longest_delay * share(delays_random_));
   answer(flight, std::move(error), now + delay);
 }
 

@@ -37,10 +37,10 @@ class FaultyEngine final : public LayeredEngine {
   void starts(Flight& flight) override;
   void landed(Flight& flight, std::optional<Error> error) override;
   Fault draw();
-  double share() { return std::uniform_real_distribution<double>(0, 1)(random_); }
 
   FaultOptions options_;
-  std::mt19937_64 random_;
+  std::mt19937_64 faults_random_;               // drawn from in the order of submission
+  std::mt19937_64 delays_random_;               // and of landing, which no seed decides
   std::unordered_map<uint64_t, Fault> faults_;  // by flight, until they have struck
   uint64_t failures_ = 0;
   uint64_t landings_ = 0;

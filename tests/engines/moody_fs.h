@@ -3,19 +3,17 @@
 #pragma once
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <linux/fuse.h>
-#include <poll.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <string>
 #include <thread>
-#include <vector>
 
 #include "tests/engines/scratch.h"
 
@@ -28,12 +26,9 @@ class MoodyFs {
   // `reason()` says why it could not be mounted; empty: it is.
   explicit MoodyFs(Bytes bytes) : bytes_(std::move(bytes)) {
     device_ = Fd(::open("/dev/fuse", O_RDWR | O_CLOEXEC));
-    if (!device_) {
-      reason_ = std::string("open /dev/fuse: ") + std::strerror(errno);
-      return;
-    }
-    const std::string options =
-        "fd=" + std::to_string(device_.get()) + ",rootmode=40000,user_id=0,group_id=0";
+    if (!device_) reason_ = std::string("open /dev/fuse: ") + std::strerror(errno);
+    if (!device_) return;
+    const auto options = fmt::format("fd={},rootmode=40000,user_id=0,group_id=0", device_.get());
     if (::mount("moody", folder_.path().c_str(), "fuse", MS_NOSUID | MS_NODEV, options.c_str())) {
       reason_ = std::string("mount a FUSE filesystem: ") + std::strerror(errno);
       return;
@@ -65,8 +60,8 @@ class MoodyFs {
     for (;;) {
       const ssize_t size = ::read(device_.get(), request.data(), request.size());
       if (size < 0 && (errno == EINTR || errno == ENOENT || errno == EAGAIN)) continue;
-      if (size < static_cast<ssize_t>(sizeof(fuse_in_header))) return;
       fuse_in_header header{};
+      if (size < static_cast<ssize_t>(sizeof header)) return;
       std::memcpy(&header, request.data(), sizeof header);
       answer(header, request.data() + sizeof header);
     }
@@ -74,24 +69,10 @@ class MoodyFs {
 
   void answer(const fuse_in_header& header, const std::byte* body) {
     switch (header.opcode) {
-      case FUSE_INIT: {
-        fuse_init_in in{};
-        std::memcpy(&in, body, std::min(sizeof in, header.len - sizeof header));
-        fuse_init_out out{};
-        out.major = FUSE_KERNEL_VERSION;
-        out.minor = 31;
-        out.max_readahead = in.max_readahead;
-        out.flags = in.flags & (FUSE_ASYNC_READ | FUSE_MAX_PAGES | FUSE_ASYNC_DIO);
-        out.max_background = 64;
-        out.congestion_threshold = 48;
-        out.max_write = 1U << 17;
-        out.max_pages = 256;
-        return reply(header, 0, &out, sizeof out);
-      }
+      case FUSE_INIT:
+        return greet(header, body);
       case FUSE_LOOKUP: {
-        if (std::strcmp(reinterpret_cast<const char*>(body), "file") != 0) {
-          return reply(header, -ENOENT, nullptr, 0);
-        }
+        if (std::strcmp(reinterpret_cast<const char*>(body), "file") != 0) break;
         fuse_entry_out out{};
         out.nodeid = kFile;
         out.entry_valid = out.attr_valid = 3600;
@@ -110,23 +91,29 @@ class MoodyFs {
       }
       case FUSE_READ:
         return read(header, body);
-      case FUSE_FORGET:
-      case FUSE_BATCH_FORGET:
-      case FUSE_INTERRUPT:
-        return;
-      case FUSE_RELEASE:
-      case FUSE_FLUSH:
-        return reply(header, 0, nullptr, 0);
-      default:
-        return reply(header, -ENOSYS, nullptr, 0);
     }
+    // FORGET and INTERRUPT want no answer; the kernel takes no offence.
+    reply(header, header.opcode == FUSE_LOOKUP ? -ENOENT : -ENOSYS);
+  }
+
+  void greet(const fuse_in_header& header, const std::byte* body) {
+    fuse_init_in in{};
+    std::memcpy(&in, body, std::min(sizeof in, header.len - sizeof header));
+    fuse_init_out out{};
+    out.major = FUSE_KERNEL_VERSION;
+    out.minor = 31;
+    out.max_readahead = in.max_readahead;
+    out.flags = in.flags & (FUSE_ASYNC_READ | FUSE_MAX_PAGES | FUSE_ASYNC_DIO);
+    out.max_write = 1U << 17;
+    out.max_pages = 256;
+    reply(header, 0, &out, sizeof out);
   }
 
   void read(const fuse_in_header& header, const std::byte* body) {
     fuse_read_in in{};
     std::memcpy(&in, body, sizeof in);
     if (mood_ == Mood::hanging) return;
-    if (mood_ == Mood::failing) return reply(header, -EIO, nullptr, 0);
+    if (mood_ == Mood::failing) return reply(header, -EIO);
     const uint64_t offset = std::min<uint64_t>(in.offset, bytes_.size());
     reply(header, 0, bytes_.data() + offset, std::min<uint64_t>(in.size, bytes_.size() - offset));
   }
@@ -137,11 +124,10 @@ class MoodyFs {
     attributes.mode = node == kFile ? S_IFREG | 0444 : S_IFDIR | 0755;
     attributes.nlink = 1;
     attributes.size = node == kFile ? bytes_.size() : 0;
-    attributes.blksize = 4096;
     return attributes;
   }
 
-  void reply(const fuse_in_header& header, int error, const void* data, size_t size) {
+  void reply(const fuse_in_header& header, int error, const void* data = nullptr, size_t size = 0) {
     std::vector<std::byte> message(sizeof(fuse_out_header) + size);
     fuse_out_header out{};
     out.len = static_cast<uint32_t>(message.size());

@@ -2,25 +2,21 @@
 #pragma once
 
 #include <fcntl.h>
-#include <gtest/gtest.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
-#include <map>
 #include <memory>
-#include <optional>
 #include <random>
 #include <string>
 #include <vector>
 
 #include "inrush/base/align.h"
 #include "inrush/base/fd.h"
-#include "inrush/core/engine.h"
+#include "inrush/core/blob.h"
 
 namespace inrush::testing {
 
@@ -116,23 +112,6 @@ class Arena {
   void* raw_ = nullptr;
   std::byte* data_ = nullptr;
 };
-
-// Waits until `count` reads have completed; fails the test where a tag comes twice or it takes
-// longer than `patience`.
-inline std::map<uint64_t, std::optional<Error>> complete(
-    Engine& engine, size_t count, std::chrono::milliseconds patience = std::chrono::seconds(20)) {
-  std::map<uint64_t, std::optional<Error>> seen;
-  const Deadline deadline = Clock::now() + patience;
-  Completion done[7];
-  while (seen.size() < count && Clock::now() < deadline) {
-    const size_t got = engine.wait(done, deadline);
-    for (size_t i = 0; i < got; ++i) {
-      EXPECT_TRUE(seen.emplace(done[i].tag, done[i].error).second) << "twice: " << done[i].tag;
-    }
-  }
-  EXPECT_EQ(seen.size(), count);
-  return seen;
-}
 
 inline size_t open_descriptors() {
   size_t count = 0;
