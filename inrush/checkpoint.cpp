@@ -23,9 +23,12 @@ Checkpoint Checkpoint::open(const std::string& uri) {
 
 Checkpoint Checkpoint::open(const std::vector<std::string>& paths) {
   if (paths.size() == 1) return open(paths.front());
-  auto store = make_file_list(paths);
   // As files that were named, not as a listing in which some may be strays.
-  Index index = read_index(*store, paths);
+  return open(make_file_list(paths), paths);
+}
+
+Checkpoint Checkpoint::open(std::unique_ptr<Store> store, const std::vector<std::string>& entries) {
+  Index index = read_index(*store, entries);
   std::string uri = store->uri();
   return Checkpoint(
       std::make_shared<State>(State{std::move(store), std::move(uri), std::move(index)}));

@@ -22,6 +22,10 @@ class Checkpoint {
   // Several files as one checkpoint.
   static Checkpoint open(const std::vector<std::string>& paths);
 
+  // What lies in a store of the caller's, or these entries of it.
+  static Checkpoint open(std::unique_ptr<Store> store,
+                         const std::vector<std::string>& entries = {});
+
   [[nodiscard]] const Index& index() const;
   [[nodiscard]] Store& store() const;
   [[nodiscard]] std::string uri() const;

@@ -1,0 +1,154 @@
+#include "tests/load/doubles_device.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "inrush/base/align.h"
+
+namespace inrush::test {
+
+CopyQueue::~CopyQueue() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  wake_.notify_all();
+  thread_.join();
+}
+
+std::shared_ptr<CopyQueue::Event> CopyQueue::copy(std::vector<Rows> rows) {
+  auto event = std::make_shared<Event>();
+  const std::lock_guard lock(mutex_);
+  jobs_.push_back({std::move(rows), event});
+  wake_.notify_one();
+  return event;
+}
+
+void CopyQueue::work() {
+  std::unique_lock lock(mutex_);
+  while (true) {
+    wake_.wait(lock, [this] { return stopping_ || !jobs_.empty(); });
+    if (jobs_.empty()) return;
+    const Job job = std::move(jobs_.front());
+    jobs_.pop_front();
+    lock.unlock();
+    for (const Rows& rows : job.rows) {
+      for (uint64_t row = 0; row < rows.piece.rows; ++row) {
+        std::memcpy(rows.target + rows.piece.target_offset + row * rows.piece.target_pitch,
+                    rows.source + rows.piece.source_offset + row * rows.piece.source_pitch,
+                    rows.piece.row_size);
+      }
+    }
+    job.event->done.store(true, std::memory_order_release);
+    lock.lock();
+  }
+}
+
+DeviceSink::DeviceSink(const Plan& plan, uint32_t slots)
+    : plan_(plan),
+      slots_(slots),
+      states_(plan.ranges.size(), State::waiting),
+      taken_(plan.targets.size()) {
+  for (const Range& range : plan.ranges) slot_size_ = std::max(slot_size_, range.size);
+  slot_size_ = align_up(slot_size_, kAlignment) + 2 * kAlignment;
+  pinned_.resize(slots * slot_size_ + kAlignment);
+  first_slot_ =
+      pinned_.data() + (kAlignment - reinterpret_cast<uintptr_t>(pinned_.data()) % kAlignment);
+  for (const Target& target : plan.targets) {
+    device_.push_back(std::make_shared<std::vector<std::byte>>(target.size));
+  }
+}
+
+std::vector<Region> DeviceSink::regions() const {
+  Region region;
+  region.data = first_slot_;
+  region.size = slots_.size() * slot_size_;
+  region.kind = MemoryKind::pinned;
+  return {region};
+}
+
+// Whether the consumer waits for this range: those up to the last of the oldest target.
+bool DeviceSink::is_due(uint32_t range) const {
+  return head_ == plan_.targets.size() || range <= plan_.targets[head_].last_range;
+}
+
+std::optional<Grant> DeviceSink::try_reserve(uint32_t first, uint32_t /*count*/,
+                                             const EngineTraits& traits, bool hedge) {
+  const std::lock_guard lock(mutex_);
+  if (states_[first] != (hedge ? State::granted : State::waiting)) return std::nullopt;
+  // The last free slot is kept for what is due, so the oldest range is never starved.
+  const auto free = static_cast<uint32_t>(slots_.size()) - busy_;
+  if (free == 0 || (free == 1 && !is_due(first))) return std::nullopt;
+  const auto slot =
+      std::find_if(slots_.begin(), slots_.end(), [](const Slot& s) { return !s.busy; });
+  const auto number = slot - slots_.begin();
+  slot->busy = true;
+  slot->range = first;
+  most_busy_ = std::max(most_busy_, ++busy_);
+  states_[first] = State::granted;
+  const Range& range = plan_.ranges[first];
+  Grant grant;
+  grant.first = first;
+  grant.count = 1;
+  grant.offset = align_down(range.offset, traits.offset_align);
+  grant.size = align_up(range.offset + range.size, traits.offset_align) - grant.offset;
+  grant.required = range.offset + range.size - grant.offset;
+  grant.target = first_slot_ + static_cast<uint64_t>(number) * slot_size_;
+  grant.slot = static_cast<int32_t>(number);
+  grant.hedge = hedge;
+  return grant;
+}
+
+void DeviceSink::landed(const Grant& grant) {
+  const std::lock_guard lock(mutex_);
+  Slot& slot = slots_[static_cast<size_t>(grant.slot)];
+  if (states_[grant.first] != State::granted) {  // another read of it was faster
+    slot = {};
+    --busy_;
+    return;
+  }
+  states_[grant.first] = State::copying;
+  const Range& range = plan_.ranges[grant.first];
+  std::vector<CopyQueue::Rows> rows;
+  for (uint32_t i = 0; i < range.piece_count; ++i) {
+    const Piece& piece = plan_.pieces[range.first_piece + i];
+    rows.push_back(
+        {device_[piece.target]->data(), grant.target + (range.offset - grant.offset), piece});
+  }
+  slot.copied = queue_.copy(std::move(rows));
+}
+
+void DeviceSink::release(const Grant& grant) {
+  const std::lock_guard lock(mutex_);
+  slots_[static_cast<size_t>(grant.slot)] = {};
+  --busy_;
+  if (!grant.hedge && states_[grant.first] == State::granted) {
+    states_[grant.first] = State::waiting;
+  }
+}
+
+void DeviceSink::poll(std::vector<uint32_t>& placed) {
+  const std::lock_guard lock(mutex_);
+  for (Slot& slot : slots_) {
+    if (!slot.copied || !slot.copied->done.load(std::memory_order_acquire)) continue;
+    states_[slot.range] = State::placed;
+    placed.push_back(slot.range);
+    slot = {};
+    --busy_;
+  }
+}
+
+Memory DeviceSink::take(uint32_t target) {
+  const std::lock_guard lock(mutex_);
+  Memory memory;
+  memory.data = device_[target]->data();
+  memory.size = device_[target]->size();
+  memory.kind = MemoryKind::device;
+  memory.device = 0;
+  memory.owner = std::move(device_[target]);
+  taken_[target] = true;
+  while (head_ < taken_.size() && taken_[head_]) ++head_;
+  return memory;
+}
+
+}  // namespace inrush::test
