@@ -12,6 +12,7 @@ constexpr uint32_t kLeastReads = 8;
 constexpr double kWorthDoubling = 1.10;
 constexpr double kGoodEnough = 0.97;
 constexpr uint32_t kProbeEvery = 64;  // windows
+constexpr double kUsualOver = 8;      // windows that a moving average remembers
 
 }  // namespace
 
@@ -42,35 +43,84 @@ void Governor::delivered(uint64_t bytes, Clock::time_point now) {
 }
 
 void Governor::close_window(double rate) {
-  if (settled_ && !probing_) {
-    if (++quiet_windows_ < kProbeEvery || target_ >= limits_.most) return;
-    quiet_windows_ = 0;
-    probing_ = true;
-    steps_ = {{target_, rate}};
-    move_to(std::min(target_ * 2, limits_.most));
-    return;
+  best_rate_ = std::max(best_rate_, rate);
+  switch (phase_) {
+    case Phase::rising:
+      rise(rate);
+      break;
+    case Phase::falling:
+      fall(rate);
+      break;
+    case Phase::settled:
+      look_around(rate);
+      break;
   }
+}
+
+void Governor::rise(double rate) {
   const double before = steps_.empty() ? 0 : steps_.back().rate;
   steps_.push_back({target_, rate});
-  best_rate_ = std::max(best_rate_, rate);
   if (rate > before * kWorthDoubling && target_ < limits_.most) {
     move_to(std::min(target_ * 2, limits_.most));
     return;
   }
-  settle();
-}
-
-// The least that held nearly the best of the rates that were just compared.
-void Governor::settle() {
+  // The least that held nearly the best of the rates that were just compared.
   double best = 0;
   for (const Step& step : steps_) best = std::max(best, step.rate);
-  uint32_t units = target_;
-  for (const Step& step : steps_) {
-    if (step.rate >= best * kGoodEnough) units = std::min(units, step.units);
-  }
+  const auto least = std::find_if(steps_.begin(), steps_.end(), [&](const Step& step) {
+    return step.rate >= best * kGoodEnough;
+  });
+  const Step found = *least;
+  // Where more was of no use from the start, less may do as well.
+  const bool never_grew = !settled_ && least == steps_.begin();
   steps_.clear();
+  if (never_grew && found.units > limits_.least) {
+    begin_to_fall(found.units, best);
+  } else {
+    settle(found.units, found.rate);
+  }
+}
+
+void Governor::begin_to_fall(uint32_t from, double rate) {
+  phase_ = Phase::falling;
+  good_units_ = from;
+  usual_rate_ = rate;
+  move_to(std::max(from / 2, limits_.least));
+}
+
+void Governor::fall(double rate) {
+  if (rate < usual_rate_ * kGoodEnough) {
+    settle(good_units_, usual_rate_);
+    return;
+  }
+  good_units_ = target_;
+  usual_rate_ = std::max(usual_rate_, rate);
+  if (target_ > limits_.least) {
+    move_to(std::max(target_ / 2, limits_.least));
+  } else {
+    settle(target_, usual_rate_);
+  }
+}
+
+void Governor::look_around(double rate) {
+  usual_rate_ += (rate - usual_rate_) / kUsualOver;
+  if (++quiet_windows_ < kProbeEvery) return;
+  quiet_windows_ = 0;
+  probe_up_ = !probe_up_;
+  if (probe_up_ && target_ < limits_.most) {
+    phase_ = Phase::rising;
+    steps_ = {{target_, usual_rate_}};
+    move_to(std::min(target_ * 2, limits_.most));
+  } else if (!probe_up_ && target_ > limits_.least) {
+    begin_to_fall(target_, usual_rate_);
+  }
+}
+
+void Governor::settle(uint32_t units, double rate) {
+  phase_ = Phase::settled;
   settled_ = true;
-  probing_ = false;
+  usual_rate_ = rate;
+  quiet_windows_ = 0;
   move_to(units);
 }
 

@@ -1,6 +1,6 @@
 // A Governor finds how much to keep in flight: it doubles until the delivered rate stops growing
-// by 10 %, then keeps the least that held 97 % of the best, and re-probes sparingly. Pure over the
-// times it is given; one thread.
+// by 10 %, then keeps the least that held 97 % of the best, also below where it began, and
+// re-probes sparingly, upwards and downwards in turn. Pure over the times it is given; one thread.
 #pragma once
 
 #include <cstdint>
@@ -32,20 +32,28 @@ class Governor {
   [[nodiscard]] bool settled() const { return settled_; }
 
  private:
+  enum class Phase : uint8_t { rising, falling, settled };
   struct Step {
     uint32_t units;
     double rate;
   };
   void close_window(double rate);
-  void settle();
+  void rise(double rate);
+  void fall(double rate);
+  void look_around(double rate);
+  void begin_to_fall(uint32_t from, double rate);
+  void settle(uint32_t units, double rate);
   void move_to(uint32_t units);
 
   GovernorLimits limits_;
   uint32_t target_;
-  double best_rate_ = 0;
+  Phase phase_ = Phase::rising;
   bool settled_ = false;
-  bool probing_ = false;          // settled, but trying twice as much for one window
-  uint32_t quiet_windows_ = 0;    // since it settled, or last probed
+  bool probe_up_ = false;  // whether the last re-probe went upwards
+  double best_rate_ = 0;
+  double usual_rate_ = 0;         // of the windows since it settled, a moving average
+  uint32_t good_units_ = 0;       // while falling: the least so far that held the rate
+  uint32_t quiet_windows_ = 0;    // since it settled
   uint32_t unsettled_reads_ = 0;  // still to be ignored: they began before the last move
   uint32_t window_reads_ = 0;
   uint64_t window_bytes_ = 0;
