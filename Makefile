@@ -9,6 +9,10 @@ PYTHON ?= python3
 FUZZ_SECONDS ?= 60
 export PYTHON
 
+# Objects are shared between build folders and clones of the same sources.
+export CCACHE_BASEDIR := $(CURDIR)
+export CCACHE_NOHASHDIR := 1
+
 VENV := .venv/bin
 TIDY := $(VENV)/python tools/tidy.py
 CXX_SOURCES = $(shell git ls-files '*.h' '*.cpp')
@@ -18,10 +22,10 @@ SHELL_SOURCES = .ci/run $(shell git ls-files '*.sh')
 	clean help
 .DELETE_ON_ERROR:
 
-build: ## library, C++ test programs, Python package; the command is .venv/bin/inrush
+build: ## the library and the Python package; the command is .venv/bin/inrush
 	@tools/setup.sh build
 	@$(MAKE) build/release/build.ninja
-	@cmake --build build/release -j $(JOBS)
+	@cmake --build build/release -j $(JOBS) --target inrush _core
 
 build/%/build.ninja: CMakePresets.json
 	cmake --preset $* --log-level=WARNING
@@ -32,6 +36,7 @@ demo: build ## makes a real sharded checkpoint, loads it cold and warm, beside t
 test: test-cpp test-examples test-python ## everything
 
 test-cpp: build
+	@cmake --build build/release -j $(JOBS)
 	ctest --test-dir build/release --output-on-failure -j $(JOBS)
 
 test-examples: build ## examples/ against an installed package
