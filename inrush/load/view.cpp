@@ -15,6 +15,7 @@
 #include "inrush/base/align.h"
 #include "inrush/base/fd.h"
 #include "inrush/policy/facts.h"
+#include "inrush/policy/filesystem.h"
 
 namespace inrush {
 namespace {
@@ -97,7 +98,7 @@ class View::State {
 void View::State::open_shard(uint32_t index) {
   Shard& shard = shards_[index];
   const Blob& blob = checkpoint_.index().blobs[index];
-  const FilesystemFact place = blob.fd >= 0 ? filesystem_of(blob) : FilesystemFact{};
+  const FilesystemFact place = blob.fd >= 0 ? ask_filesystem(blob) : FilesystemFact{};
   if (!place.may_map) {
     shard.refused = true;
     return;

@@ -77,6 +77,13 @@ Warmth warmth_at(const Facts& facts, uint32_t blob, uint64_t window) {
   return window < windows.size() ? windows[window] : Warmth::unknown;
 }
 
+bool is_warm(const Blob& blob) {
+  const std::vector<bool> all((blob.size + kWindow - 1) / kWindow, true);
+  const Residency residency = probe_residency(blob, ask_filesystem(blob), all, ProbeTime{});
+  return std::all_of(residency.windows.begin(), residency.windows.end(),
+                     [](Warmth warmth) { return warmth == Warmth::warm; });
+}
+
 MachineFact ask_machine() {
   MachineFact machine;
   utsname name{};

@@ -86,9 +86,6 @@ std::vector<EngineFact> ask_engines();
 // The verdict on one window; unknown for what was not probed.
 Warmth warmth_at(const Facts& facts, uint32_t blob, uint64_t window);
 
-// Where one blob lies, without residency.
-FilesystemFact filesystem_of(const Blob& blob);
-
 // Whether all of the blob is in the page cache, as far as a cheap probe can tell; unknown is no.
 bool is_warm(const Blob& blob);
 
