@@ -58,6 +58,65 @@ struct Mapping {
   bool mapped = false;
 };
 
+// Populates one stretch of one mapping at a time, ahead of whoever reads it, on a thread of its
+// own.
+class ReadAhead {
+ public:
+  ReadAhead() : thread_([this] { work(); }) {}
+  ~ReadAhead() {
+    {
+      const std::lock_guard lock(mutex_);
+      stopping_ = true;
+    }
+    wake_.notify_all();
+    thread_.join();
+  }
+  ReadAhead(const ReadAhead&) = delete;
+  ReadAhead& operator=(const ReadAhead&) = delete;
+
+  // From `offset` on, as far as it is worth before tensor [offset, offset + size) is through.
+  void want(const std::shared_ptr<Mapping>& mapping, int fd, uint64_t offset, uint64_t size) {
+    const std::lock_guard lock(mutex_);
+    const uint64_t begin = align_down(offset, kStep);
+    // A jump begins anew there; a walk through the file goes on where it was.
+    if (mapping_ != mapping || begin > wanted_ || offset + size + kAhead < done_) done_ = begin;
+    mapping_ = mapping;
+    fd_ = fd;
+    wanted_ = std::min(mapping->size, offset + size + kAhead);
+    wake_.notify_one();
+  }
+
+ private:
+  void work() {
+    std::unique_lock lock(mutex_);
+    while (!stopping_) {
+      if (done_ >= wanted_) {
+        wake_.wait(lock);
+        continue;
+      }
+      const std::shared_ptr<Mapping> mapping = mapping_;
+      const int fd = fd_;
+      const uint64_t offset = done_;
+      const uint64_t size = std::min(kStep, wanted_ - offset);
+      done_ += size;
+      lock.unlock();
+      if (::madvise(mapping->data + offset, size, kPopulateRead) != 0 && errno == EINVAL) {
+        ::readahead(fd, static_cast<off64_t>(offset), size);
+      }
+      lock.lock();
+    }
+  }
+
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::shared_ptr<Mapping> mapping_;
+  int fd_ = -1;
+  uint64_t wanted_ = 0;  // read ahead up to here
+  uint64_t done_ = 0;    // read ahead so far
+  bool stopping_ = false;
+  std::thread thread_;  // the last member: it uses all others
+};
+
 }  // namespace
 
 class View::State {
@@ -65,7 +124,9 @@ class View::State {
   explicit State(const Checkpoint& checkpoint)
       : checkpoint_(checkpoint), shards_(checkpoint.index().blobs.size()) {}
 
-  ~State() { stop(); }
+  ~State() {
+    if (owner_ != ::getpid()) forget();
+  }
   State(const State&) = delete;
   State& operator=(const State&) = delete;
 
@@ -76,92 +137,31 @@ class View::State {
     std::shared_ptr<Mapping> mapping;
     bool refused = false;  // may not be mapped
     bool cold = false;     // read-ahead is worth it
-    uint64_t wanted = 0;   // read ahead up to here
-    uint64_t done = 0;     // read ahead so far
   };
 
   void open_shard(uint32_t index);
-  void want(uint32_t index, uint64_t offset, uint64_t size);
-  void read_ahead();
-  void stop();
+  // After a fork the parent's thread is not here, and its lock may be held for ever.
+  void forget() { [[maybe_unused]] const auto* left = ahead_.release(); }
 
   const Checkpoint checkpoint_;
   std::mutex mutex_;
-  std::condition_variable wake_;
   std::vector<Shard> shards_;
-  uint32_t current_ = 0;
-  bool stopping_ = false;
+  std::unique_ptr<ReadAhead> ahead_;
   pid_t owner_ = 0;  // the process whose thread reads ahead
-  std::thread thread_;
 };
 
 void View::State::open_shard(uint32_t index) {
   Shard& shard = shards_[index];
   const Blob& blob = checkpoint_.index().blobs[index];
   const FilesystemFact place = blob.fd >= 0 ? ask_filesystem(blob) : FilesystemFact{};
-  if (!place.may_map) {
-    shard.refused = true;
-    return;
-  }
-  auto mapping = std::make_shared<Mapping>(blob);
-  if (!mapping->mapped) {
+  std::shared_ptr<Mapping> mapping;
+  if (place.may_map) mapping = std::make_shared<Mapping>(blob);
+  if (!mapping || !mapping->mapped) {
     shard.refused = true;
     return;
   }
   shard.mapping = std::move(mapping);
   shard.cold = !place.memory && !is_warm(blob);
-}
-
-void View::State::want(uint32_t index, uint64_t offset, uint64_t size) {
-  Shard& shard = shards_[index];
-  const uint64_t end = checkpoint_.index().blobs[index].size;
-  const uint64_t begin = align_down(offset, kStep);
-  // A jump begins anew there; a walk through the file goes on where it was.
-  if (begin > shard.wanted || offset + size + kAhead < shard.done) shard.done = begin;
-  shard.wanted = std::min(end, offset + size + kAhead);
-  current_ = index;
-  if (owner_ != ::getpid()) {
-    // First use, or first use after a fork: the parent's thread is not here.
-    if (thread_.joinable()) thread_.detach();
-    owner_ = ::getpid();
-    thread_ = std::thread([this] { read_ahead(); });
-  }
-  wake_.notify_one();
-}
-
-void View::State::read_ahead() {
-  std::unique_lock lock(mutex_);
-  while (!stopping_) {
-    Shard& shard = shards_[current_];
-    if (shard.done >= shard.wanted) {
-      wake_.wait(lock);
-      continue;
-    }
-    const uint64_t offset = shard.done;
-    const uint64_t size = std::min(kStep, shard.wanted - offset);
-    const int fd = checkpoint_.index().blobs[current_].fd;
-    const std::shared_ptr<Mapping> mapping = shard.mapping;
-    shard.done += size;
-    lock.unlock();
-    if (::madvise(mapping->data + offset, size, kPopulateRead) != 0 && errno == EINVAL) {
-      ::readahead(fd, static_cast<off64_t>(offset), size);
-    }
-    lock.lock();
-  }
-}
-
-void View::State::stop() {
-  {
-    const std::lock_guard lock(mutex_);
-    stopping_ = true;
-  }
-  wake_.notify_all();
-  if (!thread_.joinable()) return;
-  if (owner_ == ::getpid()) {
-    thread_.join();
-  } else {
-    thread_.detach();
-  }
 }
 
 std::optional<Memory> View::State::tensor(const TensorInfo& info) {
@@ -176,7 +176,14 @@ std::optional<Memory> View::State::tensor(const TensorInfo& info) {
                 fmt::format("read {} [{}, +{}): the file changed since it was opened", blob.name,
                             info.offset, info.size));
   }
-  if (shard.cold && info.size > 0) want(info.blob, info.offset, info.size);
+  if (shard.cold && info.size > 0) {
+    if (owner_ != ::getpid()) {
+      forget();
+      ahead_ = std::make_unique<ReadAhead>();
+      owner_ = ::getpid();
+    }
+    ahead_->want(shard.mapping, blob.fd, info.offset, info.size);
+  }
   Memory memory;
   memory.data = shard.mapping->data + info.offset;
   memory.size = info.size;
