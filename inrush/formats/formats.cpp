@@ -138,7 +138,8 @@ Index join(std::vector<Index> parts) {
 }
 
 Index index_all(Store& store, const Found& found) {
-  const auto& [format, entries] = found;
+  const Format* const format = found.format;
+  const auto& entries = found.entries;
   if (!format->separate || entries.size() == 1) return format->index(store, entries);
   std::vector<Index> parts(entries.size());
   parallel_for(entries.size(), kMostThreads,

@@ -1,0 +1,143 @@
+#!/usr/bin/env python3
+"""Writes the seeds of the fuzz targets into fuzz/corpus/<target>/; they are checked in.
+
+Each seed is a small good input, or one that is wrong in one known way. Usage: fuzz/make_corpus.py
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+CORPUS = Path(__file__).resolve().parent / "corpus"
+
+
+def write(target: str, seeds: list[bytes]) -> None:
+    """Name each seed by its digest, so that another run changes nothing."""
+    folder = CORPUS / f"fuzz_{target}"
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed in seeds:
+        (folder / hashlib.sha256(seed).hexdigest()[:16]).write_bytes(seed)
+
+
+def tensor(dtype: str, shape: list[int], begin: int, end: int) -> dict:
+    """One entry of a safetensors header."""
+    return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+
+
+def safetensors(header: object, data_size: int) -> bytes:
+    """The input of fuzz_safetensors_header: 2 bytes for the size of the data, then the file."""
+    text = header if isinstance(header, str) else json.dumps(header, separators=(",", ":"))
+    encoded = text.encode()
+    return data_size.to_bytes(2, "little") + len(encoded).to_bytes(8, "little") + encoded
+
+
+def safetensors_seeds() -> list[bytes]:
+    """Headers: good ones, odd ones, hostile ones."""
+    two = {
+        "__metadata__": {"format": "pt"},
+        "a.weight": tensor("BF16", [2, 3], 0, 12),
+        "b": tensor("F32", [], 12, 16),
+    }
+    whole = '{"dtype":"U8","shape":[4],"data_offsets":[0,4]}'
+    return [
+        safetensors({}, 0),
+        safetensors(two, 16),
+        safetensors(two, 15),
+        safetensors({"q": tensor("F4", [3, 2], 0, 3), "e": tensor("I64", [0, 9], 3, 3)}, 3),
+        safetensors({"a": tensor("U8", [4], 0, 4), "b": tensor("U8", [4], 2, 6)}, 6),
+        safetensors({"a": tensor("U8", [2**63, 2], 0, 4)}, 4),
+        safetensors(f' {{"a":{whole}}} \n', 4),
+        safetensors(f'{{"a":{whole},"\\u0061":{whole}}}', 4),
+        safetensors('{"a":{"x":[[{"y":null}],1e9,true],"dtype":"U8"}}', 0),
+        safetensors('{"__metadata__":{"k":1}}', 0),
+        safetensors('{"\\ud83d\\ude00":' + whole + "}", 4),
+        safetensors("[" * 200, 0),
+        (0).to_bytes(2, "little") + (2**64 - 1).to_bytes(8, "little") + b"{}",
+        b"\0\0version https://git-lfs.github.com/spec/v1\n",
+    ]
+
+
+def index_seeds() -> list[bytes]:
+    """Index files; the target has 1.safetensors with a and b, and 2.safetensors with c."""
+    good = {"a": "1.safetensors", "b": "1.safetensors", "c": "2.safetensors"}
+    maps: list[object] = [
+        good,
+        {"c": "2.safetensors"},
+        {"a": "3.safetensors"},
+        {"d": "1.safetensors"},
+        {"a": "../1.safetensors"},
+        {"a": "/etc/passwd"},
+        {"a": 1},
+        {},
+    ]
+    seeds = [json.dumps({"weight_map": entry}).encode() for entry in maps]
+    return [
+        *seeds,
+        json.dumps({"metadata": {"total_size": 6}, "weight_map": good}, indent=2).encode(),
+        b'{"weight_map":{"a":"1.safetensors","a":"2.safetensors"}}',
+        b"<!DOCTYPE html>",
+    ]
+
+
+def manifest_seeds() -> list[bytes]:
+    """Manifests with and without digests and leaves."""
+    size = 2**20 + 4
+    full = {
+        "file": "a.safetensors",
+        "dtype": "U8",
+        "shape": [size],
+        "size": size,
+        "digest": "0" * 64,
+        "leaves": ["1" * 64, "2" * 64],
+    }
+    files = [{"name": "a.safetensors", "size": size + 100}]
+    whole = {
+        "schema_version": 1,
+        "format": "safetensors",
+        "digest": "sha256-tree-1mib",
+        "files": files,
+        "tensors": {"w": full},
+    }
+    return [
+        json.dumps(whole, indent=2).encode(),
+        json.dumps({"schema_version": 1, "files": [], "tensors": {}}).encode(),
+        json.dumps({"schema_version": 2}).encode(),
+        json.dumps({**whole, "files": []}).encode(),
+    ]
+
+
+def ledger_seeds() -> list[bytes]:
+    """Lists of intervals: touching, overlapping, with digests, in two ledgers."""
+    return [
+        bytes([1, 0, 16, 0, 16, 16, 0, 64, 8, 0]),
+        bytes([1, 0, 32, 0, 16, 32, 1, 200, 56, 0]),
+        bytes([1, 0, 16, 2, 0, 16, 3, 32, 16, 2]),
+        bytes([1, 250, 10, 0, 0, 0, 0]),
+        b"\0inrush ledger 1\n",
+    ]
+
+
+def plan_seeds() -> list[bytes]:
+    """Bytes that the target's provider turns into indexes and selections."""
+    return [hashlib.shake_128(bytes([i])).digest(40 + 20 * i) for i in range(12)]
+
+
+def select_seeds() -> list[bytes]:
+    """Pattern, NUL, slices, NUL, name."""
+    return [
+        b"layers.0\0\0layers.0",
+        b"layers.*\0000:2\0layers.0",
+        b"*.we[i-j]ght\0, ::2\0layers.0",
+        b"re:^layers\\.[0-9]+(\\.weight)?$\0-2:, 1:5:3\0layers.10",
+        b"re:(a|b)*c{2,3}\0:\0abcc",
+        b"[!a]?\0\0xy",
+    ]
+
+
+if __name__ == "__main__":
+    write("safetensors_header", safetensors_seeds())
+    write("index_json", index_seeds())
+    write("manifest", manifest_seeds())
+    write("ledger", ledger_seeds())
+    write("plan", plan_seeds())
+    write("select", select_seeds())
