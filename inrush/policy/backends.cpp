@@ -137,10 +137,11 @@ LaneChoice lane_of(const BackendRow& backend, Coverage coverage, const Facts& fa
   }
   // Populated pages are the page cache's; all others are staged under the budget.
   if (lane.engine == "mmap") return lane;
-  const uint64_t affordable =
-      std::max<uint64_t>(request.budget / 2 / lane.block_size / lane.count, 1);
-  lane.depth = static_cast<uint32_t>(std::min<uint64_t>(lane.depth, affordable));
-  lane.most_depth = static_cast<uint32_t>(std::min<uint64_t>(lane.most_depth, affordable));
+  const auto reads = static_cast<uint32_t>(
+      std::clamp<uint64_t>(request.budget / 2 / lane.block_size, 1, UINT32_MAX));
+  lane.count = lane.most = std::min(lane.count, reads);
+  lane.most_depth = std::min(lane.most_depth, reads / lane.count);
+  lane.depth = std::min(lane.depth, lane.most_depth);
   return lane;
 }
 
