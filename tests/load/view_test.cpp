@@ -3,9 +3,11 @@
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 
+#include <atomic>
 #include <cstring>
 #include <thread>
 
+#include "inrush/core/error.h"
 #include "tests/load/fixture.h"
 
 namespace inrush {
