@@ -31,8 +31,7 @@ int make_kernel_queue(uint32_t entries, aio_context_t& kernel_queue) {
   return ::syscall(SYS_io_setup, entries, &kernel_queue) == 0 ? 0 : errno;
 }
 
-// io_destroy() takes 30 to 40 ms (it waits for RCU), and with reads in flight until they are done,
-// however long that is: not on the lane's thread.
+// io_destroy() takes 30 to 40 ms, because it waits for RCU: not on the lane's thread.
 void destroy(aio_context_t kernel_queue) {
   const auto call = [kernel_queue] { ::syscall(SYS_io_destroy, kernel_queue); };
   try {

@@ -4,6 +4,8 @@
 #include <atomic>
 #include <cerrno>
 #include <deque>
+#include <system_error>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -16,17 +18,20 @@ constexpr std::chrono::milliseconds kPatience{300};
 // Reads that the kernel would not take (EAGAIN, EBUSY) are offered again this soon.
 constexpr std::chrono::milliseconds kSoon{5};
 
-class AsyncEngine final : public Engine {
+// The reads of one engine, and all they need.
+class Reads {
  public:
-  explicit AsyncEngine(AsyncParts parts);
-  ~AsyncEngine() override;
+  explicit Reads(AsyncParts parts);
 
-  [[nodiscard]] EngineTraits traits() const override { return files_->traits(); }
-  uint32_t open(const Blob& blob) override;
-  void attach(const Region&) override {}
-  void submit(std::span<const Read> reads) override;
-  size_t wait(std::span<Completion> done, Deadline deadline) override;
-  void cancel() override;
+  [[nodiscard]] const EngineTraits& traits() const { return files_->traits(); }
+  [[nodiscard]] size_t in_flight() const { return in_flight_; }
+  uint32_t open(const Blob& blob);
+  void submit(std::span<const Read> reads);
+  size_t wait(std::span<Completion> done, Deadline deadline);
+  void cancel();
+
+  // After cancel(): until the kernel holds none of them any more, however long that takes.
+  void outlast();
 
  private:
   struct Slot {
@@ -56,7 +61,7 @@ class AsyncEngine final : public Engine {
   std::deque<Completion> completed_;
 };
 
-AsyncEngine::AsyncEngine(AsyncParts parts)
+Reads::Reads(AsyncParts parts)
     : files_(std::move(parts.files)),
       wake_(std::move(parts.wake)),
       queue_(std::move(parts.queue)),
@@ -64,26 +69,13 @@ AsyncEngine::AsyncEngine(AsyncParts parts)
   for (auto id = static_cast<uint32_t>(slots_.size()); id > 0; --id) free_.push_back(id - 1);
 }
 
-AsyncEngine::~AsyncEngine() {
-  // Nothing may land in memory that its owner is about to free, so the kernel is waited for, but
-  // not for ever. What it may still write of ours is left to it.
-  cancel();
-  const Deadline deadline = Clock::now() + kPatience;
-  Completion ignored[16];
-  while (in_flight_ > 0 && Clock::now() < deadline) wait(ignored, deadline);
-  for (Slot& slot : slots_) {
-    if (slot.in_kernel) [[maybe_unused]]
-      auto* left = new ReadProgress(std::move(slot.progress));
-  }
-}
-
-uint32_t AsyncEngine::open(const Blob& blob) {
+uint32_t Reads::open(const Blob& blob) {
   const uint32_t file = files_->open(blob);
   queue_->opened(file, files_->at(file).fd.get());
   return file;
 }
 
-void AsyncEngine::submit(std::span<const Read> reads) {
+void Reads::submit(std::span<const Read> reads) {
   files_->check(reads, in_flight_);
   in_flight_ += reads.size();
   for (const Read& read : reads) {
@@ -96,7 +88,7 @@ void AsyncEngine::submit(std::span<const Read> reads) {
   push();
 }
 
-void AsyncEngine::push() {
+void Reads::push() {
   while (cancelled_ && !waiting_.empty()) {
     const uint32_t id = waiting_.front();
     waiting_.pop_front();
@@ -117,7 +109,7 @@ void AsyncEngine::push() {
   }
 }
 
-void AsyncEngine::reap() {
+void Reads::reap() {
   KernelAnswer answers[64];
   for (;;) {
     const size_t count = queue_->reap(answers);
@@ -126,7 +118,7 @@ void AsyncEngine::reap() {
   }
 }
 
-void AsyncEngine::drop_all() {
+void Reads::drop_all() {
   dropped_ = true;
   for (uint32_t id = 0; id < slots_.size(); ++id) {
     if (slots_[id].in_kernel) queue_->drop(id);
@@ -134,7 +126,7 @@ void AsyncEngine::drop_all() {
   reap();
 }
 
-void AsyncEngine::took(const KernelAnswer& answer) {
+void Reads::took(const KernelAnswer& answer) {
   Slot& slot = slots_[answer.id];
   slot.in_kernel = false;
   switch (slot.progress.took(answer.result)) {
@@ -148,13 +140,13 @@ void AsyncEngine::took(const KernelAnswer& answer) {
   }
 }
 
-void AsyncEngine::finish(uint32_t id, std::optional<Error> error) {
+void Reads::finish(uint32_t id, std::optional<Error> error) {
   completed_.push_back({.tag = slots_[id].read.tag, .error = std::move(error)});
   slots_[id].progress = {};
   free_.push_back(id);
 }
 
-size_t AsyncEngine::collect(std::span<Completion> done) {
+size_t Reads::collect(std::span<Completion> done) {
   const size_t count = std::min(done.size(), completed_.size());
   for (size_t i = 0; i < count; ++i) {
     done[i] = std::move(completed_.front());
@@ -164,7 +156,7 @@ size_t AsyncEngine::collect(std::span<Completion> done) {
   return count;
 }
 
-size_t AsyncEngine::wait(std::span<Completion> done, Deadline deadline) {
+size_t Reads::wait(std::span<Completion> done, Deadline deadline) {
   for (bool rang = wake_->take();; rang = wake_->take()) {
     reap();
     if (cancelled_ && !dropped_) drop_all();
@@ -176,10 +168,57 @@ size_t AsyncEngine::wait(std::span<Completion> done, Deadline deadline) {
   }
 }
 
-void AsyncEngine::cancel() {
+void Reads::cancel() {
   cancelled_ = true;
   wake_->ring();
 }
+
+void Reads::outlast() {
+  // The eventfd is the lane's: its rings are not taken here.
+  constexpr std::chrono::milliseconds kLongestPause{500};
+  std::chrono::milliseconds pause{5};
+  while (free_.size() < slots_.size()) {
+    std::this_thread::sleep_for(pause);
+    pause = std::min(pause * 2, kLongestPause);
+    reap();
+    push();
+  }
+}
+
+class AsyncEngine final : public Engine {
+ public:
+  explicit AsyncEngine(AsyncParts parts) : reads_(std::make_unique<Reads>(std::move(parts))) {}
+
+  // Nothing may land in memory that its owner is about to free, so the kernel is waited for; where
+  // that takes too long, a thread stays behind until it has let go.
+  ~AsyncEngine() override {
+    cancel();
+    const Deadline deadline = Clock::now() + kPatience;
+    Completion ignored[16];
+    while (in_flight() > 0 && Clock::now() < deadline) wait(ignored, deadline);
+    if (in_flight() == 0) return;
+    Reads* left = reads_.release();
+    try {
+      std::thread([left] { std::unique_ptr<Reads>(left)->outlast(); }).detach();
+    } catch (const std::system_error&) {
+      // No thread to be had: they go with the process.
+    }
+  }
+
+  [[nodiscard]] EngineTraits traits() const override { return reads_->traits(); }
+  uint32_t open(const Blob& blob) override { return reads_->open(blob); }
+  void attach(const Region&) override {}
+  void submit(std::span<const Read> reads) override { reads_->submit(reads); }
+  size_t wait(std::span<Completion> done, Deadline deadline) override {
+    return reads_->wait(done, deadline);
+  }
+  void cancel() override { reads_->cancel(); }
+
+ private:
+  [[nodiscard]] size_t in_flight() const { return reads_->in_flight(); }
+
+  std::unique_ptr<Reads> reads_;
+};
 
 }  // namespace
 

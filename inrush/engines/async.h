@@ -25,8 +25,7 @@ struct KernelAnswer {
   int64_t result = 0;  // bytes, or -errno
 };
 
-// The lane's thread calls everything. A destroyed queue gives back at once; what the kernel still
-// holds of it then is the kernel's.
+// The lane's thread calls everything. Destroyed only when the kernel holds none of its reads.
 class KernelQueue {
  public:
   virtual ~KernelQueue() = default;
