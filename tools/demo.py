@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes a real sharded checkpoint and loads it, cold and then warm: what `make demo` runs.
+"""Makes a real sharded checkpoint and loads it, cold and warm: what `make demo` runs.
 
 tools/demo.py FOLDER
 """
@@ -41,7 +41,7 @@ def show(*command: str) -> None:
 
 
 def main() -> None:
-    """Make the checkpoint unless it is there, then load it twice."""
+    """Make the checkpoint unless it is there, then load it."""
     folder = Path(sys.argv[1]) / "model"
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "model.safetensors.index.json").exists():
@@ -58,6 +58,8 @@ def main() -> None:
 
     print("\nWarm: the same again, in a fresh process.")
     show("inrush", "load", str(folder), "--explain")
+    print("\nWarm, as a copy of the caller's own.")
+    show("inrush", "load", str(folder), "--mapping", "never", "--explain")
     print(f"\nThe checkpoint stays in {folder}; `make clean` removes it.")
 
 
