@@ -128,7 +128,7 @@ Choice named(std::string name, std::string why) {
   return choice;
 }
 
-// ---- the ways to load; each returns a whole Choice
+// What follows are the ways to load; each returns a whole Choice.
 
 // What cannot be mapped (slices, misaligned tensors, small runs) is copied beside it.
 Choice map_what_is_warm(const Question& ask) {
@@ -189,7 +189,7 @@ Choice read_streams(const Question& ask) {
   return choice;
 }
 
-// ---- which of them
+// And which of them to take.
 
 // For a place that copies: the destination is not ours, or mapping is not wanted or not possible.
 // Reading through the page cache is better than around it when others want the same bytes, when

@@ -30,9 +30,9 @@ constexpr time_t kForgotten = 60;
 // A folder with more is not ours alone to clean.
 constexpr size_t kMostEntries = 4096;
 
-// Names: "<key>.<process>.<number>" with a lock on it while a load runs; ".new-..." until it has
-// its lock; "<key>.seen", whose mtime is the last load's beginning.
-constexpr std::string_view kNew = ".new-";
+// Names: "<key>.<process>.<number>" with a lock on it while a load runs; ".unlocked-..." until it
+// has its lock; "<key>.seen", whose mtime is the last load's beginning.
+constexpr std::string_view kUnlocked = ".unlocked-";
 constexpr std::string_view kSeen = ".seen";
 
 std::string key_of(std::span<const Blob> blobs) {
@@ -135,8 +135,9 @@ struct Registration::State {
   void clean() const {
     each_entry(folder.get(), [&](const char* entry) {
       const std::string_view entry_name = entry;
-      const bool old = (entry_name.ends_with(kSeen) && is_older(folder.get(), entry, kRecent)) ||
-                       (entry_name.starts_with(kNew) && is_older(folder.get(), entry, kForgotten));
+      const bool old =
+          (entry_name.ends_with(kSeen) && is_older(folder.get(), entry, kRecent)) ||
+          (entry_name.starts_with(kUnlocked) && is_older(folder.get(), entry, kForgotten));
       if (old) ::unlinkat(folder.get(), entry, 0);
     });
   }
@@ -145,7 +146,7 @@ struct Registration::State {
   void enter() {
     const std::string number =
         fmt::format("{:x}", reinterpret_cast<uintptr_t>(this) ^ static_cast<uintptr_t>(clock_ns()));
-    const std::string temporary = fmt::format("{}{}.{}", kNew, process, number);
+    const std::string temporary = fmt::format("{}{}.{}", kUnlocked, process, number);
     file = Fd(::openat(folder.get(), temporary.c_str(),
                        O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600));
     if (!file) return;

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "inrush/base/filesystem.h"
+#include "tests/policy/folders.h"
 #include "tests/policy/places.h"
 
 namespace inrush {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "inrush/policy/filesystem.h"
+#include "tests/policy/folders.h"
 #include "tests/policy/places.h"
 
 namespace inrush {
