@@ -42,12 +42,9 @@ class Task:
 
 
 def address_of(tensor: Any) -> int:
-    """Of a torch tensor, or of whatever has the buffer protocol."""
-    if hasattr(tensor, "data_ptr"):
-        return int(tensor.data_ptr())
-    import numpy
-
-    return int(numpy.frombuffer(tensor, numpy.uint8).ctypes.data)
+    """Of a torch tensor, or of one of Inrush's own."""
+    address = tensor.data_ptr
+    return int(address() if callable(address) else address)
 
 
 class Native:

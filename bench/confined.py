@@ -13,6 +13,7 @@ from typing import Any
 from bench import contenders, pages
 from bench.child import Task
 from bench.fixtures import MIB
+from bench.measure import forget_loads
 from bench.places import Place, Unavailable
 from bench.processes import Failed, start_alone
 
@@ -34,7 +35,13 @@ def confined(place: Place, native: str, rounds: int) -> dict[str, Any]:
     if contenders.version("inrush") is None:
         raise Unavailable("inrush is not installed")
     options = {"framework": None, "budget": BUDGET}
-    task = Task("inrush", str(place.folder), options=options, native=native)
+    task = Task(
+        "inrush",
+        str(place.folder),
+        options=options,
+        env={"INRUSH_PROFILE": "off"},
+        native=native,
+    )
     limit = place.size + BUDGET + SPARE
     inside: list[float] = []
     outside: list[float] = []
@@ -60,6 +67,7 @@ def load(task: Task, place: Place, group: Path | None) -> dict[str, Any]:
         if group:
             (group / "cgroup.procs").write_text(str(os.getpid()))
 
+    forget_loads()
     process = start_alone(task, join)
     process.wait_ready()
     pages.put(place.files, "cold")

@@ -160,6 +160,7 @@ class Bench:
         """One run of one entrant: all its processes, and the restarts after them."""
         device = device_of(cell.place.fixture.files[0])
         total: dict[str, Any] = {}
+        forget_loads()
         (BUILD / "tmp").mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=BUILD / "tmp") as scratch:
             for i in range(1 + cell.restarts):
@@ -194,11 +195,10 @@ class Bench:
             return RawTask(*entrant.raw, tuple(map(str, cell.place.files)))
         env = {}
         if entrant.contender == "inrush":
-            # Nothing learnt or seen in one measurement may reach the next.
             profile = scratch / "profile.json"
             if entrant.profile and not profile.exists():
                 shutil.copy(entrant.profile, profile)
-            env = {"INRUSH_PROFILE": str(profile), "XDG_RUNTIME_DIR": str(scratch)}
+            env = {"INRUSH_PROFILE": str(profile)}
         return Task(
             entrant.contender,
             str(cell.place.folder),
@@ -209,6 +209,16 @@ class Bench:
             self.native,
             digest,
         )
+
+
+def forget_loads() -> None:
+    """Remove the marks by which Inrush knows that files were loaded here within the hour.
+
+    Otherwise every round would be the restart of the one before. Marks of loads that still run
+    are locked files of other names, and stay.
+    """
+    for mark in Path(f"/dev/shm/inrush-{os.geteuid()}").glob("*.seen"):
+        mark.unlink(missing_ok=True)
 
 
 def put(cell: Cell) -> None:
