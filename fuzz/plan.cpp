@@ -59,9 +59,9 @@ class Maker {
     tensor.name = "t" + std::to_string(index.tensors.size());
     tensor.dtype = static_cast<Dtype>(input_.ConsumeIntegralInRange<int>(0, kDtypeCount - 1));
     uint64_t bits = bits_of(tensor.dtype);
-    const auto rank = input_.ConsumeIntegralInRange<size_t>(0, 4);
+    const auto rank = input_.ConsumeIntegralInRange<size_t>(0, 3);
     for (size_t i = 0; i < rank; ++i) {
-      tensor.shape.push_back(input_.ConsumeIntegralInRange<uint64_t>(0, 7));
+      tensor.shape.push_back(input_.ConsumeIntegralInRange<uint64_t>(0, 6));
       bits *= tensor.shape.back();
     }
     if (bits % 8 != 0) return;

@@ -1,4 +1,4 @@
-"""Writes all_dtypes.safetensors with safetensors 0.8.0: what safetensors_writer_test.cpp must equal.
+"""Writes all_dtypes.safetensors with safetensors 0.8.0, for safetensors_writer_test.cpp.
 
 Run it by hand where the safetensors package is installed; the result is checked in.
 """
