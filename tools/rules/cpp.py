@@ -7,6 +7,7 @@ at braces, and what stands before a brace says what it opens.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 _LITERAL = re.compile(
     r"""
@@ -42,6 +43,7 @@ class Interface:
     methods: int
 
 
+@cache
 def bare(text: str) -> str:
     """The code alone: comments gone, literals empty, line numbers as they were."""
 
