@@ -24,6 +24,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="3 pairs of files a quarter the size")
     parser.add_argument("--rounds", type=int, help="pairs a ratio is the median of (9)")
     parser.add_argument("--scale", type=float, help="size of the large checkpoints (1.0)")
+    parser.add_argument("--only", default="", metavar="TEXT", help="cells whose key has this text")
     parser.add_argument("--resume", action="store_true", help="keep cells of this very commit")
     parser.add_argument("--results", type=Path, help="results file (bench/results/MACHINE.json)")
     parser.add_argument("--no-report", action="store_true", help="leave docs as they are")
@@ -57,7 +58,7 @@ def measure(parsed: argparse.Namespace, parts: list[str], results: Results) -> N
     scale = parsed.scale or (0.25 if parsed.quick else 1.0)
     with Nursery() as nursery:
         bench = Bench(nursery, rounds)
-        session = Session(bench, results, scale, parsed.resume, parsed.quick)
+        session = Session(bench, results, scale, parsed.resume, parsed.quick, parsed.only)
         for part in parts:
             start = time.monotonic()
             print(f"-- {part}", file=sys.stderr, flush=True)

@@ -50,24 +50,26 @@ def rows() -> Iterator[Row]:
     yield ("far-20ms", 64, 64, "cold", 1)
 
 
-def teach(bench: Bench, session: Session, filesystem: str) -> Path | None:
+def key_of(row: Row) -> str:
+    filesystem, size, shards, state, count = row
+    return f"regret/{filesystem}/{size}m-{shards}/{state}/{count}"
+
+
+def teach(bench: Bench, filesystem: str) -> Path | None:
     """Loads of other files, as a user would have made before; the profile they left behind."""
     if not ours(inrush()):
         return None
     profile = BUILD / "learnt" / f"{filesystem}.json"
     profile.parent.mkdir(parents=True, exist_ok=True)
     profile.unlink(missing_ok=True)
+    # Not scaled: nothing is learnt from loads under 64 MiB.
     size = 128 * MIB if filesystem.startswith("far") else 384 * MIB
-    others = [
-        session.fixture("llama", size, 3, variant=1),
-        Fixture("llama", 24 * MIB, 1, variant=1),
-    ]
+    others = [Fixture("llama", size, 3, variant=1), Fixture("llama", 24 * MIB, 1, variant=1)]
     with open_filesystem(filesystem, others) as places:
         for place in places:
             for state in ("memory",) if filesystem == "tmpfs" else ("cold", "cold", "warm"):
-                cell = Cell("teaching", place, state)
                 for mapping in ("auto", "never"):
-                    bench.teach(cell, inrush(mapping=mapping), profile)
+                    bench.teach(Cell("teaching", place, state), inrush(mapping=mapping), profile)
     return profile if profile.exists() else None
 
 
@@ -82,7 +84,7 @@ def entrants(profile: Path | None, far: bool) -> list[Entrant]:
 
 
 def regret(session: Session) -> None:
-    matrix = list(rows())
+    matrix = [row for row in rows() if session.only in key_of(row)]
     for filesystem in dict.fromkeys(row[0] for row in matrix):
         wanted = [row for row in matrix if row[0] == filesystem]
         try:
@@ -92,15 +94,14 @@ def regret(session: Session) -> None:
 
 
 def run_filesystem(session: Session, filesystem: str, wanted: list[Row]) -> None:
-    profile = teach(session.bench, session, filesystem)
+    profile = teach(session.bench, filesystem)
     shapes = list(dict.fromkeys((size, shards) for _, size, shards, _, _ in wanted))
     fixtures = [session.fixture("llama", size * MIB, shards) for size, shards in shapes]
     with open_filesystem(filesystem, fixtures) as found:
         places = dict(zip(shapes, found, strict=True))
-        for _, size, shards, state, count in wanted:
-            place = places[size, shards]
-            key = f"regret/{filesystem}/{size}m-{shards}/{state}/{count}"
+        for row in wanted:
+            _, size, shards, state, count = row
             rounds = 3 if size * MIB >= 3 * GIB else ROUNDS
-            cell = Cell(key, place, state, processes=count)
+            cell = Cell(key_of(row), places[size, shards], state, processes=count)
             far = filesystem.startswith("far")
             session.cell(cell, entrants(profile, far), drop=True, rounds=rounds)

@@ -24,6 +24,7 @@ class Session:
     scale: float = 1.0
     resume: bool = False
     quick: bool = False
+    only: str = ""  # cells whose key has this text
 
     def fixture(self, kind: str, size: int, shards: int = 1, variant: int = 0) -> Fixture:
         """As asked for, its size scaled to whole MiB; small ones are not scaled."""
@@ -34,6 +35,8 @@ class Session:
         self, cell: Cell, entrants: Iterable[Entrant], drop: bool = False, rounds: int = 0
     ) -> None:
         rounds = min(rounds, self.bench.rounds) if rounds else self.bench.rounds
+        if self.only not in cell.key:
+            return
         if self.resume and self.results.has(cell.key, rounds):
             return
         measured = self.bench.run(cell, entrants, drop, rounds)
