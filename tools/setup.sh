@@ -20,7 +20,7 @@ PY
       ;;
     fuzz) echo clang ;;
     check) echo shellcheck ;;
-    bench) echo fio ;;
+    bench) echo fio fuse3 libfuse3-dev ;;
   esac
 }
 
