@@ -14,7 +14,6 @@ export CCACHE_BASEDIR := $(CURDIR)
 export CCACHE_NOHASHDIR := 1
 
 VENV := .venv/bin
-TIDY := $(VENV)/python tools/tidy.py
 CXX_SOURCES = $(shell git ls-files '*.h' '*.cpp')
 SHELL_SOURCES = .ci/run $(shell git ls-files '*.sh')
 
@@ -46,14 +45,35 @@ test-python: build
 	@tools/setup.sh test
 	$(VENV)/pytest
 
-check: build ## format, tidy, lint, types, stubs, shell
+CHECKS := tidy formatted linted typed stubs shell
+.PHONY: $(CHECKS)
+
+check: $(CHECKS) ## format, tidy, lint, types, stubs, shell
+
+$(CHECKS): checkers
+
+.PHONY: checkers
+checkers: build
 	@tools/setup.sh check
-	$(TIDY)
-	$(VENV)/clang-format --dry-run -Werror $(CXX_SOURCES)
-	$(VENV)/ruff check python tools bench
-	$(VENV)/ruff format --check python tools bench
+
+tidy:
+	$(VENV)/python tools/tidy.py
+
+formatted:
+	@echo "clang-format: $(words $(CXX_SOURCES)) files"
+	@$(VENV)/clang-format --dry-run -Werror $(CXX_SOURCES)
+	$(VENV)/ruff format --check -q python tools bench
+
+linted:
+	$(VENV)/ruff check -q python tools bench
+
+typed:
 	$(VENV)/mypy
+
+stubs:
 	tools/stubs.sh --check
+
+shell:
 	@if command -v shellcheck >/dev/null; then shellcheck $(SHELL_SOURCES); fi
 
 format: ## rewrites what check would complain of
