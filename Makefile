@@ -100,7 +100,7 @@ fuzz: ## every fuzz target for FUZZ_SECONDS seconds
 
 docs: build ## the site, in site/
 	@tools/setup.sh docs
-	$(VENV)/mkdocs build --strict --quiet --config-file tools/mkdocs.yml
+	NO_MKDOCS_2_WARNING=1 $(VENV)/mkdocs build --strict --quiet --config-file tools/mkdocs.yml
 
 wheel: ## a wheel for this Python, in dist/
 	@tools/setup.sh build
