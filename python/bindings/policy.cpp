@@ -1,4 +1,5 @@
-// policy/facts.h, policy/backends.h and engines/engines.h: what this machine and place allow.
+// policy/facts.h, policy/backends.h, policy/limit.h and engines/engines.h: what this machine and
+// place allow.
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
@@ -7,6 +8,7 @@
 #include "inrush/engines/engines.h"
 #include "inrush/policy/backends.h"
 #include "inrush/policy/facts.h"
+#include "inrush/policy/limit.h"
 #include "python/bindings/bindings.h"
 
 namespace inrush::python {
@@ -44,6 +46,11 @@ nb::typed<nb::list, EngineState> engines() {
   return out;
 }
 
+LimitResult limit_of(const Checkpoint& checkpoint, LimitKind kind, double seconds) {
+  const nb::gil_scoped_release released;
+  return measure_limit(checkpoint.index().blobs, kind, seconds);
+}
+
 }  // namespace
 
 void bind_policy(nb::module_& module) {
@@ -55,6 +62,17 @@ void bind_policy(nb::module_& module) {
       .def_ro("mixed_bytes", &Facts::mixed_bytes)
       .def_ro("speckled_bytes", &Facts::speckled_bytes)
       .def_ro("unknown_bytes", &Facts::unknown_bytes, "That no probe here can tell about.");
+  nb::enum_<LimitKind>(module, "LimitKind", "Around the page cache, or out of it.")
+      .value("cold", LimitKind::cold)
+      .value("warm", LimitKind::warm);
+  nb::class_<LimitResult>(module, "LimitResult", "What raw loops that only move bytes reached.")
+      .def_ro("bytes_per_second", &LimitResult::bytes_per_second,
+              "0: not measured, and method says why.")
+      .def_ro("bytes", &LimitResult::bytes)
+      .def_ro("seconds", &LimitResult::seconds)
+      .def_ro("method", &LimitResult::method);
+  module.def("measure_limit", &limit_of, nb::arg("checkpoint"), nb::arg("kind"), nb::arg("seconds"),
+             "Move bytes of the checkpoint's files for at most so many seconds.");
   module.def(
       "machine_json", [] { return to_json(ask_machine()); }, "Facts of this machine.");
   module.def("engines", &engines, "(name, summary, why it cannot be used or '') of each engine.");

@@ -453,6 +453,32 @@ class Facts:
     def unknown_bytes(self) -> int:
         """That no probe here can tell about."""
 
+class LimitKind(enum.Enum):
+    """Around the page cache, or out of it."""
+
+    cold = 0
+
+    warm = 1
+
+class LimitResult:
+    """What raw loops that only move bytes reached."""
+
+    @property
+    def bytes_per_second(self) -> float:
+        """0: not measured, and method says why."""
+
+    @property
+    def bytes(self) -> int: ...
+
+    @property
+    def seconds(self) -> float: ...
+
+    @property
+    def method(self) -> str: ...
+
+def measure_limit(checkpoint: Checkpoint, kind: LimitKind, seconds: float) -> LimitResult:
+    """Move bytes of the checkpoint's files for at most so many seconds."""
+
 def machine_json() -> str:
     """Facts of this machine."""
 

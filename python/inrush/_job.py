@@ -153,7 +153,10 @@ class Job:
             return True
 
     def cancel(self) -> None:
-        """Stop reading; waits and iterations raise `Cancelled` from now on."""
+        """Stop reading; waits and iterations raise `Cancelled` from now on.
+
+        What is complete already stays complete.
+        """
         self._load.cancel()
 
     def stats(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 
@@ -100,15 +101,13 @@ class Trace:
         except ImportError:
             raise UsageError("a plot needs matplotlib: pip install inrush[plot]") from None
         tracks = tracks_of(self.events)
-        height = min(12.0, 4.2 + 0.11 * len(tracks))
-        figure = Figure(figsize=(11, height), dpi=130, layout="constrained")
-        ratios = [max(1.0, height - 3.4), 2.2]
-        lanes, rate = figure.subplots(2, 1, sharex=True, height_ratios=ratios)
+        rows = min(4.5, max(0.9, 0.12 * len(tracks)))
+        figure = Figure(figsize=(11, rows + 3.4), dpi=130, layout="constrained")
+        lanes, rate = figure.subplots(2, 1, sharex=True, height_ratios=[rows, 2.2])
         self._draw_lanes(lanes, tracks)
         self._draw_rate(rate, limit)
         end = max((event.end for event in self.events), default=1.0)
         rate.set_xlim(0, end * 1.01)
-        figure.align_ylabels([lanes, rate])
         figure.savefig(path)
 
     def _draw_lanes(self, axes: Any, tracks: list[Track]) -> None:
@@ -124,10 +123,10 @@ class Trace:
                 [row for row, _ in placed],
                 [event.end - event.start for _, event in placed],
                 left=[event.start for _, event in placed],
-                height=0.86,
+                height=1.0,
                 color=colour,
                 edgecolor="white",
-                linewidth=0.25,
+                linewidth=0.4,
                 label=kind,
             )
         bounds = _lane_bounds(tracks)
@@ -137,42 +136,28 @@ class Trace:
         for first, _ in list(bounds.values())[1:]:
             axes.axhline(first - 0.5, color="#d0d4d8", linewidth=0.8)
         axes.set_ylim(len(tracks) - 0.4, -0.6)
-        axes.set_title(self._title(), loc="left", fontsize=12, fontweight="bold")
+        axes.figure.suptitle(self._title(), x=0.01, ha="left", fontsize=12, fontweight="bold")
+        axes.set_title(_shortened(self.stats["why"]), loc="left", fontsize=9, color="#667078")
         axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=5, frameon=False, fontsize=9)
         _clean(axes)
 
     def _draw_rate(self, axes: Any, limit: float | None) -> None:
-        moved = sorted(
-            ((event.end, event.size) for event in self.events if event.kind in _MOVES),
-        )
-        end = max((event.end for event in self.events), default=0.0)
-        times, totals = _windowed(moved, end)
-        axes.fill_between(times, totals, step="mid", color="#0072b2", alpha=0.25, linewidth=0)
-        axes.step(times, totals, where="mid", color="#0072b2", linewidth=1.2, label="momentary")
-        done = 0
-        curve = []
-        for moment, size in moved:
-            done += size
-            curve.append(done / moment / 1e9 if moment > 0 else 0.0)
-        axes.plot(
-            [moment for moment, _ in moved], curve, color="#222222", linewidth=1.6, label="so far"
-        )
+        moved = [event for event in self.events if event.kind in _MOVES and event.size]
+        width, sizes = _windowed(moved)
+        times = [(i + 0.5) * width for i in range(len(sizes))]
+        rates = [size / width / 1e9 for size in sizes]
+        totals = list(itertools.accumulate(sizes))
+        so_far = [total / (i + 1) / width / 1e9 for i, total in enumerate(totals)]
+        axes.fill_between(times, rates, step="mid", color="#0072b2", alpha=0.25, linewidth=0)
+        axes.step(times, rates, where="mid", color="#0072b2", linewidth=1.0, label="momentary")
+        axes.plot(times, so_far, color="#222222", linewidth=1.8, label="so far")
         if limit:
-            axes.axhline(limit / 1e9, color="#d55e00", linewidth=1.4, linestyle="--")
-            axes.text(
-                end,
-                limit / 1e9,
-                f"limit {limit / 1e9:.2f} GB/s",
-                color="#d55e00",
-                ha="right",
-                va="bottom",
-                fontsize=9,
-            )
+            label = f"limit, {limit / 1e9:.2f} GB/s"
+            axes.axhline(limit / 1e9, color="#d55e00", linewidth=1.4, linestyle="--", label=label)
         axes.set_ylabel("GB/s")
         axes.set_xlabel("seconds since the load began")
         axes.set_ylim(bottom=0)
-        axes.margins(y=0.15)
-        axes.legend(loc="lower right", frameon=False, fontsize=9, ncols=2)
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, frameon=False, fontsize=9)
         _clean(axes)
 
     def _title(self) -> str:
@@ -205,14 +190,27 @@ def _lane_bounds(tracks: list[Track]) -> dict[str, tuple[int, int]]:
     return bounds
 
 
-def _windowed(moved: list[tuple[float, int]], end: float) -> tuple[list[float], list[float]]:
-    # At most 80 windows, so that a window holds several reads and the curve can be read.
-    count = max(1, min(80, len(moved) // 4))
-    width = (end or 1.0) / count
-    totals = [0.0] * count
-    for moment, size in moved:
-        totals[min(count - 1, int(moment / width))] += size / width / 1e9
-    return [(i + 0.5) * width for i in range(count)], totals
+def _windowed(moved: list[TraceEvent]) -> tuple[float, list[float]]:
+    """Seconds of a window, and the bytes that moved in each: an event's, spread over its time."""
+    end = max((event.end for event in moved), default=1.0) or 1.0
+    # At most 100 windows, so that a window holds several reads and the curve can be read.
+    count = max(1, min(100, len(moved)))
+    width = end / count
+    sizes = [0.0] * count
+    for event in moved:
+        first = min(count - 1, int(event.start / width))
+        last = min(count - 1, int(event.end / width))
+        length = event.end - event.start
+        for window in range(first, last + 1):
+            begin = max(event.start, window * width)
+            overlap = min(event.end, (window + 1) * width) - begin
+            share = overlap / length if length > 0 else 1 / (last - first + 1)
+            sizes[window] += event.size * max(0.0, share)
+    return width, sizes
+
+
+def _shortened(text: str, most: int = 140) -> str:
+    return text if len(text) <= most else text[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
 def _clean(axes: Any) -> None:

@@ -85,7 +85,7 @@ def _touch(tensors: Iterable[Any]) -> int:
             import torch
 
             touched += int(tensor.reshape(-1).view(torch.uint8)[::_PAGE].sum())
-        else:
+        elif tensor.nbytes:
             touched += len(memoryview(tensor).cast("B")[::_PAGE].tobytes())
     return touched
 

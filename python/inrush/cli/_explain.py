@@ -7,7 +7,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from inrush.cli._common import facts_table, plain_table, size_text, time_text
+from inrush.cli._common import facts_table, plain_table, rate_text, size_text, time_text
 
 
 def explain_tables(explained: dict[str, Any], stats: dict[str, Any]) -> list[Table]:
@@ -124,3 +124,10 @@ def stats_rows(stats: dict[str, Any]) -> list[tuple[str, str]]:
     if stats["orphaned"]:
         rows.append(("orphaned", f"{size_text(stats['orphaned'])} held by a stuck read"))
     return rows
+
+
+def limit_table(limit: dict[str, Any]) -> Table:
+    """What raw loops reached on the same files."""
+    rate = limit["bytes_per_second"]
+    reached = f"[bold]{rate_text(rate)}[/] " if rate else "not measured: "
+    return facts_table([("limit", f"{reached}[dim]{limit['state']}, {escape(limit['method'])}[/]")])

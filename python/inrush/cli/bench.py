@@ -16,8 +16,9 @@ from inrush import _core
 from inrush._checkpoint import open_source
 from inrush._options import child_environment
 from inrush.cli import _pages
-from inrush.cli._common import Json, Source, console, print_json, rate_text, size_text
+from inrush.cli._common import Json, Source, console, print_json, size_text
 from inrush.cli._contender import PEERS
+from inrush.cli._explain import limit_table
 from inrush.cli._limit import measure_limit
 
 _BAR = 24
@@ -48,7 +49,7 @@ class Result:
             "seconds": self.seconds,
             "bytes": self.bytes,
             "rate": rate,
-            "ratio_to_limit": rate / limit if rate and limit and self.state == "cold" else None,
+            "ratio_to_limit": rate / limit if rate and limit else None,
             "note": self.note,
         }
 
@@ -63,28 +64,29 @@ def bench(
     checkpoint = open_source(source)
     files = [name for name, _ in checkpoint.files]
     contenders, absent = _contenders(checkpoint)
-    limit = measure_limit(checkpoint)
+    limits = {state: measure_limit(checkpoint, state) for state in ("cold", "warm")}
+    rates = {state: limit["bytes_per_second"] for state, limit in limits.items()}
     results = []
     status = console(error=True)
     for state in ("cold", "warm"):
         for contender in contenders:
             with status.status(f"{state} {contender}"):
                 results.append(_measure(checkpoint, files, contender, state, runs))
-    rate = limit["rate"] if limit else None
     if json:
-        values = {"uri": source, "limit": limit, "absent": absent}
-        print_json("bench", {**values, "results": [one.values(rate) for one in results]})
+        values = {"uri": source, "limits": limits, "absent": absent}
+        print_json(
+            "bench", {**values, "results": [one.values(rates[one.state]) for one in results]}
+        )
         return
     out = console()
     out.print(
         f"[bold]{size_text(checkpoint.nbytes)}[/] [dim]in {len(files)} files, load and touch, "
         f"median of {runs} fresh processes[/]"
     )
-    if limit:
-        out.print(f"limit [bold]{rate_text(rate)}[/] [dim]{limit['way']}[/]")
     for state in ("cold", "warm"):
         out.print()
-        out.print(_table(state, [one for one in results if one.state == state], rate))
+        out.print(limit_table(limits[state]))
+        out.print(_table(state, [one for one in results if one.state == state], rates[state]))
     for name, reason in absent.items():
         out.print(f"[dim]{name}: {reason}[/]")
 
@@ -144,13 +146,13 @@ def _table(state: str, results: list[Result], limit: float | None) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     table.add_column(state, no_wrap=True)
     table.add_column("GB/s", justify="right")
-    table.add_column("of limit" if state == "cold" and limit else "", justify="right")
+    table.add_column("of limit" if limit else "", justify="right")
     table.add_column("", no_wrap=True)
     table.add_column("", overflow="fold")
     fastest = max((one.rate or 0.0 for one in results), default=0.0)
     for one in sorted(results, key=lambda one: -(one.rate or 0.0)):
         rate = one.rate
-        share = f"{rate / limit:.0%}" if rate and limit and state == "cold" else ""
+        share = f"{rate / limit:.0%}" if rate and limit else ""
         colour = "green" if one.contender.startswith("inrush") else "blue"
         length = round(_BAR * rate / fastest) if rate else 0
         weight = "bold" if one.contender == "inrush" else "not bold"

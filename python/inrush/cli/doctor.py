@@ -16,15 +16,13 @@ from inrush.cli._common import (
     facts_table,
     plain_table,
     print_json,
-    rate_text,
     size_text,
 )
-from inrush.cli._explain import machine_rows, place_rows, wanted_rows
+from inrush.cli._explain import limit_table, machine_rows, place_rows, wanted_rows
 from inrush.cli._limit import measure_limit
 
 # The kernel's read-ahead below which buffered reads of big files crawl.
 _LEAST_READ_AHEAD_KIB = 1024
-_LEAST_MEMLOCK = 64 << 20
 
 
 def doctor(
@@ -46,15 +44,9 @@ def doctor(
     rows.append(("memlock", _memlock_text(machine["memlock_limit"])))
     if report["facts"]:
         rows += [*place_rows(report["facts"]), *wanted_rows(report["facts"])]
-    if report["limit"]:
-        rows.append(
-            (
-                "limit",
-                f"[bold]{rate_text(report['limit']['rate'])}[/] from this disk, "
-                f"{report['limit']['way']}",
-            )
-        )
     out.print(facts_table(rows))
+    for limit in report["limits"]:
+        out.print(limit_table(limit))
     out.print()
     table = plain_table("backend", "usable", "")
     for backend in report["backends"]:
@@ -71,13 +63,13 @@ def doctor(
 def _examine(source: str | None) -> dict[str, Any]:
     machine = json_format.loads(_core.machine_json())
     facts = None
-    limit = None
+    limits: list[dict[str, Any]] = []
     values: dict[str, Any] | None = None
     if source is not None:
         checkpoint = open_source(source)
         facts = _core.Facts.gather(checkpoint)
         values = json_format.loads(facts.to_json())
-        limit = measure_limit(checkpoint)
+        limits = [measure_limit(checkpoint, state) for state in ("cold", "warm")]
     summaries = {name: summary for name, summary, _ in _core.engines()}
     unusable = {name: reason for name, _, reason in _core.engines()}
     backends = []
@@ -89,7 +81,7 @@ def _examine(source: str | None) -> dict[str, Any]:
         "source": source,
         "machine": machine,
         "facts": values,
-        "limit": limit,
+        "limits": limits,
         "backends": backends,
         "advice": _advice(machine, values, backends),
     }
@@ -103,11 +95,6 @@ def _advice(
         advice.append(
             "huge pages are off, so fresh memory costs more to fill: "
             "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled"
-        )
-    if 0 < machine["memlock_limit"] < _LEAST_MEMLOCK:
-        advice.append(
-            f"only {size_text(machine['memlock_limit'])} may be locked, so io_uring cannot "
-            "register its buffers: ulimit -l unlimited"
         )
     uring = next((one for one in backends if one["name"] == "URING_BUFFERED"), None)
     if uring is not None and "permit" in uring["reason"].lower():

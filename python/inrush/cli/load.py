@@ -30,7 +30,7 @@ from inrush.cli._common import (
     size_text,
     time_text,
 )
-from inrush.cli._explain import explain_tables
+from inrush.cli._explain import explain_tables, limit_table
 from inrush.cli._limit import measure_limit
 from inrush.cli._progress import progress_bar
 
@@ -82,11 +82,11 @@ def load(
             job.wait()
         stats = job.stats()
         saved = _save(job, out_path(out), checkpoint)
-        limit = _limit_of(source) if explain or plot else None
+    limit = _limit(source, job.explain()["facts"]) if explain or plot else None
     if trace:
         job.trace().save(trace)
     if plot:
-        job.trace().plot(plot, limit)
+        job.trace().plot(plot, limit["bytes_per_second"] if limit else None)
     if json:
         values: dict[str, Any] = {"uri": source, "stats": stats}
         if explain:
@@ -105,22 +105,28 @@ def _save(job: inrush.Job, path: str | None, checkpoint: inrush.Checkpoint) -> s
     return path
 
 
-def _limit_of(source: str) -> float | None:
-    measured = measure_limit(open_source(source))
-    return None if measured is None else float(measured["rate"])
+def _limit(source: str, facts: dict[str, Any]) -> dict[str, Any]:
+    """The limit of the kind of load that it was: off the disk, or out of the page cache."""
+    warm = facts["warm_bytes"] * 2 > facts["wanted_bytes"] or facts["filesystem"]["memory"]
+    return measure_limit(open_source(source), "warm" if warm else "cold")
 
 
-def _print(job: inrush.Job, stats: dict[str, Any], limit: float | None, *, explain: bool) -> None:
+def _print(
+    job: inrush.Job, stats: dict[str, Any], limit: dict[str, Any] | None, *, explain: bool
+) -> None:
     out = console()
-    line = (
-        f"[bold]{size_text(stats['bytes'])}[/] in [bold]{time_text(stats['seconds'])}[/], "
-        f"[bold green]{rate_text(stats['gb_per_s'] * 1e9)}[/]"
-    )
-    if limit:
-        line += f", {stats['gb_per_s'] * 1e9 / limit:.0%} of the limit {rate_text(limit)}"
+    mapped = stats["bytes_read"] * 2 < stats["bytes"]
+    line = f"[bold]{size_text(stats['bytes'])}[/] "
+    line += f"{'mapped ' if mapped else ''}in [bold]{time_text(stats['seconds'])}[/]"
+    if not mapped:
+        line += f", [bold green]{rate_text(stats['gb_per_s'] * 1e9)}[/]"
+    if limit and limit["bytes_per_second"] and not mapped:
+        rate = limit["bytes_per_second"]
+        line += f", {stats['gb_per_s'] * 1e9 / rate:.0%} of the limit {rate_text(rate)}"
     out.print(f"{line}  [dim]{stats['tensors']} tensors via[/] {stats['choice']}")
     if explain:
-        for table in explain_tables(job.explain(), stats):
+        limits = [] if limit is None else [limit_table(limit)]
+        for table in [*explain_tables(job.explain(), stats), *limits]:
             out.print()
             out.print(table)
     else:

@@ -1,0 +1,170 @@
+"""What is loaded: names, globs, expressions, predicates, slices, and where it goes."""
+
+import numpy
+import pytest
+import torch
+from conftest import random_tensor, write_file
+
+import inrush
+
+
+@pytest.mark.parametrize(
+    ("words", "count"),
+    [
+        ({"include": "model.layers.0.q.weight"}, 1),
+        ({"include": "*.bias"}, 2),
+        ({"include": ["*.bias", "*.norm.weight"]}, 4),
+        ({"include": r"re:layers\.1\.[qkv]\.weight$"}, 3),
+        ({"include": lambda name: ".0." in name}, 6),
+        ({"include": [lambda name: ".0." in name, "*.bias"]}, 7),
+        ({"exclude": "*.weight"}, 2),
+        ({"exclude": [lambda name: ".1." in name]}, 6),
+        ({"include": "*.q.*", "exclude": "*.bias"}, 2),
+        ({"include": "*.q.*", "exclude": "*"}, 0),
+    ],
+)
+def test_include_and_exclude(sharded, words, count):
+    folder, contents = sharded
+    loaded = inrush.open(folder).load(**words)
+    assert len(loaded) == count
+    for name, tensor in loaded.items():
+        assert bytes(memoryview(tensor).cast("B")) == contents[name][2]
+
+
+def test_options_of_a_method_win_over_those_of_open(sharded):
+    folder, _ = sharded
+    checkpoint = inrush.open(folder, include="*.bias")
+    assert len(checkpoint.load()) == 2
+    assert len(checkpoint.load(include="*.norm.weight")) == 2
+    assert len(checkpoint.load(include=None)) == 12
+
+
+@pytest.mark.parametrize("word", ["include", "slices"])
+def test_a_pattern_that_matches_nothing_is_an_error(sharded, word):
+    folder, _ = sharded
+    value = {"*.nothing": slice(1)} if word == "slices" else "*.nothing"
+    with pytest.raises(inrush.UsageError, match=r"\*\.nothing"):
+        inrush.open(folder, **{word: value}).load()
+
+
+def test_a_predicate_that_accepts_nothing_is_an_error(sharded):
+    folder, _ = sharded
+    with pytest.raises(inrush.UsageError, match="accepts none"):
+        inrush.open(folder).load(include=lambda name: False)
+
+
+def test_a_misspelt_name_gets_a_suggestion(sharded):
+    folder, _ = sharded
+    with pytest.raises(inrush.UsageError, match=r"model\.layers\.0\.q\.weight"):
+        inrush.open(folder).load(include="model.layers.0.q.wieght")
+
+
+SLICES = [
+    numpy.s_[2:5],
+    numpy.s_[:, 3:9],
+    numpy.s_[1:, ::2],
+    numpy.s_[::3, 1::4, :2],
+    numpy.s_[-4:-1, :, -1:],
+    numpy.s_[5:2],
+    numpy.s_[100:],
+    numpy.s_[:, 2:3, ::2],
+    numpy.s_[:],
+]
+
+
+@pytest.mark.parametrize("index", SLICES, ids=str)
+@pytest.mark.parametrize("mapping", ["auto", "never"])
+def test_slices_are_what_numpy_slices(tmp_path, index, mapping):
+    _, shape, data = entry = random_tensor("I32", [12, 10, 6])
+    path = write_file(tmp_path / "x.safetensors", {"before": random_tensor("U8", [5]), "x": entry})
+    whole = numpy.frombuffer(data, "i4").reshape(shape)
+    checkpoint = inrush.open(path, framework="np", mapping=mapping)
+    part = checkpoint.load(slices={"x": index})["x"]
+    numpy.testing.assert_array_equal(part, whole[index])
+    text = ", ".join(
+        ":".join("" if bound is None else str(bound) for bound in (one.start, one.stop, one.step))
+        for one in (index if isinstance(index, tuple) else (index,))
+    )
+    numpy.testing.assert_array_equal(checkpoint.load(slices={"x": text})["x"], whole[index])
+    numpy.testing.assert_array_equal(checkpoint.tensor("x", index), whole[index])
+
+
+@pytest.mark.parametrize("index", [3, (1, -1), (slice(2), 4, slice(None, None, 3)), ..., (..., 2)])
+def test_one_tensors_index_may_have_integers(tmp_path, index):
+    _, shape, data = entry = random_tensor("F16", [5, 6, 7])
+    path = write_file(tmp_path / "x.safetensors", {"x": entry})
+    whole = numpy.frombuffer(data, "f2").reshape(shape)
+    part = inrush.open(path, framework="np").tensor("x", index)
+    assert part.shape == whole[index].shape
+    assert part.tobytes() == whole[index].tobytes()
+
+
+def test_slices_read_only_what_they_need(tmp_path):
+    path = write_file(tmp_path / "x.safetensors", {"x": random_tensor("F32", [4096, 1024])})
+    job = inrush.open(path, mapping="never", slices={"x": slice(16, 32)}).start()
+    job.wait()
+    assert job.stats()["bytes"] == 16 * 4096
+    assert job.stats()["bytes_read"] <= 16 * 4096 + (1 << 20)
+
+
+@pytest.mark.parametrize(
+    "index", [numpy.s_[::-1], numpy.s_[:, :, :, :], 3, "1", "a:b", numpy.s_[::0]]
+)
+def test_slices_that_cannot_be_are_refused(tmp_path, index):
+    path = write_file(tmp_path / "x.safetensors", {"x": random_tensor("F32", [4, 4])})
+    with pytest.raises(inrush.UsageError, match=r"slice|step"):
+        inrush.open(path).load(slices={"x": index})
+
+
+def test_out_is_filled_in_place(sharded):
+    folder, contents = sharded
+    arrays = {
+        "model.layers.0.q.bias": numpy.zeros(1024, "f4"),
+        "model.layers.1.q.bias": bytearray(4096),
+    }
+    tensors = {
+        name: torch.zeros(shape, dtype=torch.bfloat16)
+        for name, (dtype, shape, _) in contents.items()
+        if dtype == "BF16"
+    }
+    out = {**arrays, **tensors}
+    loaded = inrush.open(folder).load(out=out)
+    for name, given in out.items():
+        assert loaded[name] is given
+        data = given.view(torch.uint8).numpy() if isinstance(given, torch.Tensor) else given
+        assert bytes(memoryview(data).cast("B")) == contents[name][2]
+
+
+def test_out_takes_slices_parameters_and_streams(tmp_path):
+    _, _, data = entry = random_tensor("F32", [8, 6])
+    path = write_file(tmp_path / "x.safetensors", {"x": entry}, shift=1)
+    parameter = torch.nn.Parameter(torch.zeros(8, 3))
+    seen = dict(inrush.open(path).tensors(slices={"x": ":, 3:"}, out={"x": parameter}))
+    assert seen["x"] is parameter
+    expected = numpy.frombuffer(data, "f4").reshape(8, 6)[:, 3:]
+    assert parameter.detach().numpy().tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("array", "problem"),
+    [
+        (numpy.zeros(4, "f8"), "dtype"),
+        (numpy.zeros(5, "f4"), "20 bytes, the tensor 16"),
+        (numpy.zeros(8, "f4")[::2], "not contiguous"),
+        (numpy.frombuffer(bytes(16), "f4"), "read-only"),
+        (bytes(16), "read-only"),
+        (torch.zeros(4, dtype=torch.float16), "dtype"),
+        (torch.zeros(4, device="meta"), "meta"),
+        ("text", "no host memory"),
+    ],
+)
+def test_out_that_cannot_be_filled_is_refused(tmp_path, array, problem):
+    path = write_file(tmp_path / "x.safetensors", {"x": random_tensor("F32", [4])})
+    with pytest.raises(inrush.UsageError, match=rf"out\['x'\].*{problem}"):
+        inrush.open(path).load(out={"x": array})
+
+
+def test_out_for_a_tensor_that_is_not_loaded_is_refused(tmp_path):
+    path = write_file(tmp_path / "x.safetensors", {"x": random_tensor("F32", [4])})
+    with pytest.raises(inrush.UsageError, match=r"out\['y'\]"):
+        inrush.open(path).load(out={"y": numpy.zeros(4, "f4")})
