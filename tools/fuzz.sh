@@ -12,9 +12,15 @@ for target in "${targets[@]}"; do
   mkdir -p "$build/corpus/$name"
   folders=("$build/corpus/$name")
   [ ! -d "fuzz/corpus/$name" ] || folders+=("fuzz/corpus/$name")
-  echo "fuzz: $name for $seconds s"
+  log=$build/$name.log
   "$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
-    -verbosity=0 -artifact_prefix="$build/crashes/$name-" "${folders[@]}"
+    -artifact_prefix="$build/crashes/$name-" "${folders[@]}" >"$log" 2>&1 || {
+    tail -60 "$log"
+    echo "fuzz: $name failed; the input is in $build/crashes" >&2
+    exit 1
+  }
+  runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
+  echo "fuzz: $name: $runs inputs in $seconds s"
   ran=$((ran + 1))
 done
 [ "$ran" -gt 0 ] || { echo "fuzz: no target in $build/fuzz" >&2; exit 1; }
