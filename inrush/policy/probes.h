@@ -20,6 +20,7 @@ namespace inrush {
 struct ProbeTraits {
   const char* name = "";
   bool counts = false;  // resident() counts all pages of its range; else it looks at the first only
+  uint32_t stretch = 1;        // windows that it counts in one go: some 0.2 ms at worst
   bool may_claim_all = false;  // an answer "all of it" must be checked by other means
   uint32_t spread_looks = 0;   // most looks at one blob to begin with
   uint32_t more_looks = 0;     // most further ones where those disagree

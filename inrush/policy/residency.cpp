@@ -13,8 +13,6 @@ namespace inrush {
 namespace {
 
 constexpr uint64_t kWindow = Residency::kWindow;
-// Counted in one question: a file without large folios costs 12 ns a page, 0.2 ms a stretch.
-constexpr uint64_t kStretchWindows = 32;
 // Pages looked at in a row to tell runs of 64 KiB from smaller ones.
 constexpr uint64_t kTexturePages = 33;
 constexpr size_t kTexturesAtMost = 8;
@@ -40,8 +38,7 @@ class Judge {
 
   std::vector<Warmth> run() {
     size_t counted = 0;
-    // Windows far apart from each other (a slice of each tensor, say) are sampled as well.
-    if (traits_.counts && traits_.name == std::string_view("cachestat")) counted = count_all();
+    if (traits_.counts) counted = count_all();
     sample({windows_.begin() + static_cast<ptrdiff_t>(counted), windows_.end()});
     tell_mixed_from_speckled();
     return std::move(verdict_);
@@ -69,7 +66,7 @@ class Judge {
     size_t next = 0;
     while (next < windows_.size() && Clock::now() < time_.counting) {
       size_t end = next + 1;
-      while (end < windows_.size() && end - next < kStretchWindows &&
+      while (end < windows_.size() && end - next < traits_.stretch &&
              windows_[end] == windows_[end - 1] + 1) {
         ++end;
       }

@@ -35,7 +35,7 @@ class Folder {
 
   // Before mount(). The bytes are random.
   void put(const std::string& name, uint64_t size) {
-    const std::string path = (kind_ == "plain" ? at() : root_ + "/lower") + "/" + name;
+    const std::string path = source(name);
     std::ofstream(path, std::ios::binary) << random_bytes(size, size);
     ::chmod(path.c_str(), 0644);
     // An overlay does not write back what lies below it, and dirty pages cannot be dropped.
@@ -62,6 +62,10 @@ class Folder {
     if (!mounted_) refusal = "cannot mount a " + kind_ + " here";
   }
 
+  // Where a file is put before mount(), and seen afterwards.
+  [[nodiscard]] std::string source(const std::string& name) const {
+    return (kind_ == "plain" ? at() : root_ + "/lower") + "/" + name;
+  }
   [[nodiscard]] std::string at() const { return root_ + "/at"; }
   [[nodiscard]] std::string path(const std::string& name) const { return at() + "/" + name; }
 

@@ -93,6 +93,10 @@ TEST_P(ResidencyTest, a_cold_file_is_cold) {
 
 TEST_P(ResidencyTest, a_warm_file_is_warm) {
   warm(path_);
+  const auto pages = resident_pages(path_);
+  if (std::find(pages.begin(), pages.end(), false) != pages.end()) {
+    GTEST_SKIP() << "the kernel did not keep what was just read";
+  }
   EXPECT_EQ(judged([](const Residency& seen) {
               return share_of(seen, Warmth::warm) == 1 && seen.warm_bytes == kSize;
             }),
@@ -161,7 +165,11 @@ class ImaginaryProbe : public Probe {
   ImaginaryProbe(bool counts, std::function<bool(uint64_t page)> warm)
       : counts_(counts), warm_(std::move(warm)) {}
   [[nodiscard]] ProbeTraits traits() const override {
-    return {counts_ ? "cachestat" : "nowait", counts_, false, counts_ ? 512U : 32U,
+    return {counts_ ? "cachestat" : "nowait",
+            counts_,
+            32,
+            false,
+            counts_ ? 512U : 32U,
             counts_ ? 1024U : 96U};
   }
   std::optional<uint64_t> resident(uint64_t offset, uint64_t size) override {
