@@ -12,7 +12,8 @@ constexpr uint32_t kLeastReads = 8;
 constexpr double kWorthDoubling = 1.10;
 constexpr double kGoodEnough = 0.97;
 constexpr uint32_t kProbeEvery = 64;  // windows
-constexpr double kUsualOver = 8;      // windows that a moving average remembers
+constexpr uint32_t kUsualOver = 8;    // windows that a moving average remembers
+constexpr double kDisappointing = 0.9;
 
 }  // namespace
 
@@ -104,9 +105,14 @@ void Governor::fall(double rate) {
 
 void Governor::look_around(double rate) {
   usual_rate_ += (rate - usual_rate_) / kUsualOver;
-  if (++quiet_windows_ < kProbeEvery) return;
+  ++quiet_windows_;
+  // Noise may have made too little look enough: that shows as soon as the average is in.
+  const bool disappoints =
+      quiet_windows_ >= 2 * kUsualOver && usual_rate_ < settled_rate_ * kDisappointing;
+  if (quiet_windows_ < kProbeEvery && !disappoints) return;
   quiet_windows_ = 0;
-  probe_up_ = !probe_up_;
+  settled_rate_ = usual_rate_;
+  probe_up_ = disappoints || !probe_up_;
   if (probe_up_ && target_ < limits_.most) {
     phase_ = Phase::rising;
     steps_ = {{target_, usual_rate_}};
@@ -119,7 +125,7 @@ void Governor::look_around(double rate) {
 void Governor::settle(uint32_t units, double rate) {
   phase_ = Phase::settled;
   settled_ = true;
-  usual_rate_ = rate;
+  usual_rate_ = settled_rate_ = rate;
   quiet_windows_ = 0;
   move_to(units);
 }

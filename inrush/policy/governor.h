@@ -51,6 +51,7 @@ class Governor {
   bool settled_ = false;
   bool probe_up_ = false;  // whether the last re-probe went upwards
   double best_rate_ = 0;
+  double settled_rate_ = 0;       // that made it settle
   double usual_rate_ = 0;         // of the windows since it settled, a moving average
   uint32_t good_units_ = 0;       // while falling: the least so far that held the rate
   uint32_t quiet_windows_ = 0;    // since it settled
