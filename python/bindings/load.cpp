@@ -164,7 +164,8 @@ void bind_results(nb::module_& module) {
       .def_ro("budget", &LoadStats::budget)
       .def_ro("orphaned", &LoadStats::orphaned)
       .def_ro("lanes", &LoadStats::lanes)
-      .def_ro("depth", &LoadStats::depth);
+      .def_ro("depth", &LoadStats::depth)
+      .def_ro("fallbacks", &LoadStats::fallbacks);
   nb::class_<TraceEvent>(module, "TraceEvent", "One thing a lane did.")
       .def_ro("lane", &TraceEvent::lane)
       .def_ro("blob", &TraceEvent::blob)

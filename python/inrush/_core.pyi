@@ -288,6 +288,9 @@ class LoadStats:
     @property
     def depth(self) -> int: ...
 
+    @property
+    def fallbacks(self) -> list[str]: ...
+
 class TraceEvent:
     """One thing a lane did."""
 

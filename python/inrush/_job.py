@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import sys
 import threading
 import time
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from inrush._options import Options
     from inrush._trace import Trace
-
-_log = logging.getLogger("inrush")
 
 # Seconds between calls of a progress callback.
 _PROGRESS_INTERVAL = 0.1
@@ -44,6 +42,7 @@ _STATS = (
     "orphaned",
     "lanes",
     "depth",
+    "fallbacks",
 )
 
 
@@ -170,7 +169,7 @@ class Job:
             more), ``peak_staging``, ``budget``, ``orphaned`` (held by a stuck read). Counts:
             ``reads``, ``retries``, ``tensors``, ``lanes``, ``depth`` (in flight per lane). In
             seconds: ``seconds``, ``seconds_to_first``, ``consumer_wait``, ``budget_wait``.
-            ``gb_per_s``: 1e9 bytes in place per second.
+            ``gb_per_s``: 1e9 bytes in place per second. ``fallbacks``: why lanes were replaced.
         """
         stats = self._load.stats()
         values = {key: getattr(stats, key) for key in _STATS}
@@ -200,17 +199,24 @@ class Job:
         if self._logged:
             return
         self._logged = True
-        if _log.isEnabledFor(logging.INFO):
-            stats = self.stats()
-            _log.info(
-                "%d tensors, %.3f GB in %.3f s: %.2f GB/s via %s (%s)",
-                stats["tensors"],
-                stats["bytes"] / 1e9,
-                stats["seconds"],
-                stats["gb_per_s"],
-                stats["choice"],
-                stats["why"],
-            )
+        # Who has not imported logging has set nothing up that would show these lines, and the
+        # import is a third of the time that importing this package takes.
+        logging = sys.modules.get("logging")
+        if logging is None:
+            return
+        log = logging.getLogger("inrush")
+        stats = self.stats()
+        for fallback in stats["fallbacks"]:
+            log.debug("fell back: %s", fallback)
+        log.info(
+            "%d tensors, %.3f GB in %.3f s: %.2f GB/s via %s (%s)",
+            stats["tensors"],
+            stats["bytes"] / 1e9,
+            stats["seconds"],
+            stats["gb_per_s"],
+            stats["choice"],
+            stats["why"],
+        )
 
     def __enter__(self) -> Job:
         return self
