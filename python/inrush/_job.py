@@ -169,7 +169,8 @@ class Job:
             more), ``peak_staging``, ``budget``, ``orphaned`` (held by a stuck read). Counts:
             ``reads``, ``retries``, ``tensors``, ``lanes``, ``depth`` (in flight per lane). In
             seconds: ``seconds``, ``seconds_to_first``, ``consumer_wait``, ``budget_wait``.
-            ``gb_per_s``: 1e9 bytes in place per second. ``fallbacks``: why lanes were replaced.
+            ``gb_per_s``: 1e9 bytes in place per second. ``fallbacks``: why lanes were replaced
+            in the middle of it.
         """
         stats = self._load.stats()
         values = {key: getattr(stats, key) for key in _STATS}

@@ -25,7 +25,8 @@ def run(arguments: list[str]) -> int:
 
     try:
         code = _app()(args=arguments, prog_name="inrush", standalone_mode=False)
-        return code if isinstance(code, int) else 0
+        # The parser of the command line turns Ctrl-C into a code of its own.
+        return _fail("interrupted", 130) if code == 130 else int(code or 0)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     except Error as error:
@@ -62,7 +63,6 @@ def _app() -> typer.Typer:
         pretty_exceptions_enable=False,
         rich_markup_mode="rich",
     )
-    app.callback()(_version)
     app.command("inspect")(inspect.inspect)
     app.command("load")(load.load)
     app.command("manifest")(manifest.manifest)
@@ -70,7 +70,3 @@ def _app() -> typer.Typer:
     app.command("bench")(bench.bench)
     app.command("doctor")(doctor.doctor)
     return app
-
-
-def _version() -> None:
-    pass

@@ -121,6 +121,7 @@ def stats_rows(stats: dict[str, Any]) -> list[tuple[str, str]]:
         ("staging", f"{size_text(stats['peak_staging'])} at most of {size_text(stats['budget'])}"),
         ("waits", waits),
     ]
+    rows += [("fell back", escape(reason)) for reason in stats["fallbacks"]]
     if stats["orphaned"]:
         rows.append(("orphaned", f"{size_text(stats['orphaned'])} held by a stuck read"))
     return rows

@@ -1,0 +1,292 @@
+"""The command line: output in pipes, JSON, exit codes, one line for an error."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+
+import numpy
+import pytest
+import safetensors.numpy
+from conftest import DTYPES
+
+import inrush
+
+COMMANDS = ("inspect", "load", "manifest", "verify", "bench", "doctor")
+
+
+def answer(done):
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["schema_version"] == 1
+    return document
+
+
+def failed(done, code):
+    assert done.returncode == code, (done.stdout, done.stderr)
+    assert done.stderr.startswith("inrush: ")
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def test_help_lists_every_command(inrush_command):
+    done = inrush_command("--help")
+    assert done.returncode == 0
+    assert all(command in done.stdout for command in COMMANDS)
+    for command in COMMANDS:
+        text = inrush_command(command, "--help").stdout
+        assert "--json" in text
+
+
+def test_every_word_is_a_flag_of_load(inrush_command):
+    text = inrush_command("load", "--help").stdout
+    for word in inrush._options.WORDS:
+        assert f"--{word.replace('_', '-')}" in text
+
+
+def test_inspect(inrush_command, sharded):
+    folder, contents = sharded
+    document = answer(inrush_command("inspect", folder, "--json"))
+    assert document["count"] == len(contents) == len(document["tensors"])
+    for entry in document["tensors"]:
+        dtype, shape, data = contents[entry["name"]]
+        assert (entry["dtype"], entry["shape"], entry["nbytes"]) == (dtype, shape, len(data))
+    assert len(document["files"]) == 2
+    text = inrush_command("inspect", folder).stdout
+    assert "model.layers.{0..1}.q.weight" in text
+    assert "1024 x 256" in text
+    assert "metadata format" in text
+    assert "model.layers.1.q.weight" in inrush_command("inspect", folder, "--all").stdout
+
+
+def test_inspect_shows_every_dtype(inrush_command, every_dtype):
+    text = inrush_command("inspect", every_dtype[0]).stdout
+    assert all(dtype in text for dtype in DTYPES)
+    assert "scalar" in text
+
+
+def test_names_with_brackets_and_control_characters_do_not_garble(inrush_command, tmp_path):
+    names = ["[red]x[/red]", "a\x1b[31mb", "line\nbreak"]
+    arrays = {name: numpy.zeros(3, "f4") for name in names}
+    safetensors.numpy.save_file(arrays, tmp_path / "x.safetensors")
+    done = inrush_command("inspect", tmp_path / "x.safetensors", "--all")
+    assert "[red]x[/red]" in done.stdout
+    assert "\x1b" not in done.stdout
+    names_read = {one["name"] for one in answer(
+        inrush_command("inspect", tmp_path / "x.safetensors", "--json")
+    )["tensors"]}  # fmt: skip
+    assert names_read == set(names)
+
+
+def test_load(inrush_command, sharded):
+    folder, contents = sharded
+    document = answer(inrush_command("load", folder, "--json"))
+    assert document["stats"]["bytes"] == sum(len(data) for _, _, data in contents.values())
+    assert document["stats"]["tensors"] == len(contents)
+    assert "facts" not in document
+    done = inrush_command("load", folder)
+    assert "GB/s" in done.stdout or "mapped" in done.stdout
+    assert done.stderr == ""
+
+
+def test_load_explains_itself(inrush_command, sharded):
+    folder, _ = sharded
+    document = answer(inrush_command("load", folder, "--explain", "--json"))
+    assert document["choice"]["why"]
+    assert document["facts"]["blobs"] == 2
+    assert set(document["limit"]) == {"state", "bytes_per_second", "bytes", "seconds", "method"}
+    text = inrush_command("load", folder, "--explain").stdout
+    for word in ("machine", "filesystem", "page cache", "choice", "because", "lanes", "limit"):
+        assert word in text
+
+
+def test_load_takes_every_word_as_a_flag(inrush_command, sharded, tmp_path):
+    folder, contents = sharded
+    out = tmp_path / "part.safetensors"
+    flags = ["--device", "cpu", "--backend", "pread_buffered", "--strict", "--budget", "8MiB",
+             "--page-cache", "keep", "--mapping", "never", "--include", "*.q.*",
+             "--include", "*.norm.weight", "--exclude", "*.bias",
+             "--order", "model.layers.1.q.weight,model.layers.0.q.weight",
+             "--slices", "*.q.weight=:16, 8:24", "--out", out]  # fmt: skip
+    document = answer(inrush_command("load", folder, *flags, "--json"))
+    assert document["stats"]["choice"] == "pread_buffered"
+    assert document["stats"]["tensors"] == 2
+    with safetensors.safe_open(out, "pt") as opened:
+        assert opened.metadata() == {"format": "pt"}
+        assert set(opened.keys()) == {"model.layers.0.q.weight", "model.layers.1.q.weight"}
+        part = opened.get_tensor("model.layers.1.q.weight")
+    whole = numpy.frombuffer(contents["model.layers.1.q.weight"][2], "u2").reshape(1024, 256)
+    import torch
+
+    numpy.testing.assert_array_equal(part.view(torch.uint16).numpy(), whole[:16, 8:24])
+
+
+def test_the_environment_is_heard(inrush_command, sharded, tmp_path):
+    folder, _ = sharded
+    out = tmp_path / "all.safetensors"
+    words = {"INRUSH_BACKEND": "PREAD_BUFFERED", "INRUSH_OUT": str(out), "INRUSH_INCLUDE": "*.bias"}
+    document = answer(inrush_command("load", folder, "--json", **words))
+    assert document["stats"]["choice"] == "pread_buffered"
+    assert document["stats"]["tensors"] == 2
+    assert out.exists()
+
+
+def test_load_writes_trace_and_plot(inrush_command, sharded, tmp_path):
+    pytest.importorskip("matplotlib")
+    trace, plot = tmp_path / "t.json", tmp_path / "t.png"
+    done = inrush_command("load", sharded[0], "--trace", trace, "--plot", plot)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(trace.read_text())["traceEvents"]
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_manifest_and_verify(inrush_command, sharded, tmp_path):
+    folder, contents = sharded
+    manifest = tmp_path / "manifest.json"
+    document = answer(inrush_command("manifest", folder, "-o", manifest, "--json"))
+    assert document["count"] == len(contents)
+    assert answer(inrush_command("verify", folder, "--json"))["ok"] is True
+    done = answer(inrush_command("verify", folder, "--manifest", manifest, "--json"))
+    assert (done["ok"], done["differences"]) == (True, [])
+    assert "agree" in inrush_command("verify", folder, "--manifest", manifest).stdout
+
+
+def test_verify_finds_one_flipped_bit(inrush_command, sharded, tmp_path):
+    folder, _ = sharded
+    manifest = tmp_path / "manifest.json"
+    inrush_command("manifest", folder, "-o", manifest)
+    shard = folder / "model-00002-of-00002.safetensors"
+    data = bytearray(shard.read_bytes())
+    data[-1000] ^= 1
+    shard.write_bytes(data)
+    done = inrush_command("verify", folder, "--manifest", manifest, "--json")
+    assert done.returncode == 1
+    document = json.loads(done.stdout)
+    assert document["ok"] is False
+    assert [one["what"] for one in document["differences"]] == ["digest"]
+    done = inrush_command("verify", folder, "--manifest", manifest)
+    assert done.returncode == 1
+    assert document["differences"][0]["name"] in done.stdout
+
+
+def test_doctor(inrush_command, sharded):
+    document = answer(inrush_command("doctor", "--json"))
+    assert document["machine"]["cpus"] >= 1
+    assert document["facts"] is None
+    document = answer(inrush_command("doctor", sharded[0], "--json"))
+    assert document["facts"]["filesystem"]["type"]
+    assert [limit["state"] for limit in document["limits"]] == ["cold", "warm"]
+    assert {one["name"] for one in document["backends"]} == {one.name for one in inrush.Backend}
+    assert "backend" in inrush_command("doctor").stdout
+
+
+def test_bench(inrush_command, sharded):
+    folder, contents = sharded
+    document = answer(inrush_command("bench", folder, "--runs", "1", "--json"))
+    results = {(one["contender"], one["state"]): one for one in document["results"]}
+    assert ("inrush", "warm") in results
+    assert ("safetensors", "warm") in results
+    size = sum(len(data) for _, _, data in contents.values())
+    for one in results.values():
+        assert one["note"] or (one["bytes"] == size and len(one["seconds"]) == 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (("inspect", "/no/such"), 3, "/no/such"),
+        (("load", "/no/such"), 3, "/no/such"),
+        (("nosuchcommand",), 2, "nosuchcommand"),
+        (("load",), 2, "SOURCE"),
+        (("load", "x", "--nosuchflag"), 2, "nosuchflag"),
+        (("bench", "x", "--runs", "0"), 2, "0"),
+        (("verify", "{folder}", "--manifest", "/no/such"), 3, "/no/such"),
+        (("verify", "{folder}", "--manifest", "{folder}"), 3, "irectory"),
+        (("load", "{folder}", "--backend", "floppy"), 2, "floppy"),
+        (("load", "{folder}", "--device", "cuda"), 2, "host memory"),
+        (("load", "{folder}", "--include", "nothing"), 2, "nothing"),
+        (("load", "{folder}", "--slices", "x"), 2, "slices"),
+        (("load", "{folder}", "--budget", "4096"), 4, "least"),
+        (("load", "{folder}", "--out", "/no/such/x.safetensors"), 3, "/no/such"),
+        (("manifest", "{folder}", "-o", "/no/such/x.json"), 3, "/no/such"),
+        (("load", "{folder}", "--trace", "/no/such/x.json"), 3, "/no/such"),
+        (("load", "gopher://x"), 2, "gopher"),
+    ],
+)
+def test_errors_are_one_line_and_a_code(inrush_command, sharded, arguments, code, text):
+    arguments = [one.replace("{folder}", str(sharded[0])) for one in arguments]
+    assert text in failed(inrush_command(*arguments), code)
+
+
+def test_a_broken_manifest_is_wrong_data(inrush_command, sharded, tmp_path):
+    for content in (b"", b"{}", b"\xff\xfe", b'{"schema_version": 99}'):
+        broken = tmp_path / "broken.json"
+        broken.write_bytes(content)
+        error = failed(inrush_command("verify", sharded[0], "--manifest", broken), 1)
+        assert "broken.json" in error
+
+
+def test_a_truncated_file_is_wrong_data(inrush_command, sharded):
+    shard = sharded[0] / "model-00001-of-00002.safetensors"
+    shard.write_bytes(shard.read_bytes()[:-1])
+    for command in ("inspect", "load", "verify", "bench", "doctor"):
+        assert shard.name in failed(inrush_command(command, sharded[0]), 1)
+
+
+def in_terminal(arguments):
+    """Run the command in a terminal; what it showed there, and its exit code."""
+    parent, child_end = pty.openpty()
+    child = subprocess.Popen(
+        [sys.executable, "-m", "inrush", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=child_end,
+        env={**os.environ, "TERM": "xterm-256color"},
+    )
+    os.close(child_end)
+    shown = b""
+    try:
+        while chunk := os.read(parent, 65536):
+            shown += chunk
+    except OSError:  # the terminal went with the child
+        pass
+    os.close(parent)
+    child.communicate()
+    return shown.decode(), child.returncode
+
+
+def test_progress_is_shown_in_a_terminal_only(sharded, inrush_command):
+    shown, code = in_terminal(["verify", sharded[0]])
+    assert code == 0
+    assert "verifying" in shown
+    assert inrush_command("verify", sharded[0]).stderr == ""
+
+
+def test_ctrl_c_exits_with_130_within_a_second(tmp_path):
+    # Digesting 1 GiB takes long enough.
+    size = 1 << 30
+    path = tmp_path / "big.safetensors"
+    header = json.dumps({"x": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}).encode()
+    with open(path, "wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + size)
+    command = [sys.executable, "-m", "inrush", "verify", str(path)]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    time.sleep(1.2)
+    begin = time.monotonic()
+    child.send_signal(signal.SIGINT)
+    _, errors = child.communicate(timeout=20)
+    if child.returncode == 0:
+        pytest.skip("the machine digested 1 GiB before it could be interrupted")
+    assert time.monotonic() - begin < 1
+    assert child.returncode == 130
+    assert errors == "inrush: interrupted\n"
+
+
+def test_output_into_a_closed_pipe_is_no_error(sharded):
+    command = f"{sys.executable} -m inrush inspect {sharded[0]} --all | head -1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,126 @@
+"""The words of the options: values, the environment, what is refused."""
+
+import pytest
+from conftest import random_tensor, write_file
+from inrush._options import WORDS, Options, parse_backend, parse_budget, parse_size
+
+import inrush
+from inrush import Backend, BackendPolicy
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        (4096, 4096), ("4096", 4096), ("512MiB", 512 << 20), ("512 mib", 512 << 20),
+        ("1.5GiB", 3 << 29), ("2GB", 2 * 10**9), ("8k", 8000), ("8Ki", 8192), ("1TB", 10**12),
+        ("10B", 10),
+    ],
+)  # fmt: skip
+def test_sizes(text, size):
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "MiB", "-1", -1, 0, "0", "5 parsecs", "1e9", True, None, 2.5])
+def test_sizes_that_are_none(text):
+    with pytest.raises(inrush.UsageError, match="budget"):
+        parse_size(text)
+
+
+def test_budgets():
+    assert parse_budget(None) == parse_budget("auto") == 0
+    assert parse_budget({"host": "8MiB", "pinned": 1, "device": "1GiB"}) == 8 << 20
+    assert parse_budget({"device": "1GiB"}) == 0
+    with pytest.raises(inrush.UsageError, match="disk"):
+        parse_budget({"disk": 1})
+
+
+def test_backends():
+    assert parse_backend(None) == parse_backend("auto") == []
+    assert parse_backend("URING, aio_buffered") == ["uring", "aio_buffered"]
+    assert parse_backend(Backend.PREAD) == ["pread"]
+    assert parse_backend([Backend.URING, BackendPolicy.BUFFERED, "mmap"]) == [
+        "uring",
+        "buffered",
+        "mmap",
+    ]
+    for wrong in ("floppy", ["uring", "floppy"], []):
+        with pytest.raises(inrush.UsageError, match="backend"):
+            parse_backend(wrong)
+
+
+def test_backend_names_are_those_of_the_engine():
+    names = {name for name, _ in inrush._core.backends()}
+    assert names == {backend.name for backend in Backend}
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ("page_cache", "maybe"), ("mapping", "always"), ("order", "random"), ("device", "cuda"),
+        ("device", "cuda:1"), ("device", 0), ("device", "toaster"), ("budget", "much"),
+        ("backend", "floppy"), ("framework", "xx"),
+    ],
+)  # fmt: skip
+def test_wrong_values_are_usage_errors_that_name_the_word(every_dtype, word, value):
+    with pytest.raises(inrush.UsageError, match=f"{word}.*{value}") as caught:
+        inrush.open(every_dtype[0], **{word: value}).load()
+    assert caught.value.code == 2
+
+
+def test_unknown_options_are_type_errors(every_dtype):
+    with pytest.raises(TypeError, match="budgt"):
+        inrush.open(every_dtype[0], budgt=5)
+
+
+def test_a_device_that_is_not_built_says_so(every_dtype):
+    with pytest.raises(inrush.UsageError, match="this build delivers to host memory only"):
+        inrush.open(every_dtype[0], device="cuda:0")
+
+
+@pytest.mark.parametrize(
+    ("word", "text", "attribute"),
+    [
+        ("backend", "PREAD,MMAP", ["pread", "mmap"]),
+        ("budget", "8MiB", 8 << 20),
+        ("page_cache", "drop", "drop"),
+        ("mapping", "never", "never"),
+        ("order", "ready", "ready"),
+        ("order", "b,a", ["b", "a"]),
+        ("include", "*.bias,norm", ["*.bias", "norm"]),
+        ("exclude", "*.bias", ["*.bias"]),
+        ("slices", "*.weight=0:2,:;x=:5", {"*.weight": "0:2,:", "x": ":5"}),
+    ],
+)
+def test_the_environment_presets_every_word(monkeypatch, word, text, attribute):
+    monkeypatch.setenv(f"INRUSH_{word.upper()}", text)
+    assert getattr(Options({}), word) == attribute
+
+
+def test_what_is_said_wins_over_the_environment(monkeypatch):
+    monkeypatch.setenv("INRUSH_BUDGET", "8MiB")
+    monkeypatch.setenv("INRUSH_DEVICE", "cuda")
+    assert Options({"budget": "16MiB", "device": "cpu"}).budget == 16 << 20
+    with pytest.raises(inrush.UsageError, match="cuda"):
+        Options({})
+
+
+def test_every_word_of_the_issue_is_a_word():
+    assert set(WORDS) == {
+        "device", "backend", "budget", "page_cache", "mapping", "order", "include", "exclude",
+        "slices", "out",
+    }  # fmt: skip
+    assert set(WORDS) <= set(Options({})._values)
+    for word in WORDS:
+        assert f"\n    {word}" in inrush.open.__doc__ or f", {word} :" in inrush.open.__doc__
+
+
+def test_strict_allows_no_other_and_lists_why(every_dtype):
+    with pytest.raises(inrush.UsageError, match=r"CUFILE|cufile"):
+        inrush.open(every_dtype[0], backend="cufile", strict=True).load()
+
+
+def test_candidates_are_tried_in_order(tmp_path):
+    path = write_file(tmp_path / "x.safetensors", {"x": random_tensor("U8", [1 << 20])})
+    job = inrush.open(path, backend=["cufile", "pread_buffered"]).start()
+    job.wait()
+    assert job.stats()["choice"] == "pread_buffered"
