@@ -33,7 +33,7 @@ class Panel:
 
 
 PANELS = (
-    Panel("Cold, from disk", "3 GiB in 2 shards, load + touch", "cold"),
+    Panel("Cold, from disk", "{size}, load + touch", "cold"),
     Panel("Warm, a private copy", "every tensor in memory of its own", "warm", COPY),
     Panel("Warm, mapped", "load + touch", "warm"),
     Panel("Cold, then two restarts", "three fresh processes", "restart"),
@@ -100,8 +100,9 @@ def draw_panel(axis: Any, panel: Panel, results: Results, names: bool) -> None:
     axis.barh(places, heights, color=colours, height=0.72, zorder=2)
     limit = limit_line(results, cell, panel)
     top = max([*heights, limit or 0.0]) or 1.0
+    missing = "maps only" if panel.ours == COPY else "not run"
     for place, each in zip(places, found, strict=True):
-        text = "no such way" if each is None else f"{each:.2f}"
+        text = missing if each is None else f"{each:.2f}"
         axis.text(
             (each or 0.0) + top * 0.02, place, text, va="center", fontsize=8.5,
             color=QUIET if each is None else INK, fontweight="bold" if place == 0 else "normal",
@@ -116,13 +117,25 @@ def draw_panel(axis: Any, panel: Panel, results: Results, names: bool) -> None:
     axis.set_xlim(0, top * 1.2)
     less = "  (less is better)" if panel.unit != "GB/s" else ""
     axis.set_title(panel.title, loc="left", fontsize=10.5, fontweight="bold", pad=17)
-    axis.text(0, 1.035, f"{panel.note}{less}", transform=axis.transAxes, fontsize=8, color=QUIET)
+    axis.text(
+        0,
+        1.035,
+        f"{panel.note.format(size=size_of(cell))}{less}",
+        transform=axis.transAxes,
+        fontsize=8,
+        color=QUIET,
+    )
     axis.set_xlabel(panel.unit, fontsize=8, color=QUIET)
     axis.tick_params(length=0, labelsize=9)
     axis.tick_params(axis="x", labelsize=8, colors=QUIET)
     axis.grid(axis="x", color=GRID, zorder=0)
     for side in axis.spines.values():
         side.set_visible(False)
+
+
+def size_of(cell: Cell) -> str:
+    """As "3.0 GiB in 2 shards", from the fixture's name and bytes."""
+    return f"{cell['bytes'] / 2**30:.1f} GiB in {cell['fixture'].split('-')[2]} shards"
 
 
 def limit_line(results: Results, cell: Cell, panel: Panel) -> float | None:

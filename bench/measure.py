@@ -167,12 +167,17 @@ class Bench:
                 # A checkpoint that takes seconds to load takes as long to digest: only once.
                 task = self.task(cell, entrant, digest and i == 0, Path(scratch).resolve())
                 running = [self.nursery.start(task) for _ in range(cell.processes)]
-                for process in running:
-                    process.wait_ready()
-                if i == 0:
-                    put(cell)
-                before, busy = bytes_read(device), busy_seconds()
-                found = run_together(running)
+                try:
+                    for process in running:
+                        process.wait_ready()
+                    if i == 0:
+                        put(cell)
+                    before, busy = bytes_read(device), busy_seconds()
+                    found = run_together(running)
+                except BaseException:
+                    for process in running:
+                        process.kill()
+                    raise
                 found["device_bytes"] = bytes_read(device) - before
                 found["machine_cpu_seconds"] = busy_seconds() - busy
                 add(total, found)

@@ -33,6 +33,7 @@ class Running(Protocol):
     def wait_ready(self) -> None: ...
     def go(self) -> None: ...
     def result(self) -> dict[str, Any]: ...
+    def kill(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,18 @@ class Measured:
                 raise Failed(f"took more than {LIMIT_S:.0f} s")
         said = self.receive(1)
         said["anonymous_peak"] = max(peak - base, said.get("anonymous_bytes", 0))
-        self.channel.close()
+        self.wait_gone()
         return said
+
+    def wait_gone(self) -> None:
+        """Until its memory is given back: pages that it still maps cannot be evicted.
+
+        The kernel releases the memory of a process before its descriptors.
+        """
+        self.channel.settimeout(LIMIT_S)
+        with suppress(ConnectionError, TimeoutError):
+            self.channel.recv(1)
+        self.channel.close()
 
     def kill(self) -> None:
         if self.pid:
@@ -124,6 +135,11 @@ class RawProcess:
             raise Failed(errors.strip())
         found: dict[str, Any] = json.loads(out)
         return found
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.communicate()
 
 
 class Nursery:

@@ -27,8 +27,24 @@ def machine_block(results: Results) -> str:
         f"{about.get('cpus')} CPUs ({about.get('cpu')}), {about.get('memory_gib')} GiB, Linux "
         f"{about.get('kernel')}, {about.get('filesystem')}, read-ahead "
         f"{about.get('read_ahead_kib')} KiB, huge pages on {about.get('huge_pages')}, Python "
-        f"{about.get('python')}; {installed}. Measured at {', '.join(commits)}."
+        f"{about.get('python')}; {installed}. Measured at {', '.join(commits)}.\n\n"
+        f"While a contender ran, everything else on the machine, kernel threads included, used "
+        f"{others(results):.2f} CPUs: a run on a quiet machine shows less than 0.2."
     )
+
+
+def others(results: Results) -> float:
+    """CPUs that were busy with something else than the measured processes, on average."""
+    rounds = [
+        each
+        for cell in results.cells.values()
+        for entrant in cell["rounds"].values()
+        for each in entrant
+        if "machine_cpu_seconds" in each
+    ]
+    foreign: float = sum(each["machine_cpu_seconds"] - each["cpu_seconds"] for each in rounds)
+    whole: float = sum(each["seconds"] for each in rounds)
+    return max(foreign, 0.0) / max(whole, 1e-9)
 
 
 def summary_block(results: Results) -> str:
