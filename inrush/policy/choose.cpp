@@ -272,7 +272,7 @@ Choice choose_mapping(Question& ask) {
 Choice choose_automatically(Question& ask) {
   const Facts& facts = ask.facts;
   if (facts.wanted_bytes == 0) return named("pread_buffered", "there is nothing to read");
-  if (facts.filesystem.sequential) return read_streams(ask);
+  if (facts.filesystem.sequential && !ask.all_warm()) return read_streams(ask);
   return ask.may_map() ? choose_mapping(ask) : choose_copying(ask);
 }
 

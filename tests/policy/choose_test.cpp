@@ -166,6 +166,13 @@ const Row kRows[] = {
        f.private_host_memory = false;
      },
      nothing, "pread_buffered pread:a:streams", "long streams"},
+    {"fuse_warm",
+     [](Facts& f) {
+       be_fuse(f);
+       f.unknown_bytes = 0;
+       f.warm_bytes = kWanted;
+     },
+     nothing, "pread_buffered pread:a", "a copy out of the page cache"},
     {"fuse_drop", be_fuse, drop, "pread_buffered pread:a:streams drop", "long streams"},
     // As told.
     {"told_uring", [](Facts&) {}, [](ChoiceRequest& r) { r.backend = {"uring"}; },
