@@ -6,9 +6,10 @@
 // at a time, 2 MiB with MADV_RANDOM) whatever read_ahead_kb says. Measured on 1 GiB of random
 // bytes, cold (ext4 with large folios, Linux 6.18, 2 threads x 2 MiB), in CPU s/GB:
 //   MADV_HUGEPAGE, populate       0.006-0.015, all of it mapped by huge pages
-//   populate alone                0.02, nearly so; at read_ahead_kb 128: 0.20, and half the rate
+//   populate alone                0.01-0.03, nearly so; at read_ahead_kb 128: 0.17-0.25, small
 //   readahead(2), then populate   0.21-0.29, all in small pages
-// One thread comes near the disk's rate, two to four reach it; blocks of 1 to 8 MiB are alike.
+// At read_ahead_kb 128 populating alone gave a quarter to a half of the rate. Beyond that, rates of
+// 1 to 8 threads and blocks of 1 to 8 MiB did not differ by more than a busy machine's noise.
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/mman.h>

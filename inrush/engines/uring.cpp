@@ -1,8 +1,8 @@
 // io_uring: one ring an engine, one system call for all reads of a submit, completions announced
 // by the lane's eventfd.
 //
-// Measured here (1 MiB O_DIRECT x 32, huge pages, virtio disk, Linux 6.18): plain, COOP_TASKRUN and
-// DEFER_TASKRUN read at the disk's rate with 0.006-0.008 CPU s/GB, so the ring takes the one that
+// Measured (1 MiB O_DIRECT x 32, huge pages, virtio disk, Linux 6.18): plain, COOP_TASKRUN and
+// DEFER_TASKRUN all cost 0.006-0.008 CPU s/GB at the same rate, so the ring takes the one that
 // spares interrupts and does not tie it to a thread. Registered buffers save 0.003 CPU s/GB on
 // huge pages and 0.04 on small ones; pinning gigabytes against RLIMIT_MEMLOCK costs more.
 #include <liburing.h>

@@ -1,8 +1,10 @@
 // What one engine, or the table of them, does beyond what all engines do.
 #include <gtest/gtest.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 
 #include "inrush/engines/blocking.h"
+#include "tests/engines/sandbox.h"
 #include "tests/engines/ways.h"
 
 namespace inrush::testing {
@@ -24,6 +26,24 @@ TEST(EngineTable, an_engine_that_says_it_is_usable_can_be_made) {
     const auto engine = row.make({});
     EXPECT_EQ(std::string(engine->traits().name), row.name);
   }
+}
+
+// What an engine says of itself where this system call fails with this errno.
+std::string reason_where(const char* engine, unsigned call, unsigned error_number) {
+  return in_sandbox({.call = call, .error_number = error_number, .third = {}},
+                    [&] { return find_engine(engine)->unusable(); });
+}
+
+TEST(EngineTable, a_sandbox_that_forbids_an_engine_is_named_as_the_reason) {
+  const auto has = [](const std::string& said, const char* words) {
+    EXPECT_NE(said.find(words), std::string::npos) << said;
+  };
+  const std::string forbidden = reason_where("uring", SYS_io_uring_setup, EPERM);
+  if (forbidden == kNoSandbox) GTEST_SKIP() << forbidden;
+  has(forbidden, "Operation not permitted (sysctl kernel.io_uring_disabled, or a seccomp");
+  has(reason_where("uring", SYS_io_uring_setup, ENOSYS), "has no io_uring");
+  has(reason_where("uring", SYS_io_uring_setup, ENOMEM), "RLIMIT_MEMLOCK");
+  has(reason_where("aio", SYS_io_getevents, ENOSYS), "has no Linux AIO");
 }
 
 class DirectOnly : public ::testing::TestWithParam<const char*> {
@@ -144,6 +164,43 @@ TEST(Mmap, what_was_read_is_in_the_page_tables) {
   const auto reads = shredded(engine->traits(), blob, arena.data(), 2 * kMiB);
   EXPECT_TRUE(drive(*engine, reads).failed.empty());
   EXPECT_EQ(pages_present(arena.data(), blob.size), blob.size / ::sysconf(_SC_PAGESIZE));
+}
+
+// A mapped file read under a refusal; "ok", or what went wrong.
+std::string read_mapped_where(const Refusal& refusal) {
+  const Folder folder;
+  const Bytes bytes = random_bytes(3 * kMiB + 5, 1);
+  const Blob blob = open_blob(folder.write("a", bytes));
+  drop_pages(blob);
+  return in_sandbox(refusal, [&]() -> std::string {
+    const auto engine = find_engine("mmap")->make({});
+    engine->open(blob);
+    const Arena arena(blob.size, blob.fd);
+    Region region;
+    region.data = arena.data();
+    region.size = blob.size;
+    region.backing = Backing::mapping;
+    engine->attach(region);
+    const auto reads = shredded(engine->traits(), blob, arena.data(), kMiB);
+    const Outcome outcome = drive(*engine, reads);
+    if (!outcome.failed.empty()) return outcome.failed[0].second.message();
+    return std::memcmp(arena.data(), bytes.data(), bytes.size()) == 0 ? "ok" : "wrong bytes";
+  });
+}
+
+TEST(Mmap, kernels_without_populate_are_read_by_pread) {
+  constexpr unsigned kPopulateRead = 22;
+  const std::string said =
+      read_mapped_where({.call = SYS_madvise, .error_number = EINVAL, .third = kPopulateRead});
+  if (said == kNoSandbox) GTEST_SKIP() << said;
+  EXPECT_EQ(said, "ok");
+}
+
+TEST(Mmap, kernels_without_huge_pages_are_read_ahead) {
+  const std::string said =
+      read_mapped_where({.call = SYS_madvise, .error_number = EINVAL, .third = MADV_HUGEPAGE});
+  if (said == kNoSandbox) GTEST_SKIP() << said;
+  EXPECT_EQ(said, "ok");
 }
 
 TEST(Mmap, a_target_that_is_only_partly_mapped_is_refused) {

@@ -16,7 +16,7 @@ BANNED = frozenset(
 # Names that other libraries, or the kernel (cgroup v2), gave, which our code has to say.
 FOREIGN = re.compile(
     r"new|(fuse|aio)_\w+|\w*_handler_t|(\w+_)?v2(_\w+)?"
-    r"|(EVP|SSL|BIO|HMAC|X509|ERR)_\w+|Py\w+|nb_\w+"
+    r"|(EVP|SSL|BIO|HMAC|X509|ERR|PR)_\w+|Py\w+|nb_\w+"
 )
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+\d*|\d+")
