@@ -138,7 +138,10 @@ class Trace:
         axes.set_ylim(len(tracks) - 0.4, -0.6)
         axes.figure.suptitle(self._title(), x=0.01, ha="left", fontsize=12, fontweight="bold")
         axes.set_title(_shortened(self.stats["why"]), loc="left", fontsize=9, color="#667078")
-        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=5, frameon=False, fontsize=9)
+        if self.events:
+            axes.legend(
+                loc="lower right", bbox_to_anchor=(1, 1), ncols=5, frameon=False, fontsize=9
+            )
         _clean(axes)
 
     def _draw_rate(self, axes: Any, limit: float | None) -> None:

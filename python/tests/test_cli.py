@@ -203,7 +203,7 @@ def test_bench(inrush_command, sharded):
         (("nosuchcommand",), 2, "nosuchcommand"),
         (("load",), 2, "SOURCE"),
         (("load", "x", "--nosuchflag"), 2, "nosuchflag"),
-        (("bench", "x", "--runs", "0"), 2, "0"),
+        (("bench", "x", "--runs", "0"), 2, "--runs"),
         (("verify", "{folder}", "--manifest", "/no/such"), 3, "/no/such"),
         (("verify", "{folder}", "--manifest", "{folder}"), 3, "irectory"),
         (("load", "{folder}", "--backend", "floppy"), 2, "floppy"),

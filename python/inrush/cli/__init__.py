@@ -46,7 +46,9 @@ def run(arguments: list[str]) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    sys.stderr.write(f"inrush: {' '.join(message.split())}\n")
+    from inrush.cli._text import printable
+
+    sys.stderr.write(f"inrush: {printable(' '.join(message.split()))}\n")
     return code
 
 

@@ -9,9 +9,11 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from inrush._options import environment, parse_slices
+from inrush.cli._text import printable
 
 SCHEMA_VERSION = 1
 
@@ -71,7 +73,12 @@ def out_path(out: str | None) -> str | None:
 def print_json(command: str, values: dict[str, Any]) -> None:
     """One JSON object on stdout."""
     document = {"schema_version": SCHEMA_VERSION, "command": command, **values}
-    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    sys.stdout.write(json.dumps(document, indent=2) + "\n")
+
+
+def shown(text: str) -> str:
+    """Text from a file, safe to print: no control characters, no markup of ours."""
+    return escape(printable(text))
 
 
 def size_text(size: float) -> str:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
-from inrush.cli._common import facts_table, plain_table, rate_text, size_text, time_text
+from inrush.cli._common import facts_table, plain_table, rate_text, shown, size_text, time_text
 
 
 def explain_tables(explained: dict[str, Any], stats: dict[str, Any]) -> list[Table]:
@@ -84,8 +83,8 @@ def wanted_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
 
 def choice_rows(choice: dict[str, Any]) -> list[tuple[str, str]]:
     """What was chosen, why, and why not something else."""
-    rows = [("choice", f"[bold]{escape(choice['name'])}[/]"), ("because", escape(choice["why"]))]
-    rows += [("rejected", f"{one['name']}: {escape(one['reason'])}") for one in choice["rejected"]]
+    rows = [("choice", f"[bold]{shown(choice['name'])}[/]"), ("because", shown(choice["why"]))]
+    rows += [("rejected", f"{one['name']}: {shown(one['reason'])}") for one in choice["rejected"]]
     return rows
 
 
@@ -121,7 +120,7 @@ def stats_rows(stats: dict[str, Any]) -> list[tuple[str, str]]:
         ("staging", f"{size_text(stats['peak_staging'])} at most of {size_text(stats['budget'])}"),
         ("waits", waits),
     ]
-    rows += [("fell back", escape(reason)) for reason in stats["fallbacks"]]
+    rows += [("fell back", shown(reason)) for reason in stats["fallbacks"]]
     if stats["orphaned"]:
         rows.append(("orphaned", f"{size_text(stats['orphaned'])} held by a stuck read"))
     return rows
@@ -131,4 +130,4 @@ def limit_table(limit: dict[str, Any]) -> Table:
     """What raw loops reached on the same files."""
     rate = limit["bytes_per_second"]
     reached = f"[bold]{rate_text(rate)}[/] " if rate else "not measured: "
-    return facts_table([("limit", f"{reached}[dim]{limit['state']}, {escape(limit['method'])}[/]")])
+    return facts_table([("limit", f"{reached}[dim]{limit['state']}, {shown(limit['method'])}[/]")])

@@ -16,7 +16,7 @@ from inrush import _core
 from inrush._checkpoint import open_source
 from inrush._options import child_environment
 from inrush.cli import _pages
-from inrush.cli._common import Json, Source, console, print_json, size_text
+from inrush.cli._common import Json, Source, console, print_json, shown, size_text
 from inrush.cli._contender import PEERS
 from inrush.cli._explain import limit_table
 from inrush.cli._limit import measure_limit
@@ -88,7 +88,7 @@ def bench(
         out.print(limit_table(limits[state]))
         out.print(_table(state, [one for one in results if one.state == state], rates[state]))
     for name, reason in absent.items():
-        out.print(f"[dim]{name}: {reason}[/]")
+        out.print(f"[dim]{name}: {shown(reason)}[/]")
 
 
 def _contenders(checkpoint: _core.Checkpoint) -> tuple[list[str], dict[str, str]]:
@@ -161,6 +161,6 @@ def _table(state: str, results: list[Result], limit: float | None) -> Table:
             f"{rate / 1e9:.2f}" if rate else "-",
             share,
             f"[{colour}]{'█' * length}[/]",
-            f"[dim]{one.note}[/]",
+            f"[dim]{shown(one.note)}[/]",
         )
     return table

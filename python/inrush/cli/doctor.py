@@ -16,6 +16,7 @@ from inrush.cli._common import (
     facts_table,
     plain_table,
     print_json,
+    shown,
     size_text,
 )
 from inrush.cli._explain import limit_table, machine_rows, place_rows, wanted_rows
@@ -51,7 +52,9 @@ def doctor(
     table = plain_table("backend", "usable", "")
     for backend in report["backends"]:
         usable = "[green]yes[/]" if not backend["reason"] else "[red]no[/]"
-        table.add_row(backend["name"], usable, f"[dim]{backend['reason'] or backend['summary']}[/]")
+        table.add_row(
+            backend["name"], usable, f"[dim]{shown(backend['reason'] or backend['summary'])}[/]"
+        )
     out.print(table)
     out.print()
     for advice in report["advice"]:

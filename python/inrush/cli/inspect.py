@@ -17,6 +17,7 @@ from inrush.cli._common import (
     facts_table,
     plain_table,
     print_json,
+    shown,
     size_text,
 )
 
@@ -111,25 +112,27 @@ def _print(checkpoint: inrush.Checkpoint, rows: list[Row]) -> None:
     for row in rows:
         shape = " x ".join(str(extent) for extent in row.info.shape) or "scalar"
         count = str(row.count) if row.count > 1 else ""
-        table.add_row(row.name, count, row.info.dtype, shape, size_text(row.nbytes))
-    out.print(table, markup=False)
+        table.add_row(shown(row.name), count, row.info.dtype, shape, size_text(row.nbytes))
+    out.print(table)
     out.print()
 
     files = plain_table("file", "size", "tensors", right=("size", "tensors"))
     held = Counter(info.file for info in checkpoint.values())
     for name, size in checkpoint.files:
-        files.add_row(base_name(name), size_text(size), str(held[name]))
-    out.print(files, markup=False)
+        files.add_row(shown(base_name(name)), size_text(size), str(held[name]))
+    out.print(files)
     out.print()
 
     dtypes: Counter[str] = Counter()
     for row in rows:
         dtypes[row.info.dtype] += row.nbytes
     facts = [
-        ("place", checkpoint.uri),
+        ("place", shown(checkpoint.uri)),
         ("format", checkpoint.format),
         ("tensors", f"{len(checkpoint)}, {size_text(checkpoint.nbytes)}"),
         ("dtypes", ", ".join(f"{name} {size_text(size)}" for name, size in dtypes.most_common())),
     ]
-    facts += [(f"metadata {key}", value) for key, value in checkpoint.metadata.items()]
-    out.print(facts_table(facts), markup=False)
+    facts += [
+        (f"metadata {shown(key)}", shown(value)) for key, value in checkpoint.metadata.items()
+    ]
+    out.print(facts_table(facts))

@@ -27,6 +27,7 @@ from inrush.cli._common import (
     out_path,
     print_json,
     rate_text,
+    shown,
     size_text,
     time_text,
 )
@@ -95,7 +96,7 @@ def load(
         return
     _print(job, stats, limit if explain else None, explain=explain)
     for path in filter(None, (saved, trace, plot)):
-        console().print(f"[dim]wrote[/] {path}")
+        console().print(f"[dim]wrote[/] {shown(path)}")
 
 
 def _save(job: inrush.Job, path: str | None, checkpoint: inrush.Checkpoint) -> str | None:
@@ -130,4 +131,4 @@ def _print(
             out.print()
             out.print(table)
     else:
-        out.print(stats["why"], style="dim", markup=False)
+        out.print(f"[dim]{shown(stats['why'])}[/]")

@@ -14,6 +14,7 @@ from inrush.cli._common import (
     console,
     print_json,
     rate_text,
+    shown,
     size_text,
     time_text,
 )
@@ -40,5 +41,5 @@ def manifest(
     console().print(
         f"[bold]{len(digested.manifest)}[/] digests of {size_text(stats['bytes'])} in "
         f"{time_text(stats['seconds'])}, {rate_text(stats['gb_per_s'] * 1e9)}  "
-        f"[dim]wrote[/] {output}"
+        f"[dim]wrote[/] {shown(output)}"
     )

@@ -15,6 +15,7 @@ from inrush.cli._common import (
     console,
     print_json,
     rate_text,
+    shown,
     size_text,
     time_text,
 )
@@ -66,7 +67,7 @@ def _print(digested: Digested, different: list[_core.Difference], *, compared: b
     out = console()
     stats = digested.stats
     for one in different[:_SHOWN]:
-        out.print(f"[red]differs[/] {one.text}", soft_wrap=True)
+        out.print(f"[red]differs[/] {shown(one.text)}", soft_wrap=True)
     if len(different) > _SHOWN:
         out.print(f"[dim]and {len(different) - _SHOWN} more[/]")
     read = (
