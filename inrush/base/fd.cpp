@@ -21,8 +21,8 @@ Fd reopen(int fd, const std::string& path, int flags) {
   if (again || (errno != ENOENT && errno != EACCES)) return again;
   // No /proc, or no permission through it: by name, if that is still the same file.
   again = Fd(::open(path.c_str(), flags | O_CLOEXEC));
-  struct stat first{};
-  struct stat second{};
+  struct stat first {};
+  struct stat second {};
   if (again && (::fstat(fd, &first) != 0 || ::fstat(again.get(), &second) != 0 ||
                 first.st_ino != second.st_ino || first.st_dev != second.st_dev)) {
     errno = ESTALE;

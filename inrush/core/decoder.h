@@ -21,7 +21,7 @@ enum class DecodeOrder : uint8_t {
 struct DecoderTraits {
   uint64_t chunk_size = 1;  // bytes; chunks start at multiples of it from the tensor's start
   DecodeOrder order = DecodeOrder::in_order;
-  bool in_place = false;    // it rewrites the bytes it sees
+  bool in_place = false;  // it rewrites the bytes it sees
 };
 
 class Decoder {

@@ -22,12 +22,12 @@ using Clock = std::chrono::steady_clock;
 using Deadline = Clock::time_point;
 
 struct Read {
-  uint64_t tag = 0;            // handed back in the Completion
-  uint32_t file = 0;           // what Engine::open returned
-  uint64_t offset = 0;         // a multiple of traits.offset_align
-  uint64_t size = 0;           // likewise, or up to the blob's end
-  uint64_t required = 0;       // fewer bytes than this at the blob's end is an error
-  std::byte* target = nullptr; // a multiple of traits.memory_align, room for size bytes
+  uint64_t tag = 0;             // handed back in the Completion
+  uint32_t file = 0;            // what Engine::open returned
+  uint64_t offset = 0;          // a multiple of traits.offset_align
+  uint64_t size = 0;            // likewise, or up to the blob's end
+  uint64_t required = 0;        // fewer bytes than this at the blob's end is an error
+  std::byte* target = nullptr;  // a multiple of traits.memory_align, room for size bytes
 };
 
 struct Completion {
@@ -46,9 +46,9 @@ struct EngineTraits {
 };
 
 struct EngineOptions {
-  bool direct = false;      // bypass the page cache
-  uint32_t depth = 32;      // most reads in flight; threads of a blocking engine
-  int wake_fd = -1;         // eventfd of the lane, borrowed
+  bool direct = false;               // bypass the page cache
+  uint32_t depth = 32;               // most reads in flight; threads of a blocking engine
+  int wake_fd = -1;                  // eventfd of the lane, borrowed
   uint64_t block_size = 1ULL << 20;  // the read size the lane intends
 };
 

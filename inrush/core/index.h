@@ -15,8 +15,8 @@
 namespace inrush {
 
 struct Index {
-  std::string format;             // the Format's name: "safetensors"
-  std::vector<Blob> blobs;        // sorted by name
+  std::string format;       // the Format's name: "safetensors"
+  std::vector<Blob> blobs;  // sorted by name
   std::vector<TensorInfo> tensors;
   std::vector<uint32_t> by_name;  // indices into tensors, sorted by tensor name
   // __metadata__ of each blob, in blob order; nothing where a blob has none.

@@ -22,7 +22,7 @@ struct SliceDim {
 
 // What one consumer (rank, device, module) wants, in the order it wants it.
 struct Want {
-  uint32_t tensor = 0;          // index into Index::tensors
+  uint32_t tensor = 0;            // index into Index::tensors
   std::vector<SliceDim> slice{};  // empty: all of it; else one per leading dimension
 };
 
@@ -31,15 +31,15 @@ struct Selection {
 };
 
 struct PlanLimits {
-  uint64_t range_size = 1ULL << 20;  // ranges are cut at multiples of this file offset; <= 2 GiB
-  uint64_t merge_gap = 64ULL << 10;  // unwanted bytes between neighbours that are read anyway
+  uint64_t range_size = 1ULL << 20;    // ranges are cut at multiples of this file offset; <= 2 GiB
+  uint64_t merge_gap = 64ULL << 10;    // unwanted bytes between neighbours that are read anyway
   uint64_t largest_plan = 1ULL << 26;  // most ranges + pieces; more is Error{usage}
 };
 
 // Where (part of) a range lands: rows x row_size bytes, with a pitch on either side. One row is a
 // plain copy; many rows are a slice along an inner dimension.
 struct Piece {
-  uint32_t target = 0;         // index into Plan::targets
+  uint32_t target = 0;  // index into Plan::targets
   uint32_t rows = 1;
   uint64_t row_size = 0;       // bytes
   uint64_t source_offset = 0;  // of the first row, from the range's first byte
@@ -50,7 +50,7 @@ struct Piece {
 
 struct Range {
   uint32_t blob = 0;
-  uint64_t offset = 0;       // bytes, any alignment: exactly from the first to the last wanted byte
+  uint64_t offset = 0;  // bytes, any alignment: exactly from the first to the last wanted byte
   uint64_t size = 0;
   uint64_t slack_before = 0;  // unwanted bytes before it that no other range covers
   uint64_t slack_after = 0;
@@ -71,11 +71,11 @@ struct Target {
 };
 
 struct Plan {
-  std::vector<Range> ranges;    // in delivery order
+  std::vector<Range> ranges;  // in delivery order
   std::vector<Piece> pieces;
-  std::vector<Target> targets;  // in delivery order
-  uint64_t bytes_read = 0;      // sum of range sizes
-  uint64_t bytes_delivered = 0; // sum of target sizes
+  std::vector<Target> targets;   // in delivery order
+  uint64_t bytes_read = 0;       // sum of range sizes
+  uint64_t bytes_delivered = 0;  // sum of target sizes
 
   // SHA-256 in hex over every field above.
   [[nodiscard]] std::string digest() const;

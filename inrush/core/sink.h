@@ -26,12 +26,12 @@ enum class Placement : uint8_t {
 struct Grant {
   uint32_t first = 0;
   uint32_t count = 0;
-  uint64_t offset = 0;    // what to read: aligned as the engine needs it
+  uint64_t offset = 0;  // what to read: aligned as the engine needs it
   uint64_t size = 0;
   uint64_t required = 0;  // bytes from offset to the last wanted one
   std::byte* target = nullptr;
-  int32_t slot = -1;      // -1: in place
-  bool hedge = false;     // a second read of its range
+  int32_t slot = -1;   // -1: in place
+  bool hedge = false;  // a second read of its range
 };
 
 class Sink {

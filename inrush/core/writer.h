@@ -12,8 +12,8 @@ struct WriterTraits {
   bool random = true;          // write() at any offset; else strictly appending
   uint64_t smallest_part = 1;  // bytes of all parts but the last
   uint64_t largest_part = 1ULL << 30;
-  uint32_t most_parts = 0;     // 0: no limit
-  bool first_part_last = true; // offset 0 may be written after all others (headers)
+  uint32_t most_parts = 0;      // 0: no limit
+  bool first_part_last = true;  // offset 0 may be written after all others (headers)
 };
 
 class Writer {
