@@ -91,6 +91,7 @@ class Board : public std::enable_shared_from_this<Board> {
   std::optional<uint32_t> deliverable();
   Tensor deliver(uint32_t target);
   void check_identity(uint32_t blob, bool mapped);
+  void check_mapped();
   void stop(std::optional<Error> error);
   void wake_lanes();
   void report_progress();

@@ -85,7 +85,9 @@ std::optional<Tensor> Board::next(Deadline deadline, bool& timed_out) {
   ++delivered_;
   whole_[*target] = 2;
   while (cursor_ < whole_.size() && whole_[cursor_] == 2) ++cursor_;
+  const bool last = delivered_ == whole_.size();
   lock.unlock();
+  if (last) check_mapped();
   return deliver(*target);
 }
 
@@ -134,6 +136,19 @@ void Board::check_identity(uint32_t blob, bool mapped) {
     throw changed;
   }
   checked_[blob].store(arrivals, std::memory_order_relaxed);
+}
+
+// Before the last tensor is handed over: what was mapped is looked at whenever that was last done.
+void Board::check_mapped() {
+  uint32_t previous = UINT32_MAX;
+  const auto& targets = preparation_.plan.targets;
+  for (uint32_t i = 0; i < targets.size(); ++i) {
+    const uint32_t blob = index().tensors[targets[i].tensor].blob;
+    if (blob == previous || !sink_->is_mapped(i)) continue;
+    previous = blob;
+    mapped_checked_ = Clock::time_point{};
+    check_identity(blob, true);
+  }
 }
 
 bool Board::wait(Deadline deadline) {

@@ -28,7 +28,7 @@ constexpr uint32_t kMostUnits = 4096;
 // So much weight the past has against one more load.
 constexpr uint32_t kPast = 3;
 // A writer that does not get the lock within this gives up: it only loses a guess.
-constexpr int kLockTries = 300;
+constexpr int kLockTries = 1000;
 constexpr auto kLockPause = std::chrono::milliseconds(1);
 
 // Mount sources may hold any byte; what is kept is printable ASCII.
