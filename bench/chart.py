@@ -142,6 +142,5 @@ def limit_line(results: Results, cell: Cell, panel: Panel) -> float | None:
     if panel.unit == "GB/s":
         limit = limit_of(results, cell)
         return limit[0] if limit else None
-    raws = [label for label in cell["rounds"] if label.startswith("raw")]
-    found = [each for label in raws if (each := value(cell, label, panel.unit)) is not None]
+    found = [each for label in cell["rounds"] if (each := value(cell, label, panel.unit))]
     return min(found) if found else None

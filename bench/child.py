@@ -81,6 +81,16 @@ def cpu_seconds() -> float:
     return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
 
 
+def device_bytes() -> int:
+    """Bytes that this process made the devices read, by the kernel's account; 0 where not told."""
+    try:
+        with open("/proc/self/io") as account:
+            said = dict(line.split(": ") for line in account)
+    except OSError:
+        return 0
+    return int(said["read_bytes"])
+
+
 def memory_of(pid: int | str = "self") -> dict[str, int]:
     """Bytes by the kernel's names: RssAnon, RssFile, RssShmem, VmRSS, VmHWM."""
     wanted = ("RssAnon", "RssFile", "RssShmem", "VmRSS", "VmHWM")
@@ -163,17 +173,19 @@ def run(task: Task, channel: socket.socket) -> None:
     channel.send(json.dumps({"ready": os.getpid()}).encode())
     if not channel.recv(16):
         return
-    cpu = cpu_seconds()
+    read, cpu = device_bytes(), cpu_seconds()
     start = time.perf_counter()
     tensors, opened, loaded = timed()
     end = time.perf_counter()
     cpu = cpu_seconds() - cpu
+    read = device_bytes() - read
     after = memory_of()
     result = {
         "seconds": end - start,
         "open_seconds": opened - start,
         "load_seconds": loaded - start,
         "cpu_seconds": cpu,
+        "device_bytes": read,
         "tensors": len(tensors),
         "bytes": sum(tensor.nbytes for tensor in tensors.values()),
         "anonymous_bytes": after["RssAnon"] - before["RssAnon"],

@@ -22,7 +22,6 @@ from bench.places import Place
 from bench.processes import Failed, Nursery, RawTask, Running
 from bench.programs import program
 
-SECTOR = 512
 # A contender this far behind the best of the first round is not run again, where asked for.
 HOPELESS = 1.3
 
@@ -106,17 +105,6 @@ def backends() -> list[Entrant]:
     return ours(*(replace(entrant, droppable=True) for entrant in each))
 
 
-def device_of(path: Path) -> Path | None:
-    """The statistics file of the block device that holds the file, if there is one."""
-    number = os.stat(path).st_dev
-    found = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}/stat")
-    return found if found.exists() else None
-
-
-def bytes_read(device: Path | None) -> int:
-    return int(device.read_text().split()[2]) * SECTOR if device else 0
-
-
 def busy_seconds() -> float:
     """CPU seconds of the whole machine: what worker threads of the kernel cost is in here."""
     fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
@@ -158,7 +146,6 @@ class Bench:
 
     def measure(self, cell: Cell, entrant: Entrant, digest: bool) -> dict[str, Any]:
         """One run of one entrant: all its processes, and the restarts after them."""
-        device = device_of(cell.place.fixture.files[0])
         total: dict[str, Any] = {}
         forget_loads()
         (BUILD / "tmp").mkdir(parents=True, exist_ok=True)
@@ -172,13 +159,12 @@ class Bench:
                         process.wait_ready()
                     if i == 0:
                         put(cell)
-                    before, busy = bytes_read(device), busy_seconds()
+                    busy = busy_seconds()
                     found = run_together(running)
                 except BaseException:
                     for process in running:
                         process.kill()
                     raise
-                found["device_bytes"] = bytes_read(device) - before
                 found["machine_cpu_seconds"] = busy_seconds() - busy
                 add(total, found)
         return total
@@ -239,7 +225,7 @@ def run_together(running: list[Running]) -> dict[str, Any]:
     whole = dict(results[0])
     for name in ("seconds", "load_seconds", "open_seconds"):
         whole[name] = max(result.get(name, 0.0) for result in results)
-    for name in ("cpu_seconds", "anonymous_peak", "peak_bytes"):
+    for name in ("cpu_seconds", "device_bytes", "anonymous_peak", "peak_bytes"):
         whole[name] = sum(result.get(name, 0) for result in results)
     digests = {result.get("digest") for result in results}
     if len(digests) > 1:
