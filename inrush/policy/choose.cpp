@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "inrush/base/align.h"
 #include "inrush/base/json.h"
 #include "inrush/core/error.h"
 #include "inrush/policy/backends.h"
@@ -16,8 +17,9 @@ namespace {
 
 // A way that was measured must be this much better than the one preferred without measurements.
 constexpr double kClearlyBetter = 1.10;
-// Of the memory that may still be taken, what populating may fill: the rest is everybody's.
-constexpr double kShareToFill = 0.9;
+// Of the memory that may still be taken, what populating leaves alone. Little: page cache is given
+// back when somebody needs it, and a cgroup is often cut to fit.
+constexpr uint64_t kLeave = 64 * kMiB;
 // Copying through the page cache moves about this much a second for each CPU; a disk slower than
 // that loses nothing by it.
 constexpr double kBufferedPerCpu = 0.6e9;
@@ -47,8 +49,7 @@ struct Question {
 
   // Whether this memory would hold so many bytes more.
   [[nodiscard]] bool fits(uint64_t bytes) const {
-    return static_cast<double>(bytes) <=
-           kShareToFill * static_cast<double>(facts.machine.memory_available);
+    return bytes + kLeave <= facts.machine.memory_available;
   }
 
   bool usable(const BackendRow& backend) {
@@ -104,17 +105,19 @@ struct Question {
 
   // "3.2 GB cold on ext4", "1.0 GB warm and 2.2 GB cold on ext4"
   [[nodiscard]] std::string case_text() const {
-    std::string parts;
+    std::vector<std::string> parts;
     const auto add = [&](uint64_t bytes, const char* what) {
-      if (bytes == 0) return;
-      parts += fmt::format("{}{} {}", parts.empty() ? "" : " and ", bytes_text(bytes), what);
+      if (bytes > 0) parts.push_back(fmt::format("{} {}", bytes_text(bytes), what));
     };
     add(facts.warm_bytes, "warm");
     add(facts.mixed_bytes, "partly warm");
     add(facts.speckled_bytes, "warm in specks");
     add(cold_bytes(), "cold");
     add(facts.unknown_bytes, "of unknown residency");
-    return fmt::format("{} on {}", parts, facts.filesystem.type);
+    const std::string last = parts.empty() ? "nothing" : parts.back();
+    if (parts.size() < 2) return fmt::format("{} on {}", last, facts.filesystem.type);
+    parts.pop_back();
+    return fmt::format("{} and {} on {}", fmt::join(parts, ", "), last, facts.filesystem.type);
   }
   [[nodiscard]] std::string memory_text() const {
     return fmt::format("{} of memory free", bytes_text(facts.machine.memory_available));
