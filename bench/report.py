@@ -16,11 +16,17 @@ from bench.results import Results
 
 PAGE = Path("docs/performance.md")
 CHART = Path("docs/images/bench.png")
+QUIET = 0.2  # CPUs
+BUSY = (
+    "**The machine was busy with other work: rates are too low, and ratios that depend on what "
+    "the processors or the disk had left are not to be trusted.**"
+)
 BLOCK = re.compile(r"<!-- ([a-z]+) -->\n.*?<!-- end -->", re.DOTALL)
 
 
 def machine_block(results: Results) -> str:
     about, versions = results.data.get("machine", {}), results.data.get("versions", {})
+    busy = others(results)
     commits = sorted({cell["commit"] for cell in results.cells.values()})
     installed = ", ".join(f"{name} {number}" for name, number in versions.items() if number)
     return (
@@ -29,7 +35,7 @@ def machine_block(results: Results) -> str:
         f"{about.get('read_ahead_kib')} KiB, huge pages on {about.get('huge_pages')}, Python "
         f"{about.get('python')}; {installed}. Measured at {', '.join(commits)}.\n\n"
         f"While a contender ran, everything else on the machine, kernel threads included, used "
-        f"{others(results):.2f} CPUs: a run on a quiet machine shows less than 0.2."
+        f"{busy:.2f} CPUs. {BUSY if busy > QUIET else ''}".rstrip()
     )
 
 

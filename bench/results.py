@@ -8,6 +8,7 @@ import platform
 import re
 import subprocess
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +70,19 @@ def versions() -> dict[str, str | None]:
     return found
 
 
+@cache
 def commit() -> str:
-    asked = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
+    """Of the sources; with ``+`` if some that are measured or measure differ from it."""
+    asked = ["git", "rev-parse", "--short=12", "HEAD"]
+    found = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
+    sources = ["inrush", "python/inrush", "python/bindings", "bench/*.py", "bench/*.cpp"]
+    changed = subprocess.run(
+        ["git", "status", "--porcelain", "--", *sources],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return found + ("+" if changed.stdout.strip() else "")
 
 
 class Results:
