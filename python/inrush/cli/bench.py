@@ -22,6 +22,9 @@ from inrush.cli._explain import limit_table
 from inrush.cli._limit import measure_limit
 
 _BAR = 24
+
+# Times the limit of copying warm pages above which a loader cannot have copied them.
+_NO_COPY = 1.5
 _LONGEST_RUN = 600  # seconds of one contender
 
 
@@ -102,7 +105,7 @@ def _contenders(checkpoint: _core.Checkpoint) -> tuple[list[str], dict[str, str]
     for peer in PEERS:
         missing = [name for name in (peer, "torch") if importlib.util.find_spec(name) is None]
         if missing:
-            absent[peer] = f"{missing[0]} is not installed"
+            absent[peer] = "not installed" if missing[0] == peer else "torch is not installed"
         else:
             names.append(peer)
     return names, absent
@@ -153,6 +156,8 @@ def _table(state: str, results: list[Result], limit: float | None) -> Table:
     for one in sorted(results, key=lambda one: -(one.rate or 0.0)):
         rate = one.rate
         share = f"{rate / limit:.0%}" if rate and limit else ""
+        if rate and limit and state == "warm" and rate > _NO_COPY * limit:
+            share = "no copy"
         colour = "green" if one.contender.startswith("inrush") else "blue"
         length = round(_BAR * rate / fastest) if rate else 0
         weight = "bold" if one.contender == "inrush" else "not bold"
