@@ -211,10 +211,21 @@ print("ready", flush=True)
 """
 
 
+def heed_ctrl_c():
+    """Shells start background jobs with SIGINT ignored, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("wait", ["job.wait()", "next(stream); job.wait(1000)"])
 def test_ctrl_c_ends_a_wait_within_a_second(sharded, wait):
     command = [sys.executable, "-c", INTERRUPTED.format(wait=wait), str(sharded[0])]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    child = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_ctrl_c,
+    )
     assert child.stdout.readline() == "ready\n"
     time.sleep(0.2)
     begin = time.monotonic()
