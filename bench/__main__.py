@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import time
 from pathlib import Path
 
 from bench import contenders
 from bench.cases import PARTS
+from bench.fixtures import MEMORY
 from bench.measure import Bench
 from bench.processes import Nursery
 from bench.report import write_report
@@ -56,14 +58,17 @@ def measure(parsed: argparse.Namespace, parts: list[str], results: Results) -> N
             print(f"{name} takes no part: it is not installed", file=sys.stderr)
     rounds = parsed.rounds or (3 if parsed.quick else 9)
     scale = parsed.scale or (0.25 if parsed.quick else 1.0)
-    with Nursery() as nursery:
-        bench = Bench(nursery, rounds)
-        session = Session(bench, results, scale, parsed.resume, parsed.quick, parsed.only)
-        for part in parts:
-            start = time.monotonic()
-            print(f"-- {part}", file=sys.stderr, flush=True)
-            PARTS[part](session)
-            print(f"-- {part}: {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
+    try:
+        with Nursery() as nursery:
+            bench = Bench(nursery, rounds)
+            session = Session(bench, results, scale, parsed.resume, parsed.quick, parsed.only)
+            for part in parts:
+                start = time.monotonic()
+                print(f"-- {part}", file=sys.stderr, flush=True)
+                PARTS[part](session)
+                print(f"-- {part}: {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
+    finally:
+        shutil.rmtree(MEMORY, ignore_errors=True)  # the fixtures in tmpfs take up memory
 
 
 if __name__ == "__main__":

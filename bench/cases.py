@@ -47,7 +47,7 @@ def warm(session: Session) -> None:
     raws = [RAW["map"], RAW["copy"], RAW["memcpy"]]
     with open_filesystem("disk", [big(session)]) as (place,):
         session.cell(Cell("warm", place, "warm"), [*mine, *peers(), *raws])
-    with open_filesystem("tmpfs", [session.fixture("llama", 2 * GIB, 2)]) as (place,):
+    with open_filesystem("tmpfs", [session.fixture("llama", GIB, 2)]) as (place,):
         session.cell(Cell("tmpfs", place, "memory"), [*mine, *peers(), *raws])
 
 
@@ -59,9 +59,10 @@ def half(session: Session) -> None:
         RAW["uring"],
         RAW["copy"],
     ]
-    with open_filesystem("disk", [middle(session)]) as (place,):
+    with open_filesystem("disk", [session.fixture("llama", 512 * MIB, 2)]) as (place,):
         for state in pages.SHAPES:
-            session.cell(Cell(f"half/{state}", place, state), entrants, drop=True)
+            drop = state not in ("cold", "warm")  # those two give the limit of each half
+            session.cell(Cell(f"half/{state}", place, state), entrants, drop)
 
 
 def several(session: Session) -> None:
@@ -98,7 +99,8 @@ def many(session: Session) -> None:
     with open_filesystem("disk", [small, shards]) as (tensors, tiny):
         session.cell(Cell("many/open", tensors, "warm", job="open"), entrants)
         session.cell(Cell("many/each", tensors, "warm", job="each"), entrants)
-        session.cell(Cell("many/load", tensors, "warm"), [*entrants, *peers("runai")])
+        everyone = [*entrants, *peers("runai")]
+        session.cell(Cell("many/load", tensors, "warm"), everyone, rounds=5)
         everyone = [*ours(inrush()), *peers()]
         for state in ("cold", "warm"):
             session.cell(Cell(f"tiny shards/{state}", tiny, state), everyone)

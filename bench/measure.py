@@ -128,6 +128,8 @@ class Bench:
         Returns the cell as the results file keeps it: what it is, and each entrant's rounds.
         """
         entrants = list(entrants)
+        if cell.residency == "warm":
+            pages.evict(cell.place.files)  # not as some earlier cell happened to leave it
         seen: dict[str, list[dict[str, Any]]] = {entrant.label: [] for entrant in entrants}
         for i in range(rounds or self.rounds):
             turn = i % len(entrants) if entrants else 0
