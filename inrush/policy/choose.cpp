@@ -23,6 +23,7 @@ constexpr uint64_t kLeave = 64 * kMiB;
 // Copying through the page cache moves about this much a second for each CPU; a disk slower than
 // that loses nothing by it.
 constexpr double kBufferedPerCpu = 0.6e9;
+
 // "3.2 GB", "512 kB": decimal, as disks and networks are sold.
 std::string bytes_text(uint64_t bytes) {
   const auto number = static_cast<double>(bytes);
