@@ -14,18 +14,14 @@ namespace {
 
 using FileEntry = nb::typed<nb::tuple, nb::str, nb::int_>;
 
-// Paths come as bytes: the name of a file need not be text.
-Checkpoint open_one(const nb::bytes& uri) {
-  const std::string place(uri.c_str(), uri.size());
+Checkpoint open_one(const std::string& uri) {
   const nb::gil_scoped_release released;
-  return Checkpoint::open(place);
+  return Checkpoint::open(uri);
 }
 
-Checkpoint open_files(const std::vector<nb::bytes>& paths) {
-  std::vector<std::string> places;
-  for (const nb::bytes& path : paths) places.emplace_back(path.c_str(), path.size());
+Checkpoint open_files(const std::vector<std::string>& paths) {
   const nb::gil_scoped_release released;
-  return Checkpoint::open(places);
+  return Checkpoint::open(paths);
 }
 
 std::optional<InfoView> find(const Checkpoint& checkpoint, std::string_view name) {
