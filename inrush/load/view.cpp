@@ -155,7 +155,10 @@ void View::State::open_shard(uint32_t index) {
   const Blob& blob = checkpoint_.index().blobs[index];
   const FilesystemFact place = blob.fd >= 0 ? ask_filesystem(blob) : FilesystemFact{};
   std::shared_ptr<Mapping> mapping;
-  if (place.may_map) mapping = std::make_shared<Mapping>(blob);
+  // A far place is mapped only where all of it is resident: touching it asks nobody then.
+  if (place.may_map || (place.sequential && is_warm(blob))) {
+    mapping = std::make_shared<Mapping>(blob);
+  }
   if (!mapping || !mapping->mapped) {
     shard.refused = true;
     return;

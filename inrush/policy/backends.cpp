@@ -59,10 +59,10 @@ bool only_copies(Coverage coverage, const Facts& facts) {
          facts.warm_bytes == facts.wanted_bytes;
 }
 
-void settle_pread(LaneChoice& lane, const Facts& facts) {
+void settle_pread(LaneChoice& lane, const Facts& facts, const ChoiceRequest& request) {
   const uint32_t cpus = std::clamp(facts.machine.cpus, 1U, 32U);
   if (!lane.direct && only_copies(lane.coverage, facts)) {
-    lane.block_size = kCopyBlock;
+    lane.block_size = std::clamp(request.budget / 8, kMiB, kCopyBlock);
     lane.depth = lane.most_depth = cpus + 1;
   } else {
     lane.depth = lane.most_depth = std::max(kWaitingThreads, cpus);
@@ -137,7 +137,7 @@ LaneChoice lane_of(const BackendRow& backend, Coverage coverage, const Facts& fa
   lane.coverage = coverage;
   lane.block_size = kMiB;
   if (lane.engine == "pread") {
-    settle_pread(lane, facts);
+    settle_pread(lane, facts, request);
   } else if (lane.engine == "mmap") {
     // Populating works in huge pages; two to four threads reach a disk's rate.
     lane.block_size = 4 * kMiB;

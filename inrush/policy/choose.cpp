@@ -80,7 +80,7 @@ struct Question {
       reason = "mapping=never was asked for";
     else if (!facts.private_host_memory)
       reason = "the bytes go into the caller's memory";
-    else if (!facts.filesystem.may_map)
+    else if (!facts.filesystem.may_map && !(facts.filesystem.sequential && all_warm()))
       reason =
           fmt::format("{} is not among the filesystems that are mapped", facts.filesystem.type);
     if (reason.empty()) return true;

@@ -172,7 +172,14 @@ const Row kRows[] = {
        f.unknown_bytes = 0;
        f.warm_bytes = kWanted;
      },
-     nothing, "pread_buffered pread:a", "a copy out of the page cache"},
+     nothing, "mmap pread:a map_warm", "mapping it costs no copy"},
+    {"fuse_partly_warm",
+     [](Facts& f) {
+       be_fuse(f);
+       f.unknown_bytes = 0;
+       f.warm_bytes = kWanted / 2;
+     },
+     nothing, "pread_buffered pread:a:streams", "long streams"},
     {"fuse_drop", be_fuse, drop, "pread_buffered pread:a:streams drop", "long streams"},
     // As told.
     {"told_uring", [](Facts&) {}, [](ChoiceRequest& r) { r.backend = {"uring"}; },
@@ -266,10 +273,11 @@ TEST(Choose, begins_with_the_depth_and_streams_that_were_settled_on) {
 
 TEST(Choose, what_is_in_flight_keeps_to_half_the_budget) {
   for (const uint64_t budget : {4ULL << 20, 16ULL << 20, 64ULL << 20, 1ULL << 30}) {
-    for (const bool fuse : {false, true}) {
+    for (const auto change : {+[](Facts&) {}, +[](Facts& f) { be_fuse(f); },
+                              +[](Facts& f) { f.warm_bytes = f.wanted_bytes; }}) {
       Facts facts = cold_ext4();
       facts.machine.cpus = 16;
-      if (fuse) be_fuse(facts);
+      change(facts);
       ChoiceRequest request;
       never_map(request);
       request.budget = budget;
