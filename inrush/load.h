@@ -59,6 +59,7 @@ struct LoadOptions {
       progress;  // called on a lane thread, at most 10 times a second
   bool trace = false;
   EngineFactory engines;  // empty: the table
+  SinkFactory sink;       // empty: host memory
 };
 
 struct TraceEvent {

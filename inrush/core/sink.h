@@ -1,15 +1,21 @@
 // A Sink places bytes: into host memory, or a device. It owns staging slots and the budget.
-// Lane threads call everything but take(), which is the consumer's. Thread-safe. Nothing blocks:
-// a range that cannot be granted now is asked for again. Ranges are granted in delivery order,
-// and the oldest undelivered one can always be granted, so a load never deadlocks on its budget.
+// Lane threads call what is Sink's own, the consumer what is Destination's. Thread-safe. Nothing
+// blocks: a range that cannot be granted now is asked for again. Ranges are granted in delivery
+// order, and the oldest undelivered one can always be granted, so a load never deadlocks on its
+// budget.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "inrush/core/engine.h"
+#include "inrush/core/plan.h"
 #include "inrush/core/tensor.h"
 
 namespace inrush {
@@ -34,20 +40,48 @@ struct Grant {
   bool hedge = false;  // a second read of its range
 };
 
-class Sink {
- public:
-  virtual ~Sink() = default;
+// What a sink has settled before the first read; it does not change.
+struct SinkLayout {
+  std::vector<Region> regions;  // the memory that reads will target
+  std::vector<Placement>
+      placements;            // per range: as decided, after what memory and alignment allow
+  std::vector<bool> mapped;  // per target: the file's own pages, wholly or in part
+  // Per target: targets [0, this) must have memory before all of its ranges can be granted.
+  std::vector<uint32_t> needed_for;
+};
 
-  // The memory that reads will target.
-  [[nodiscard]] virtual std::vector<Region> regions() const = 0;
+struct SinkStats {
+  uint64_t peak_staging = 0;  // bytes under the budget, at most
+  uint64_t bytes_copied = 0;  // moved once more on their way to the target
+};
+
+// Where the bytes of targets stay: the consumer's side of a sink.
+class Destination {
+ public:
+  virtual ~Destination() = default;
+
+  // The caller's memory for a target, before any of its ranges can be granted.
+  virtual void provide(uint32_t target, Memory memory) = 0;
+
+  // Where the host can read a target's bytes once they are placed: for decoders. Any thread.
+  // nullptr: it has no memory yet, or none that the host can read.
+  [[nodiscard]] virtual std::byte* address(uint32_t target) const = 0;
+
+  // Hands over a target all of whose ranges are placed; its bytes leave the budget.
+  virtual Memory take(uint32_t target) = 0;
+};
+
+class Sink : public Destination {
+ public:
+  [[nodiscard]] virtual const SinkLayout& layout() const = 0;
 
   // Memory for up to `count` ranges from `first` on; at least one, or nothing for now. With
   // `hedge` (a second read of a range in flight) it is always a slot of its own.
   virtual std::optional<Grant> try_reserve(uint32_t first, uint32_t count,
                                            const EngineTraits& traits, bool hedge) = 0;
 
-  // The grant's bytes have arrived: places them. May finish later: see poll. A slot whose range
-  // another read has already placed is dropped.
+  // The grant's bytes have arrived: places them. Where that ends later, SinkOptions::placed is
+  // called. A slot whose range another read has already placed is dropped.
   virtual void landed(const Grant& grant) = 0;
 
   // The grant will not be read (failed, cancelled). Only once its reader is quiescent.
@@ -56,8 +90,21 @@ class Sink {
   // Appends ranges whose bytes have reached their targets since the last call, each once.
   virtual void poll(std::vector<uint32_t>& placed) = 0;
 
-  // Hands over a target all of whose ranges are placed; its bytes leave the budget.
-  virtual Memory take(uint32_t target) = 0;
+  [[nodiscard]] virtual SinkStats stats() const = 0;
 };
+
+struct SinkOptions {
+  uint64_t budget = 256ULL << 20;     // bytes
+  bool collect = false;               // only slots count: nothing waits for the consumer
+  bool caller_memory = false;         // an allocator will provide() every target
+  std::map<std::string, Memory> out;  // memory of these targets, by tensor name
+  // Ranges were placed outside of landed(): poll() has them. From any thread, under no lock.
+  std::function<void()> placed;
+};
+
+// Makes the sink of a load. Throws Error{memory} when the budget is below what it needs, naming
+// that; Error{usage} when an entry of `out` is too small or misaligned.
+using SinkFactory = std::function<std::unique_ptr<Sink>(
+    const Index& index, const Plan& plan, std::vector<Placement> placements, SinkOptions options)>;
 
 }  // namespace inrush

@@ -8,6 +8,7 @@
 #include "inrush/base/align.h"
 #include "inrush/base/fd.h"
 #include "inrush/load/lane.h"
+#include "inrush/sinks/host.h"
 
 namespace inrush {
 namespace {
@@ -30,8 +31,8 @@ LaneChoice fallback_lane(Coverage coverage, const Facts& facts) {
   return lane;
 }
 
-HostSinkOptions sink_options(Preparation& preparation) {
-  HostSinkOptions options;
+SinkOptions sink_options(Preparation& preparation) {
+  SinkOptions options;
   options.budget = preparation.budget;
   options.collect = preparation.options.collect;
   options.caller_memory = static_cast<bool>(preparation.options.allocator);
@@ -43,9 +44,16 @@ HostSinkOptions sink_options(Preparation& preparation) {
 
 Board::Board(Preparation preparation) : preparation_(std::move(preparation)), start_(Clock::now()) {
   const Plan& plan = preparation_.plan;
-  sink_ = std::make_unique<HostSink>(index(), plan,
-                                     place(plan, preparation_.facts, preparation_.choice),
-                                     sink_options(preparation_));
+  std::vector<Placement> placements = place(plan, preparation_.facts, preparation_.choice);
+  SinkOptions options = sink_options(preparation_);
+  options.placed = [this] {
+    const std::lock_guard lock(mutex_);
+    wake_lanes();
+  };
+  const SinkFactory& make = preparation_.options.sink;
+  sink_ =
+      make ? make(index(), plan, std::move(placements), std::move(options))
+           : std::make_unique<HostSink>(index(), plan, std::move(placements), std::move(options));
   remaining_ = std::make_unique<std::atomic<uint64_t>[]>(plan.targets.size());
   whole_.resize(plan.targets.size());
   arrivals_ = std::make_unique<std::atomic<uint32_t>[]>(index().blobs.size());
@@ -68,7 +76,8 @@ Board::Board(Preparation preparation) : preparation_(std::move(preparation)), st
 }
 
 Board::~Board() {
-  decoding_.reset();  // its threads call back into this
+  decoding_.reset();  // its threads call back into this, and so may the sink's
+  sink_.reset();
 }
 
 void Board::begin() {
@@ -83,7 +92,7 @@ void Board::begin() {
   allocate_ahead();
   settle_queue();
   for (uint32_t i = 0; i < plan.ranges.size(); ++i) {
-    if (sink_->placement(i) == Placement::mapped) mapped_bytes_ += plan.ranges[i].size;
+    if (sink_->layout().placements[i] == Placement::mapped) mapped_bytes_ += plan.ranges[i].size;
   }
   finish_targets(whole);
   if (stopped()) return;
@@ -108,7 +117,7 @@ void Board::settle_queue() {
   std::vector<uint32_t> whole;
   for (uint32_t i = 0; i < count; ++i) {
     resident_[i] = is_resident(plan.ranges[i], preparation_.facts);
-    done[i] = sink_->placement(i) == Placement::mapped && (resident_[i] || !populates);
+    done[i] = sink_->layout().placements[i] == Placement::mapped && (resident_[i] || !populates);
     if (done[i]) place_range(i, whole);
   }
   queue_ = std::make_unique<RangeQueue>(resident_, done);
@@ -199,9 +208,13 @@ void Board::place_range(uint32_t index_of_range, std::vector<uint32_t>& whole) {
     const Piece& piece = plan.pieces[range.first_piece + p];
     const uint64_t bytes = piece.rows * piece.row_size;
     if (decoding_ && decoding_->has(piece.target)) {
+      std::byte* const data = sink_->address(piece.target);
+      if (data == nullptr) {
+        return fail(Error(ErrorCode::usage, "bytes that the host cannot read are not decoded"));
+      }
       for (uint32_t row = 0; row < piece.rows; ++row) {
-        decoding_->arrived(piece.target, sink_->address(piece.target),
-                           piece.target_offset + row * piece.target_pitch, piece.row_size);
+        decoding_->arrived(piece.target, data, piece.target_offset + row * piece.target_pitch,
+                           piece.row_size);
       }
     } else if (remaining_[piece.target].fetch_sub(bytes, std::memory_order_acq_rel) == bytes) {
       whole.push_back(piece.target);
@@ -363,10 +376,11 @@ LoadStats Board::stats() const {
   stats.choice = preparation_.choice.name;
   stats.why = preparation_.choice.why;
   stats.bytes_read = bytes_read_;
-  stats.bytes_copied = sink_->bytes_copied();
+  const SinkStats sink = sink_->stats();
+  stats.bytes_copied = sink.bytes_copied;
   stats.reads = reads_;
   stats.retries = retries_;
-  stats.peak_staging = sink_->peak_staging();
+  stats.peak_staging = sink.peak_staging;
   stats.budget = preparation_.budget;
   stats.depth = depth_;
   stats.bytes_mapped = mapped_bytes_;

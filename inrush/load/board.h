@@ -15,11 +15,11 @@
 #include <vector>
 
 #include "inrush/core/ledger.h"
+#include "inrush/core/sink.h"
 #include "inrush/load/decoding.h"
 #include "inrush/load/preparation.h"
 #include "inrush/load/queue.h"
 #include "inrush/policy/governor.h"
-#include "inrush/sinks/host.h"
 
 namespace inrush {
 
@@ -36,7 +36,7 @@ class Board : public std::enable_shared_from_this<Board> {
   [[nodiscard]] const Preparation& preparation() const { return preparation_; }
   [[nodiscard]] const Index& index() const { return preparation_.checkpoint.index(); }
   RangeQueue& queue() { return *queue_; }
-  HostSink& sink() { return *sink_; }
+  Sink& sink() { return *sink_; }
   [[nodiscard]] uint32_t horizon() const;
   [[nodiscard]] bool resident(uint32_t range) const { return resident_[range]; }
   void lane_began(int wake_fd);
@@ -98,7 +98,7 @@ class Board : public std::enable_shared_from_this<Board> {
   [[noreturn]] void throw_error(std::unique_lock<std::mutex>& lock);
 
   Preparation preparation_;
-  std::unique_ptr<HostSink> sink_;
+  std::unique_ptr<Sink> sink_;
   std::unique_ptr<RangeQueue> queue_;
   std::unique_ptr<Decoding> decoding_;
   std::vector<bool> resident_;                          // per range

@@ -21,12 +21,12 @@ void Board::allocate_ahead() {
   if (!allocator || allocated_ == targets.size()) return;
   const auto all = static_cast<uint32_t>(targets.size());
   const uint32_t head = std::min(cursor_, all - 1);
-  uint32_t end = std::max(allocated_, sink_->needed_for(head));
+  uint32_t end = std::max(allocated_, sink_->layout().needed_for[head]);
   uint64_t ahead = 0;
   for (uint32_t i = head; i < end; ++i) ahead += targets[i].size;
   while (end < all && (preparation_.options.collect || ahead < preparation_.budget)) {
     ahead += targets[end].size;
-    end = std::max(end + 1, sink_->needed_for(end));
+    end = std::max(end + 1, sink_->layout().needed_for[end]);
   }
   end = std::min(end, all);
   if (end <= allocated_) return;
@@ -94,13 +94,13 @@ std::optional<Tensor> Board::next(Deadline deadline, bool& timed_out) {
 Tensor Board::deliver(uint32_t index_of_target) {
   const Target& target = preparation_.plan.targets[index_of_target];
   const TensorInfo& info = index().tensors[target.tensor];
-  check_identity(info.blob, sink_->is_mapped(index_of_target));
+  check_identity(info.blob, sink_->layout().mapped[index_of_target]);
   Tensor tensor;
   tensor.name = info.name;
   tensor.dtype = info.dtype;
   tensor.shape = target.shape;
   tensor.consumer = target.consumer;
-  tensor.mapped = sink_->is_mapped(index_of_target);
+  tensor.mapped = sink_->layout().mapped[index_of_target];
   tensor.memory = sink_->take(index_of_target);
   if (starving_.exchange(false)) {
     const std::lock_guard lock(mutex_);
@@ -144,7 +144,7 @@ void Board::check_mapped() {
   const auto& targets = preparation_.plan.targets;
   for (uint32_t i = 0; i < targets.size(); ++i) {
     const uint32_t blob = index().tensors[targets[i].tensor].blob;
-    if (blob == previous || !sink_->is_mapped(i)) continue;
+    if (blob == previous || !sink_->layout().mapped[i]) continue;
     previous = blob;
     mapped_checked_ = Clock::time_point{};
     check_identity(blob, true);

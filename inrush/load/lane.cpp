@@ -69,7 +69,7 @@ class Lane {
       }
       engine_ = row->make(options);
     }
-    for (const Region& region : board_.sink().regions()) engine_->attach(region);
+    for (const Region& region : board_.sink().layout().regions) engine_->attach(region);
     most_in_flight_ = engine_->traits().most_in_flight;
   }
 
@@ -85,7 +85,7 @@ class Lane {
     std::array<Completion, kMostCompletions> done;
     const size_t count = engine_->wait(done, Clock::now() + kWaitSlice);
     for (size_t i = 0; i < count; ++i) settle(done[i]);
-    if (count > 0) board_.collect_placed();
+    board_.collect_placed();
     if (number_ == 0) look_around();
   }
 
@@ -94,6 +94,7 @@ class Lane {
     const double before = board_.seconds_since_start();
     pollfd wake{wake_.get(), POLLIN, 0};
     ::poll(&wake, 1, static_cast<int>(kWaitSlice.count()));
+    board_.collect_placed();
     if (starved_) board_.count_budget_wait(board_.seconds_since_start() - before);
     if (number_ == 0) look_around();
   }

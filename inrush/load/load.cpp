@@ -33,7 +33,7 @@ Preparation prepare(const Checkpoint& checkpoint, LoadOptions options) {
   // A decoder reads the bytes, and a mapped byte may vanish under it.
   if (options.decoder) options.choice.mapping = MappingRule::never;
   Facts facts = gather_facts(index.blobs, plan);
-  facts.private_host_memory = !options.allocator && options.out.empty();
+  facts.private_host_memory = !options.allocator && options.out.empty() && !options.sink;
   auto registration = std::make_unique<Registration>(index.blobs);
   const Neighbours neighbours = registration->neighbours();
   facts.others_loading = neighbours.loading;

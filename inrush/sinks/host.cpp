@@ -53,17 +53,17 @@ uint64_t HostSink::least_budget(const PlanLimits& limits) {
 }
 
 HostSink::HostSink(const Index& index, const Plan& plan, std::vector<Placement> placements,
-                   HostSinkOptions options)
+                   SinkOptions options)
     : index_(index),
       plan_(plan),
-      placements_(std::move(placements)),
       options_(std::move(options)),
       arena_(Arena::reserve(index.blobs)),
       homes_(plan.targets.size()),
-      mapped_(plan.targets.size()),
       states_(plan.ranges.size(), State::waiting),
       in_slot_(plan.ranges.size()),
       charged_(plan.ranges.size()) {
+  layout_.placements = std::move(placements);
+  layout_.mapped.resize(plan.targets.size());
   uint64_t largest = 0;
   for (const Range& range : plan.ranges) largest = std::max(largest, range.size);
   slot_size_ = align_up(largest, 4 * kKiB) + 2 * kSlotMargin;
@@ -135,14 +135,14 @@ void HostSink::settle_arena_homes(const std::vector<bool>& claimed) {
 void HostSink::settle_placements() {
   for (uint32_t i = 0; i < plan_.ranges.size(); ++i) {
     const Range& range = plan_.ranges[i];
-    if (placements_[i] != Placement::mapped) continue;
+    if (layout_.placements[i] != Placement::mapped) continue;
     const auto first = plan_.pieces.begin() + range.first_piece;
     // Bytes that also go elsewhere would be copied out of a mapping, which a shrinking file turns
     // into a signal: they are read instead.
     const bool all = std::all_of(first, first + range.piece_count, [&](const Piece& piece) {
       return homes_[piece.target].kind == Kind::arena;
     });
-    if (!all) placements_[i] = Placement::in_place;
+    if (!all) layout_.placements[i] = Placement::in_place;
   }
 }
 
@@ -154,32 +154,38 @@ void HostSink::place_mappings() {
     uint64_t end = range.offset + range.size;
     for (next = first + 1; next < count; ++next) {
       const Range& follower = plan_.ranges[next];
-      const bool joins = follower.blob == range.blob && placements_[next] == placements_[first] &&
+      const bool joins = follower.blob == range.blob &&
+                         layout_.placements[next] == layout_.placements[first] &&
                          follower.offset >= end && follower.offset <= align_up(end, page);
       if (!joins) break;
       end = follower.offset + follower.size;
     }
     Region region;
-    if (placements_[first] == Placement::mapped) {
+    if (layout_.placements[first] == Placement::mapped) {
       const uint64_t start = align_down(range.offset, page);
       arena_->place_mapping(index_.blobs[range.blob], range.blob, start,
                             align_up(end, page) - start);
       region.data = arena_->at(range.blob, start);
       region.size = align_up(end, page) - start;
       region.backing = Backing::mapping;
-      region.id = static_cast<uint32_t>(regions_.size());
-      regions_.push_back(region);
+      region.id = static_cast<uint32_t>(layout_.regions.size());
+      layout_.regions.push_back(region);
     } else if (in_arena(first)) {
       arena_->advise_huge(range.blob, range.offset, end - range.offset);
     }
   }
   for (uint32_t i = 0; i < count; ++i) {
-    if (placements_[i] != Placement::mapped) continue;
+    if (layout_.placements[i] != Placement::mapped) continue;
     const Range& range = plan_.ranges[i];
     for (uint32_t p = 0; p < range.piece_count; ++p) {
-      mapped_[plan_.pieces[range.first_piece + p].target] = true;
+      layout_.mapped[plan_.pieces[range.first_piece + p].target] = true;
     }
   }
+  Region whole;
+  whole.data = arena_->base();
+  whole.size = arena_->size();
+  whole.id = static_cast<uint32_t>(layout_.regions.size());
+  layout_.regions.push_back(whole);
 }
 
 void HostSink::settle_needs() {
@@ -193,13 +199,13 @@ void HostSink::settle_needs() {
     highest[i] = running;
   }
   uint32_t due = 0;
-  needed_for_.resize(homes_.size());
+  layout_.needed_for.resize(homes_.size());
   due_after_.resize(homes_.size());
   for (uint32_t i = 0; i < homes_.size(); ++i) {
     const Target& target = plan_.targets[i];
     if (target.first_range <= target.last_range) due = std::max(due, target.last_range + 1);
     due_after_[i] = due;
-    needed_for_[i] = std::max(i + 1, due == 0 ? 0 : highest[due - 1]);
+    layout_.needed_for[i] = std::max(i + 1, due == 0 ? 0 : highest[due - 1]);
   }
 }
 
@@ -211,16 +217,6 @@ void HostSink::advance_due() {
     used_ -= charged_[due_];
     charged_[due_] = 0;
   }
-}
-
-std::vector<Region> HostSink::regions() const {
-  std::vector<Region> all = regions_;
-  Region whole;
-  whole.data = arena_->base();
-  whole.size = arena_->size();
-  whole.id = static_cast<uint32_t>(all.size());
-  all.push_back(whole);
-  return all;
 }
 
 bool HostSink::in_arena(uint32_t range) const {
@@ -274,7 +270,7 @@ std::optional<Grant> HostSink::try_reserve(uint32_t first, uint32_t count,
   if (first >= due_ && !fits(first, size)) return std::nullopt;
   if (!find_homes(first)) return std::nullopt;
   std::optional<Grant> grant;
-  if (!hedge && placements_[first] != Placement::copied) {
+  if (!hedge && layout_.placements[first] != Placement::copied) {
     grant = in_place_grant(first, count, traits);
   }
   if (!grant) grant = slot_grant(first, traits);
@@ -291,7 +287,7 @@ std::optional<Grant> HostSink::try_reserve(uint32_t first, uint32_t count,
 bool HostSink::may_join(uint32_t index, std::byte* address, uint64_t end) const {
   const Range& range = plan_.ranges[index];
   return states_[index] == State::waiting && range.offset == end &&
-         placements_[index] == placements_[index - 1] &&
+         layout_.placements[index] == layout_.placements[index - 1] &&
          range.blob == plan_.ranges[index - 1].blob && direct_address(index) == address;
 }
 
@@ -458,16 +454,9 @@ void HostSink::provide(uint32_t index, Memory memory) {
   homes_[index].owner = std::move(memory.owner);
 }
 
-bool HostSink::is_mapped(uint32_t target) const { return mapped_[target]; }
-
-uint64_t HostSink::peak_staging() const {
+SinkStats HostSink::stats() const {
   const std::lock_guard lock(mutex_);
-  return peak_;
-}
-
-uint64_t HostSink::bytes_copied() const {
-  const std::lock_guard lock(mutex_);
-  return copied_;
+  return {peak_, copied_};
 }
 
 }  // namespace inrush

@@ -20,46 +20,24 @@
 
 namespace inrush {
 
-struct HostSinkOptions {
-  uint64_t budget = 256ULL << 20;     // bytes
-  bool collect = false;               // only slots count: nothing waits for the consumer
-  bool caller_memory = false;         // an allocator will provide() every target
-  std::map<std::string, Memory> out;  // memory of these targets, by tensor name
-};
-
 class HostSink final : public Sink {
  public:
   // Throws Error{memory} when the budget is below least_budget(), naming it; Error{usage} when
   // an entry of `out` is too small or misaligned.
   HostSink(const Index& index, const Plan& plan, std::vector<Placement> placements,
-           HostSinkOptions options);
+           SinkOptions options);
   ~HostSink() override;
 
-  [[nodiscard]] std::vector<Region> regions() const override;
+  [[nodiscard]] const SinkLayout& layout() const override { return layout_; }
   std::optional<Grant> try_reserve(uint32_t first, uint32_t count, const EngineTraits& traits,
                                    bool hedge) override;
   void landed(const Grant& grant) override;
   void release(const Grant& grant) override;
   void poll(std::vector<uint32_t>& placed) override;
+  [[nodiscard]] SinkStats stats() const override;
+  void provide(uint32_t target, Memory memory) override;
+  [[nodiscard]] std::byte* address(uint32_t target) const override { return homes_[target].data; }
   Memory take(uint32_t target) override;
-
-  // The caller's memory for a target, before any of its ranges can be granted.
-  void provide(uint32_t target, Memory memory);
-
-  // What was decided for a range, after what memory and alignment allow.
-  [[nodiscard]] Placement placement(uint32_t range) const { return placements_[range]; }
-
-  // Whether the target's bytes are the file's own pages, wholly or in part.
-  [[nodiscard]] bool is_mapped(uint32_t target) const;
-
-  // Targets [0, end) must have memory before all ranges of this target can be granted.
-  [[nodiscard]] uint32_t needed_for(uint32_t target) const { return needed_for_[target]; }
-
-  // Where a target's bytes are (to be): for decoders.
-  [[nodiscard]] std::byte* address(uint32_t target) const { return homes_[target].data; }
-
-  [[nodiscard]] uint64_t peak_staging() const;
-  [[nodiscard]] uint64_t bytes_copied() const;
 
   // The least budget that any plan with these limits can be loaded in, in bytes.
   static uint64_t least_budget(const PlanLimits& limits);
@@ -97,14 +75,11 @@ class HostSink final : public Sink {
 
   const Index& index_;
   const Plan& plan_;
-  std::vector<Placement> placements_;
-  HostSinkOptions options_;
+  SinkLayout layout_;
+  SinkOptions options_;
   std::shared_ptr<Arena> arena_;
-  std::vector<Home> homes_;           // per target
-  std::vector<uint32_t> needed_for_;  // per target
-  std::vector<uint32_t> due_after_;   // per target: ranges below it are due when it is the head
-  std::vector<bool> mapped_;          // per target
-  std::vector<Region> regions_;
+  std::vector<Home> homes_;          // per target
+  std::vector<uint32_t> due_after_;  // per target: ranges below it are due when it is the head
   uint64_t slot_size_ = 0;
 
   mutable std::mutex mutex_;

@@ -16,10 +16,11 @@ CopyQueue::~CopyQueue() {
   thread_.join();
 }
 
-std::shared_ptr<CopyQueue::Event> CopyQueue::copy(std::vector<Rows> rows) {
+std::shared_ptr<CopyQueue::Event> CopyQueue::copy(std::vector<Rows> rows,
+                                                  std::function<void()> copied) {
   auto event = std::make_shared<Event>();
   const std::lock_guard lock(mutex_);
-  jobs_.push_back({std::move(rows), event});
+  jobs_.push_back({std::move(rows), event, std::move(copied)});
   wake_.notify_one();
   return event;
 }
@@ -40,12 +41,15 @@ void CopyQueue::work() {
       }
     }
     job.event->done.store(true, std::memory_order_release);
+    if (job.copied) job.copied();
     lock.lock();
   }
 }
 
-DeviceSink::DeviceSink(const Plan& plan, uint32_t slots)
+DeviceSink::DeviceSink(const Plan& plan, uint32_t slots, std::function<void()> placed,
+                       bool caller_memory)
     : plan_(plan),
+      placed_(std::move(placed)),
       slots_(slots),
       states_(plan.ranges.size(), State::waiting),
       taken_(plan.targets.size()) {
@@ -55,16 +59,39 @@ DeviceSink::DeviceSink(const Plan& plan, uint32_t slots)
   first_slot_ =
       pinned_.data() + (kAlignment - reinterpret_cast<uintptr_t>(pinned_.data()) % kAlignment);
   for (const Target& target : plan.targets) {
-    device_.push_back(std::make_shared<std::vector<std::byte>>(target.size));
+    if (caller_memory) {
+      device_.emplace_back();
+      continue;
+    }
+    const auto bytes = std::make_shared<std::vector<std::byte>>(target.size);
+    device_.push_back({bytes->data(), target.size, MemoryKind::device, 0, bytes});
   }
-}
-
-std::vector<Region> DeviceSink::regions() const {
   Region region;
   region.data = first_slot_;
   region.size = slots_.size() * slot_size_;
   region.kind = MemoryKind::pinned;
-  return {region};
+  layout_.regions = {region};
+  layout_.placements.assign(plan.ranges.size(), Placement::copied);
+  layout_.mapped.resize(plan.targets.size());
+  for (uint32_t i = 0; i < plan.targets.size(); ++i) {
+    uint32_t needed = i + 1;
+    for (const Range& range : plan.ranges) {
+      if (&range - plan.ranges.data() > static_cast<ptrdiff_t>(plan.targets[i].last_range)) break;
+      for (uint32_t p = 0; p < range.piece_count; ++p) {
+        needed = std::max(needed, plan.pieces[range.first_piece + p].target + 1);
+      }
+    }
+    layout_.needed_for.push_back(needed);
+  }
+}
+
+std::unique_ptr<Sink> DeviceSink::make(const Index& /*index*/, const Plan& plan,
+                                       std::vector<Placement> /*placements*/, SinkOptions options) {
+  uint64_t largest = 1;
+  for (const Range& range : plan.ranges) largest = std::max(largest, range.size);
+  const auto slots = std::max<uint64_t>(2, options.budget / (largest + 3 * kAlignment));
+  return std::make_unique<DeviceSink>(plan, static_cast<uint32_t>(slots), std::move(options.placed),
+                                      options.caller_memory);
 }
 
 // Whether the consumer waits for this range: those up to the last of the oldest target.
@@ -72,10 +99,17 @@ bool DeviceSink::is_due(uint32_t range) const {
   return head_ == plan_.targets.size() || range <= plan_.targets[head_].last_range;
 }
 
+bool DeviceSink::has_memory(uint32_t range) const {
+  const auto first = plan_.pieces.begin() + plan_.ranges[range].first_piece;
+  return std::all_of(first, first + plan_.ranges[range].piece_count,
+                     [&](const Piece& piece) { return device_[piece.target].data != nullptr; });
+}
+
 std::optional<Grant> DeviceSink::try_reserve(uint32_t first, uint32_t /*count*/,
                                              const EngineTraits& traits, bool hedge) {
   const std::lock_guard lock(mutex_);
   if (states_[first] != (hedge ? State::granted : State::waiting)) return std::nullopt;
+  if (!has_memory(first)) return std::nullopt;
   // The last free slot is kept for what is due, so the oldest range is never starved.
   const auto free = static_cast<uint32_t>(slots_.size()) - busy_;
   if (free == 0 || (free == 1 && !is_due(first))) return std::nullopt;
@@ -113,9 +147,9 @@ void DeviceSink::landed(const Grant& grant) {
   for (uint32_t i = 0; i < range.piece_count; ++i) {
     const Piece& piece = plan_.pieces[range.first_piece + i];
     rows.push_back(
-        {device_[piece.target]->data(), grant.target + (range.offset - grant.offset), piece});
+        {device_[piece.target].data, grant.target + (range.offset - grant.offset), piece});
   }
-  slot.copied = queue_.copy(std::move(rows));
+  slot.copied = queue_.copy(std::move(rows), placed_);
 }
 
 void DeviceSink::release(const Grant& grant) {
@@ -138,14 +172,19 @@ void DeviceSink::poll(std::vector<uint32_t>& placed) {
   }
 }
 
+SinkStats DeviceSink::stats() const {
+  const std::lock_guard lock(mutex_);
+  return {most_busy_ * slot_size_, 0};
+}
+
+void DeviceSink::provide(uint32_t target, Memory memory) {
+  const std::lock_guard lock(mutex_);
+  device_[target] = std::move(memory);
+}
+
 Memory DeviceSink::take(uint32_t target) {
   const std::lock_guard lock(mutex_);
-  Memory memory;
-  memory.data = device_[target]->data();
-  memory.size = device_[target]->size();
-  memory.kind = MemoryKind::device;
-  memory.device = 0;
-  memory.owner = std::move(device_[target]);
+  Memory memory = std::move(device_[target]);
   taken_[target] = true;
   while (head_ < taken_.size() && taken_[head_]) ++head_;
   return memory;

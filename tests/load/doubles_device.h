@@ -8,11 +8,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
 
+#include "inrush/core/index.h"
 #include "inrush/core/plan.h"
 #include "inrush/core/sink.h"
 
@@ -34,12 +36,13 @@ class CopyQueue {
   ~CopyQueue();
 
   // Returns at once; the event is done when the rows are copied.
-  std::shared_ptr<Event> copy(std::vector<Rows> rows);
+  std::shared_ptr<Event> copy(std::vector<Rows> rows, std::function<void()> copied = {});
 
  private:
   struct Job {
     std::vector<Rows> rows;
     std::shared_ptr<Event> event;
+    std::function<void()> copied;  // called after the event
   };
   void work();
 
@@ -55,14 +58,23 @@ class DeviceSink final : public Sink {
   static constexpr uint64_t kAlignment = 4096;  // of slots, and of offsets at most
 
   // `slots` pinned slots of the largest range, rounded out; that is the whole budget.
-  DeviceSink(const Plan& plan, uint32_t slots);
+  // With `caller_memory` targets have none until it is provided.
+  DeviceSink(const Plan& plan, uint32_t slots, std::function<void()> placed = {},
+             bool caller_memory = false);
 
-  [[nodiscard]] std::vector<Region> regions() const override;
+  // With as many slots as the budget holds, at least two.
+  static std::unique_ptr<Sink> make(const Index& index, const Plan& plan,
+                                    std::vector<Placement> placements, SinkOptions options);
+
+  [[nodiscard]] const SinkLayout& layout() const override { return layout_; }
   std::optional<Grant> try_reserve(uint32_t first, uint32_t count, const EngineTraits& traits,
                                    bool hedge) override;
   void landed(const Grant& grant) override;
   void release(const Grant& grant) override;
   void poll(std::vector<uint32_t>& placed) override;
+  [[nodiscard]] SinkStats stats() const override;
+  void provide(uint32_t target, Memory memory) override;
+  [[nodiscard]] std::byte* address(uint32_t) const override { return nullptr; }
   Memory take(uint32_t target) override;
 
   [[nodiscard]] uint32_t most_slots_busy() const { return most_busy_; }
@@ -76,16 +88,19 @@ class DeviceSink final : public Sink {
   };
 
   [[nodiscard]] bool is_due(uint32_t range) const;
+  [[nodiscard]] bool has_memory(uint32_t range) const;
 
   const Plan& plan_;
+  std::function<void()> placed_;
+  SinkLayout layout_;
   uint64_t slot_size_ = 0;
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::vector<std::byte> pinned_;
   std::byte* first_slot_ = nullptr;
   std::vector<Slot> slots_;
-  std::vector<State> states_;                                    // per range
-  std::vector<std::shared_ptr<std::vector<std::byte>>> device_;  // per target
-  uint32_t head_ = 0;                                            // the oldest target not taken
+  std::vector<State> states_;   // per range
+  std::vector<Memory> device_;  // per target
+  uint32_t head_ = 0;           // the oldest target not taken
   std::vector<bool> taken_;
   uint32_t busy_ = 0;
   uint32_t most_busy_ = 0;

@@ -139,7 +139,7 @@ class SmallLane {
  public:
   SmallLane(const Plan& plan, const Index& index, Sink& sink, Engine& engine)
       : plan_(plan), sink_(sink), engine_(engine) {
-    for (const Region& region : sink.regions()) engine.attach(region);
+    for (const Region& region : sink.layout().regions) engine.attach(region);
     for (const Blob& blob : index.blobs) files_.push_back(engine.open(blob));
     for (uint32_t i = 0; i < plan.ranges.size(); ++i) left_.push_back(i);
     placed_.resize(plan.ranges.size());
@@ -261,6 +261,58 @@ TEST_P(DeviceDouble, is_filled_from_few_pinned_slots_with_reads_repeated_and_hed
   lane.drain();
   EXPECT_LE(sink.most_slots_busy(), slots);
   EXPECT_EQ(remote->violations, 0);
+}
+
+TEST_P(DeviceDouble, is_filled_by_a_load_that_knows_only_its_sink) {
+  Random random(GetParam());
+  const auto files = test::random_files(random, 2 * kMiB);
+  const auto remote = remote_of(files);
+  const Checkpoint checkpoint = Checkpoint::open(std::make_unique<RemoteStore>(remote));
+  const bool provided = GetParam() % 2 == 0;
+  LoadOptions options;
+  options.limits.range_size = 64 * kKiB;
+  options.budget = (1 + GetParam() % 4) * 256 * kKiB;
+  options.collect = GetParam() % 3 == 0;
+  options.sink = test::DeviceSink::make;
+  options.engines = engines_of(remote, {.jitter = 500us, .seed = GetParam()});
+  if (provided) {
+    options.allocator = [](std::span<const MemoryRequest> requests) {
+      std::vector<Memory> memories;
+      for (const MemoryRequest& request : requests) {
+        const auto bytes = std::make_shared<FileBytes>(request.size);
+        memories.push_back({bytes->data(), request.size, MemoryKind::device, 3, bytes});
+      }
+      return memories;
+    };
+  }
+  Load load(checkpoint, options);
+  std::map<std::string, FileBytes> loaded;
+  while (auto tensor = load.next()) {
+    EXPECT_EQ(tensor->memory.kind, MemoryKind::device);
+    EXPECT_EQ(tensor->memory.device, provided ? 3 : 0);
+    EXPECT_FALSE(tensor->mapped);
+    loaded[tensor->name] = bytes_of(tensor->memory);
+  }
+  expect_all(files, checkpoint.index(), loaded);
+  EXPECT_GT(load.stats().peak_staging, 0U);
+  EXPECT_EQ(remote->violations, 0);
+}
+
+TEST(DeviceSeam, what_the_host_cannot_read_is_not_decoded_and_says_so) {
+  Random random(8);
+  const auto remote = remote_of(test::random_files(random, 300'000));
+  LoadOptions options;
+  options.sink = test::DeviceSink::make;
+  options.engines = engines_of(remote, {});
+  options.decoder = [](const TensorInfo& tensor) {
+    return std::make_unique<test::XorDecoder>(tensor.offset, tensor.size, DecodeOrder::in_order);
+  };
+  try {
+    load_all(remote, options);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::usage);
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Seeds, DeviceDouble, testing::Range(0U, 24U));

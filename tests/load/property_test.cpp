@@ -7,6 +7,7 @@
 
 #include "inrush/base/align.h"
 #include "inrush/load/board.h"
+#include "inrush/sinks/host.h"
 #include "tests/load/doubles.h"
 #include "tests/load/property_case.h"
 

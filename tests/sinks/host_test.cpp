@@ -71,8 +71,8 @@ std::vector<Placement> all(const Plan& plan, Placement placement) {
   return std::vector<Placement>(plan.ranges.size(), placement);
 }
 
-HostSinkOptions budget(uint64_t bytes, bool collect = false) {
-  HostSinkOptions options;
+SinkOptions budget(uint64_t bytes, bool collect = false) {
+  SinkOptions options;
   options.budget = bytes;
   options.collect = collect;
   return options;
@@ -94,7 +94,7 @@ TEST(HostSink, reads_in_place_where_the_offsets_are_congruent) {
   }
   sink.poll(placed);
   EXPECT_EQ(placed.size(), plan.ranges.size());
-  EXPECT_EQ(sink.bytes_copied(), 0U);
+  EXPECT_EQ(sink.stats().bytes_copied, 0U);
   for (uint32_t i = 0; i < 3; ++i) EXPECT_TRUE(model.holds(sink.take(i), i));
 }
 
@@ -126,7 +126,7 @@ TEST(HostSink, a_range_behind_the_budget_waits_until_the_head_is_taken) {
   };
   grant_all();
   EXPECT_EQ(granted, 8U);  // the head's 4 MiB, and 4 MiB ahead beside one slot
-  EXPECT_LE(sink.peak_staging(), 6 * kMiB);
+  EXPECT_LE(sink.stats().peak_staging, 6 * kMiB);
   EXPECT_TRUE(model.holds(sink.take(0), 0));
   grant_all();
   EXPECT_EQ(granted, 12U);
@@ -275,7 +275,7 @@ TEST(HostSink, mapped_ranges_are_the_files_own_pages) {
   const Memory second = sink.take(1);
   EXPECT_TRUE(model.holds(first, 0));
   EXPECT_TRUE(model.holds(second, 1));
-  EXPECT_TRUE(sink.is_mapped(0));
+  EXPECT_TRUE(sink.layout().mapped[0]);
   std::memset(first.data, 0, first.size);  // private: the file stays as it is
   Bytes again(model.content.size());
   ASSERT_EQ(::pread(fd, again.data(), again.size(), 0), static_cast<ssize_t>(again.size()));
