@@ -14,14 +14,18 @@ namespace {
 
 using FileEntry = nb::typed<nb::tuple, nb::str, nb::int_>;
 
-Checkpoint open_one(const std::string& uri) {
+// Paths come as bytes: the name of a file need not be text.
+Checkpoint open_one(const nb::bytes& uri) {
+  const std::string place(uri.c_str(), uri.size());
   const nb::gil_scoped_release released;
-  return Checkpoint::open(uri);
+  return Checkpoint::open(place);
 }
 
-Checkpoint open_files(const std::vector<std::string>& paths) {
+Checkpoint open_files(const std::vector<nb::bytes>& paths) {
+  std::vector<std::string> places;
+  for (const nb::bytes& path : paths) places.emplace_back(path.c_str(), path.size());
   const nb::gil_scoped_release released;
-  return Checkpoint::open(paths);
+  return Checkpoint::open(places);
 }
 
 std::optional<InfoView> find(const Checkpoint& checkpoint, std::string_view name) {

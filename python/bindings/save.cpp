@@ -21,10 +21,11 @@ SaveTensor make_tensor(std::string name, const std::string& dtype, std::vector<u
   return {std::move(name), dtype_of(dtype), std::move(shape), {data, nbytes}};
 }
 
-void save(const std::string& path, const std::vector<SaveTensor>& tensors, const Metadata& metadata,
+void save(const nb::bytes& path, const std::vector<SaveTensor>& tensors, const Metadata& metadata,
           bool sync) {
+  const std::string place(path.c_str(), path.size());
   const nb::gil_scoped_release released;
-  save_file(path, tensors, {metadata, sync});
+  save_file(place, tensors, {metadata, sync});
 }
 
 nb::bytes save_bytes(std::vector<SaveTensor> tensors, const Metadata& metadata) {

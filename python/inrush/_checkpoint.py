@@ -229,9 +229,9 @@ def one_tensor(name: str, slices: Any = None) -> dict[str, Any]:
 def open_source(source: Source | Iterable[Source]) -> _core.Checkpoint:
     """Open one place, or several files as one checkpoint."""
     if isinstance(source, (str, os.PathLike)):
-        return _core.Checkpoint.open(os.fspath(source))
+        return _core.Checkpoint.open(os.fsencode(source))
     try:
-        paths = [os.fspath(path) for path in source]
+        paths = [os.fsencode(path) for path in source]
     except TypeError:
         raise UsageError(f"source {source!r}: expected a path, a URI, or a list of paths") from None
     return _core.Checkpoint.open_files(paths)

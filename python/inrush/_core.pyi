@@ -101,11 +101,11 @@ class Checkpoint:
     """An opened checkpoint: its index is read."""
 
     @staticmethod
-    def open(uri: str) -> Checkpoint:
+    def open(uri: bytes) -> Checkpoint:
         """Open a directory, a file or a URI."""
 
     @staticmethod
-    def open_files(paths: Sequence[str]) -> Checkpoint:
+    def open_files(paths: Sequence[bytes]) -> Checkpoint:
         """Open files as one checkpoint."""
 
     @property
@@ -361,7 +361,7 @@ class SaveTensor:
     @staticmethod
     def make(name: str, dtype: str, shape: Sequence[int], address: int, nbytes: int) -> SaveTensor: ...
 
-def save_file(path: str, tensors: Sequence[SaveTensor], metadata: Mapping[str, str] | None = None, sync: bool = True) -> None:
+def save_file(path: bytes, tensors: Sequence[SaveTensor], metadata: Mapping[str, str] | None = None, sync: bool = True) -> None:
     """Write a safetensors file through a temporary beside it."""
 
 def save_bytes(tensors: Sequence[SaveTensor], metadata: Mapping[str, str] | None = None) -> bytes:

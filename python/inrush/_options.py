@@ -238,7 +238,10 @@ def _one_of(word: str, value: Any, allowed: tuple[str, ...]) -> str:
 def _order(order: str | Iterable[str]) -> str | list[str]:
     if isinstance(order, str):
         return _one_of("order", order, ("file", "ready"))
-    return list(order)
+    names = list(order)
+    if not names:
+        raise UsageError("order: an empty list orders nothing")
+    return names
 
 
 def _patterns(patterns: Any) -> list[Pattern]:

@@ -23,7 +23,7 @@ def save_file(
     metadata: Mapping[str, str] | None,
 ) -> None:
     """Write a safetensors file through a temporary beside it."""
-    _core.save_file(os.fspath(filename), _save_tensors(memories), _checked(metadata))
+    _core.save_file(os.fsencode(filename), _save_tensors(memories), _checked(metadata))
 
 
 def save_bytes(memories: Mapping[str, Memory], metadata: Mapping[str, str] | None) -> bytes:

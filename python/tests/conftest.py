@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -77,6 +78,11 @@ def sharded(tmp_path: Path) -> tuple[Path, Contents]:
     index = {"metadata": {}, "weight_map": weight_map}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     return folder, contents
+
+
+def heed_ctrl_c() -> None:
+    """Before exec: shells start background jobs with SIGINT ignored, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -11,7 +11,7 @@ import time
 import numpy
 import pytest
 import safetensors.numpy
-from conftest import DTYPES
+from conftest import DTYPES, heed_ctrl_c
 
 import inrush
 
@@ -274,8 +274,15 @@ def test_ctrl_c_exits_with_130_within_a_second(tmp_path):
         file.write(len(header).to_bytes(8, "little") + header)
         file.truncate(8 + len(header) + size)
     command = [sys.executable, "-m", "inrush", "verify", str(path)]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    time.sleep(1.2)
+    child = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_ctrl_c,
+    )
+    while child.poll() is None and len(os.listdir(f"/proc/{child.pid}/task")) == 1:
+        time.sleep(0.01)  # until lanes run
     begin = time.monotonic()
     child.send_signal(signal.SIGINT)
     _, errors = child.communicate(timeout=20)

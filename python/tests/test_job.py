@@ -9,7 +9,7 @@ import threading
 import time
 
 import pytest
-from conftest import random_tensor, write_file
+from conftest import heed_ctrl_c, random_tensor, write_file
 from inrush._job import Job
 
 import inrush
@@ -209,11 +209,6 @@ stream = iter(job)
 print("ready", flush=True)
 {wait}
 """
-
-
-def heed_ctrl_c():
-    """Shells start background jobs with SIGINT ignored, and children inherit that."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize("wait", ["job.wait()", "next(stream); job.wait(1000)"])

@@ -1,8 +1,10 @@
 """A checkpoint as a mapping, from one file, several files, and a folder with an index."""
 
+import os
 import pickle
 import shutil
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 from conftest import random_tensor, write_file
@@ -116,6 +118,18 @@ def test_names_may_be_anything_a_header_can_say(tmp_path):
     assert {name: bytes(tensor) for name, tensor in loaded.items()} == {
         name: data for name, (_, _, data) in contents.items()
     }
+
+
+def test_file_names_need_not_be_text(tmp_path):
+    entry = random_tensor("U8", [3])
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.safetensors")
+    write_file(Path(path), {"x": entry})
+    checkpoint = inrush.open(path)
+    assert checkpoint["x"].file == path
+    assert bytes(checkpoint.load()["x"]) == entry[2]
+    os.truncate(path, 20)
+    with pytest.raises(inrush.DataError, match="caf"):
+        inrush.open([path])
 
 
 def test_no_tensors_at_all(tmp_path):

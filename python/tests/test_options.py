@@ -58,7 +58,7 @@ def test_backend_names_are_those_of_the_engine():
     [
         ("page_cache", "maybe"), ("mapping", "always"), ("order", "random"), ("device", "cuda"),
         ("device", "cuda:1"), ("device", 0), ("device", "toaster"), ("budget", "much"),
-        ("backend", "floppy"), ("framework", "xx"),
+        ("backend", "floppy"), ("framework", "xx"), ("order", ""),
     ],
 )  # fmt: skip
 def test_wrong_values_are_usage_errors_that_name_the_word(every_dtype, word, value):

@@ -1,5 +1,8 @@
 """What is loaded: names, globs, expressions, predicates, slices, and where it goes."""
 
+import gc
+import sys
+
 import numpy
 import pytest
 import torch
@@ -133,6 +136,16 @@ def test_out_is_filled_in_place(sharded):
         assert loaded[name] is given
         data = given.view(torch.uint8).numpy() if isinstance(given, torch.Tensor) else given
         assert bytes(memoryview(data).cast("B")) == contents[name][2]
+
+
+def test_out_is_let_go_when_the_load_ends(tmp_path):
+    path = write_file(tmp_path / "x.safetensors", {"x": random_tensor("F32", [1000])})
+    array = numpy.zeros(1000, "f4")
+    before = sys.getrefcount(array)
+    for _ in range(100):
+        inrush.open(path).load(out={"x": array})
+    gc.collect()
+    assert sys.getrefcount(array) == before
 
 
 def test_out_takes_slices_parameters_and_streams(tmp_path):

@@ -1,7 +1,7 @@
 """The command `inrush`. Each command is a file of this folder.
 
 Exit codes: 0 done, 1 data wrong, 2 usage, 3 source unreachable or refused, 4 budget or memory,
-130 interrupted.
+130 interrupted. With INRUSH_DEBUG set, errors come with their traceback.
 """
 
 from __future__ import annotations
