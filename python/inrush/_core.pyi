@@ -528,5 +528,8 @@ def machine_json() -> str:
 def engines() -> list[tuple[str, str, str]]:
     """(name, summary, why it cannot be used or '') of each engine."""
 
+def fallbacks(facts: Facts | None = None, checkpoint: Checkpoint | None = None) -> list[tuple[str, str, str]]:
+    """(what is not to be had here, why, what is done instead) of each."""
+
 def backends(facts: Facts | None = None) -> list[tuple[str, str]]:
     """(name, why it cannot be used here or '') of each backend."""
