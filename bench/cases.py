@@ -14,6 +14,7 @@ from bench.measure import RAW, Cell, backends, inrush, ours, peers, rivals
 from bench.places import Unavailable, open_filesystem
 from bench.processes import Failed
 from bench.regret import regret
+from bench.saving import pretrained, saving
 from bench.session import Session
 
 
@@ -165,5 +166,7 @@ PARTS: dict[str, Callable[[Session], None]] = {
     "adapter": adapter,
     "import": importing,
     "cgroup": cgroup,
+    "save": saving,
+    "pretrained": pretrained,
     "regret": regret,
 }

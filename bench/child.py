@@ -30,7 +30,7 @@ class Task:
 
     contender: str
     folder: str
-    job: str = "load"  # load, loop, open, each
+    job: str = "load"  # load, loop, open, each, save, pretrained
     threads: int = 1
     options: dict[str, Any] = field(default_factory=dict)
     env: dict[str, str] = field(default_factory=dict)
@@ -125,6 +125,19 @@ def prepare(task: Task, native: Native, said: dict[str, Callable[[], Any]]) -> T
             return tensors, loaded, loaded
 
         return load_and_touch
+    if task.job in ("save", "pretrained"):
+        from bench import saving
+
+        work = saving.prepare(task.job, task.contender, task.folder, task.options)
+
+        def work_and_touch() -> tuple[dict[str, Any], float, float]:
+            tensors = work()
+            done = time.perf_counter()
+            if task.job == "pretrained":
+                native.touch(list(tensors.values()))
+            return tensors, done, done
+
+        return work_and_touch
     open_shard = contenders.prepare_handle(task.contender)
 
     def through_handles() -> tuple[dict[str, Any], float, float]:
