@@ -16,6 +16,10 @@
 namespace inrush {
 namespace {
 
+// A writer that takes anything gets pieces of parts from here on where they are: copying a piece
+// costs less than a system call only below it.
+constexpr uint64_t kLeastBorrowed = 64 * kKiB;
+
 struct Free {
   void operator()(std::byte* memory) const { std::free(memory); }
 };
@@ -43,6 +47,9 @@ class Parts {
     writer_.create(total_);
     traits_ = writer_.traits();
     size_ = part_size(traits_, total_);
+    const bool loose = traits_.random && traits_.memory_align <= 1 && traits_.smallest_part <= 1 &&
+                       traits_.most_parts == 0;
+    if (loose) least_borrowed_ = kLeastBorrowed;
     const size_t width = traits_.random ? std::max(traits_.width, 1U) : 1;
     parallel_for((total_ + size_ - 1) / size_, width, [this](size_t i) { write_part(i); });
     writer_.finish();
@@ -50,38 +57,49 @@ class Parts {
 
  private:
   void write_part(size_t i) {
-    const uint64_t offset = i * size_;
+    uint64_t offset = i * size_;
     const uint64_t size = std::min(size_, total_ - offset);
-    // The last extent that begins at or before the part; empty extents begin where the next one
-    // does.
+    // The last extent that begins at or before the part; empty ones begin where the next one does.
     const auto next = std::upper_bound(begins_.begin(), begins_.end(), offset);
-    const size_t first = static_cast<size_t>(next - begins_.begin()) - 1;
-    const Extent& extent = extents_[first];
-    const uint64_t inside = offset - begins_[first];
-    if (extent.data != nullptr && extent.size - inside >= size &&
-        is_aligned(extent.data + inside, traits_.memory_align)) {
-      writer_.write(offset, {extent.data + inside, size});
-      return;
+    size_t at = static_cast<size_t>(next - begins_.begin()) - 1;
+    uint64_t inside = offset - begins_[at];
+    const uint64_t least = std::min(least_borrowed_, size);
+    Block block;
+    size_t filled = 0;
+    const auto flush = [&] {
+      if (filled > 0) writer_.write(offset, {block.get(), filled});
+      offset += std::exchange(filled, 0);
+    };
+    for (uint64_t left = size; left > 0; ++at, inside = 0) {
+      const Extent& extent = extents_[at];
+      const size_t count = std::min(extent.size - inside, left);
+      left -= count;
+      if (extent.data != nullptr && count >= least &&
+          is_aligned(extent.data + inside, traits_.memory_align)) {
+        flush();
+        writer_.write(offset, {extent.data + inside, count});
+        offset += count;
+      } else if (count > 0) {
+        if (!block) block = take_block();
+        fetch(extent, inside, {block.get() + filled, count});
+        filled += count;
+      }
     }
-    Block block = take_block();
-    gather(first, inside, {block.get(), size});
-    writer_.write(offset, {block.get(), size});
-    const std::scoped_lock lock(mutex_);
-    blocks_.push_back(std::move(block));
+    flush();
+    if (block) give_back(std::move(block));
   }
 
-  void gather(size_t extent, uint64_t inside, std::span<std::byte> target) const {
-    for (; !target.empty(); ++extent, inside = 0) {
-      const Extent& from = extents_[extent];
-      const size_t count = std::min<uint64_t>(from.size - inside, target.size());
-      if (count == 0) continue;
-      if (from.data != nullptr) {
-        std::memcpy(target.data(), from.data + inside, count);
-      } else {
-        from.read(inside, target.first(count));
-      }
-      target = target.subspan(count);
+  static void fetch(const Extent& extent, uint64_t inside, std::span<std::byte> target) {
+    if (extent.data != nullptr) {
+      std::memcpy(target.data(), extent.data + inside, target.size());
+    } else {
+      extent.read(inside, target);
     }
+  }
+
+  void give_back(Block block) {
+    const std::scoped_lock lock(mutex_);
+    blocks_.push_back(std::move(block));
   }
 
   Block take_block() {
@@ -107,6 +125,7 @@ class Parts {
   std::vector<uint64_t> begins_;
   uint64_t total_ = 0;
   uint64_t size_ = 0;
+  uint64_t least_borrowed_ = UINT64_MAX;  // a smaller piece of a part is copied
   WriterTraits traits_;
   std::mutex mutex_;
   std::vector<Block> blocks_;  // unused ones

@@ -19,10 +19,9 @@ struct Extent {
   std::function<void(uint64_t offset, std::span<std::byte> target)> read;
 };
 
-// Creates, writes and finishes the whole that the extents make, one after the other. A part that
-// lies in one extent, aligned as the writer likes it, is handed over where it is; others are put
-// together in memory of one part a thread. Throws what the writer or an extent throws, after
-// abort().
+// Creates, writes and finishes the whole that the extents make, one after the other. What suits the
+// writer where it is, is handed over where it is; the rest is put together in memory of one part a
+// thread. Throws what the writer or an extent throws, after abort().
 void write_parts(Writer& writer, std::span<const Extent> extents);
 
 }  // namespace inrush
