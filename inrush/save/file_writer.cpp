@@ -5,11 +5,8 @@
 //
 // A killed writer leaves at most the former. A mapping of the old NAME keeps the old bytes.
 //
-// What must be durable goes past the page cache where it can: with fsync, several direct writes in
-// flight took 0.55 of the time (1.9 GB/s against 1.0, ext4) and half the CPU seconds. Without
-// fsync the page cache is faster (3.1 GB/s), and one thread is all that it takes: writers of one
-// file wait for each other on ext4, xfs and tmpfs, and two threads filling a shared mapping were
-// no faster for twice the CPU seconds.
+// What must be durable goes past the page cache where it can, several parts in flight; the rest
+// goes through it from one thread (docs/decisions/saving-past-the-page-cache.md).
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/random.h>
