@@ -21,6 +21,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from bench.denied import deny_queues
+
 MESSAGE = 1 << 18  # bytes, of the longest message
 
 
@@ -36,6 +38,7 @@ class Task:
     env: dict[str, str] = field(default_factory=dict)
     native: str = ""  # path of the library that touches and digests
     digest: bool = False
+    denied: bool = False  # io_uring and AIO
 
     def encode(self) -> bytes:
         return json.dumps(asdict(self)).encode()
@@ -176,6 +179,8 @@ def get_on_threads(work: list[Any], count: int, tensors: dict[str, Any], native:
 
 def run(task: Task, channel: socket.socket) -> None:
     os.environ.update(task.env)
+    if task.denied:
+        deny_queues()
     native = Native(task.native)
     said: dict[str, Callable[[], Any]] = {}
     timed = prepare(task, native, said)

@@ -113,6 +113,7 @@ def goals(results: Results) -> Iterator[Goal]:
             value = against(results, f"loops/{state}/{count}", "inrush", "safetensors")
             yield most(f"get_tensor, {count} thread(s), {state}, time / safetensors'", 1.0, value)
     yield from small_goals(results)
+    yield from sandbox_goals(results)
     yield from save_goals(results)
     for label, title in (("inrush", "empty profile"), (LEARNT, "learnt profile")):
         summary = regret_summary(results, label)
@@ -171,6 +172,15 @@ def small_goals(results: Results) -> Iterator[Goal]:
     tight = results.figures.get("cgroup", {})
     value = tight.get("rate_of_free")
     yield least("in a cgroup of tensors + budget + 150 MiB, rate / free rate", 0.9, value)
+
+
+def sandbox_goals(results: Results) -> Iterator[Goal]:
+    """Over fio's psync, which is what can be had without io_uring and AIO."""
+    cell, point = results.cells.get("sandbox"), best_point(results.figures.get("fio", []), "psync")
+    for label, title in (("inrush", ""), (COPY, ', mapping="never"')):
+        mine = rate(cell, label) if cell else None
+        value = mine / point["gb_per_s"] if mine and point else None
+        yield least(f"cold without io_uring and AIO{title}, rate / fio's psync", 0.9, value)
 
 
 def save_goals(results: Results) -> Iterator[Goal]:
