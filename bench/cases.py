@@ -6,6 +6,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 
 from bench import limits, pages
 from bench.confined import confined
@@ -14,7 +15,10 @@ from bench.measure import RAW, Cell, backends, inrush, ours, peers, rivals
 from bench.places import Unavailable, open_filesystem
 from bench.processes import Failed
 from bench.regret import regret
+from bench.saving import pretrained, saving
 from bench.session import Session
+
+NEVER = "inrush:never"
 
 
 def big(session: Session) -> Fixture:
@@ -35,7 +39,7 @@ def limit(session: Session) -> None:
 
 def cold(session: Session) -> None:
     raws = [RAW["uring"], RAW["direct"], RAW["map"]]
-    mine = ours(inrush(), inrush("inrush:never", mapping="never"))
+    mine = ours(inrush(), inrush(NEVER, mapping="never"))
     with open_filesystem("disk", [big(session)]) as (place,):
         entrants = [*mine, *peers(), *raws, *backends()]
         session.cell(Cell("cold", place, "cold"), entrants, drop=True)
@@ -43,7 +47,7 @@ def cold(session: Session) -> None:
 
 def warm(session: Session) -> None:
     """On disk and in tmpfs; the copy (``mapping="never"``) beside the mapped load."""
-    mine = ours(inrush(), inrush("inrush:never", mapping="never"))
+    mine = ours(inrush(), inrush(NEVER, mapping="never"))
     raws = [RAW["map"], RAW["copy"], RAW["memcpy"]]
     with open_filesystem("disk", [big(session)]) as (place,):
         session.cell(Cell("warm", place, "warm"), [*mine, *peers(), *raws])
@@ -53,7 +57,7 @@ def warm(session: Session) -> None:
 
 def half(session: Session) -> None:
     entrants = [
-        *ours(inrush(), inrush("inrush:never", mapping="never")),
+        *ours(inrush(), inrush(NEVER, mapping="never")),
         *rivals(),
         RAW["map"],
         RAW["uring"],
@@ -63,6 +67,17 @@ def half(session: Session) -> None:
         for state in pages.SHAPES:
             drop = state not in ("cold", "warm")  # those two give the limit of each half
             session.cell(Cell(f"half/{state}", place, state), entrants, drop)
+
+
+def sandbox(session: Session) -> None:
+    """Cold, without io_uring and AIO, beside threads of direct reads."""
+    entrants = [
+        *(replace(each, denied=True) for each in ours(inrush(), inrush(NEVER, mapping="never"))),
+        *peers("safetensors"),
+        RAW["direct"],
+    ]
+    with open_filesystem("disk", [middle(session)]) as (place,):
+        session.cell(Cell("sandbox", place, "cold"), entrants)
 
 
 def several(session: Session) -> None:
@@ -158,6 +173,7 @@ PARTS: dict[str, Callable[[Session], None]] = {
     "cold": cold,
     "warm": warm,
     "half": half,
+    "sandbox": sandbox,
     "several": several,
     "restart": restart,
     "loops": loops,
@@ -165,5 +181,7 @@ PARTS: dict[str, Callable[[Session], None]] = {
     "adapter": adapter,
     "import": importing,
     "cgroup": cgroup,
+    "save": saving,
+    "pretrained": pretrained,
     "regret": regret,
 }

@@ -21,6 +21,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from bench.denied import deny_queues
+
 MESSAGE = 1 << 18  # bytes, of the longest message
 
 
@@ -30,12 +32,13 @@ class Task:
 
     contender: str
     folder: str
-    job: str = "load"  # load, loop, open, each
+    job: str = "load"  # load, loop, open, each, save, pretrained
     threads: int = 1
     options: dict[str, Any] = field(default_factory=dict)
     env: dict[str, str] = field(default_factory=dict)
     native: str = ""  # path of the library that touches and digests
     digest: bool = False
+    denied: bool = False  # io_uring and AIO
 
     def encode(self) -> bytes:
         return json.dumps(asdict(self)).encode()
@@ -125,6 +128,19 @@ def prepare(task: Task, native: Native, said: dict[str, Callable[[], Any]]) -> T
             return tensors, loaded, loaded
 
         return load_and_touch
+    if task.job in ("save", "pretrained"):
+        from bench import saving
+
+        work = saving.prepare(task.job, task.contender, task.folder, task.options)
+
+        def work_and_touch() -> tuple[dict[str, Any], float, float]:
+            tensors = work()
+            done = time.perf_counter()
+            if task.job == "pretrained":
+                native.touch(list(tensors.values()))
+            return tensors, done, done
+
+        return work_and_touch
     open_shard = contenders.prepare_handle(task.contender)
 
     def through_handles() -> tuple[dict[str, Any], float, float]:
@@ -163,6 +179,8 @@ def get_on_threads(work: list[Any], count: int, tensors: dict[str, Any], native:
 
 def run(task: Task, channel: socket.socket) -> None:
     os.environ.update(task.env)
+    if task.denied:
+        deny_queues()
     native = Native(task.native)
     said: dict[str, Callable[[], Any]] = {}
     timed = prepare(task, native, said)

@@ -9,6 +9,7 @@ from bench.contenders import PEERS
 from bench.limits import best_point
 from bench.pages import SHAPES
 from bench.results import Results
+from bench.saving import WAYS, save_key
 from bench.statistic import cpu_per_gb, median, rate, ratio
 from bench.tables import (
     COPY,
@@ -21,6 +22,8 @@ from bench.tables import (
     regret_summary,
     table,
 )
+
+PAIR = ("inrush", "safetensors")
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,8 @@ def goals(results: Results) -> Iterator[Goal]:
             value = against(results, f"loops/{state}/{count}", "inrush", "safetensors")
             yield most(f"get_tensor, {count} thread(s), {state}, time / safetensors'", 1.0, value)
     yield from small_goals(results)
+    yield from sandbox_goals(results)
+    yield from save_goals(results)
     for label, title in (("inrush", "empty profile"), (LEARNT, "learnt profile")):
         summary = regret_summary(results, label)
         yield most(f"regret, {title}, mean", 1.05, summary[0] if summary else None)
@@ -167,6 +172,28 @@ def small_goals(results: Results) -> Iterator[Goal]:
     tight = results.figures.get("cgroup", {})
     value = tight.get("rate_of_free")
     yield least("in a cgroup of tensors + budget + 150 MiB, rate / free rate", 0.9, value)
+
+
+def sandbox_goals(results: Results) -> Iterator[Goal]:
+    """Over fio's psync, which is what can be had without io_uring and AIO."""
+    cell, point = results.cells.get("sandbox"), best_point(results.figures.get("fio", []), "psync")
+    for label, title in (("inrush", ""), (COPY, ', mapping="never"')):
+        mine = rate(cell, label) if cell else None
+        value = mine / point["gb_per_s"] if mine and point else None
+        yield least(f"cold without io_uring and AIO{title}, rate / fio's psync", 0.9, value)
+
+
+def save_goals(results: Results) -> Iterator[Goal]:
+    for filesystem, fsync in WAYS:
+        key = save_key(filesystem, fsync)
+        where = f"save on {filesystem}{' with fsync' if fsync else ''}"
+        yield most(f"{where}, time / safetensors'", 1.0, against(results, key, *PAIR))
+        cell, limit = results.cells.get(key), results.figures.get("fio write", {}).get(key)
+        mine = rate(cell, "inrush") if cell else None
+        yield least(f"{where}, rate / fio's", 0.9, mine / limit if mine and limit else None)
+    for state in ("cold", "warm"):
+        value = against(results, f"pretrained/{state}", *PAIR)
+        yield most(f"transformers' from_pretrained, {state}, time / safetensors'", 1.0, value)
 
 
 def goal_table(results: Results) -> str:

@@ -31,7 +31,7 @@ class Entrant:
     """A contender with its options.
 
     ``profile`` is the file of a learnt profile, for Inrush; ``droppable`` are those that matter
-    only if they are the best.
+    only if they are the best; ``denied``: without io_uring and AIO.
     """
 
     label: str
@@ -40,6 +40,7 @@ class Entrant:
     profile: Path | None = None
     raw: tuple[str, int, int] | None = None  # mode, block, depth
     droppable: bool = False
+    denied: bool = False
 
 
 @dataclass(frozen=True)
@@ -201,6 +202,7 @@ class Bench:
             env,
             self.native,
             digest,
+            entrant.denied,
         )
 
 

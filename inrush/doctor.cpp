@@ -15,6 +15,7 @@
 #include "inrush/policy/advice.h"
 #include "inrush/policy/choose.h"
 #include "inrush/policy/facts.h"
+#include "inrush/policy/fallbacks.h"
 #include "inrush/policy/limit.h"
 #include "inrush/policy/probes.h"
 #include "inrush/policy/profile.h"
@@ -70,6 +71,15 @@ std::string probes_json(const Blob& blob, const FilesystemFact& filesystem) {
   return fmt::format("[{}]", fmt::join(probes, ","));
 }
 
+std::string fallbacks_json(const Facts& facts, const Blob* blob) {
+  std::vector<std::string> items;
+  for (const Fallback& one : list_fallbacks(facts, blob)) {
+    items.push_back(fmt::format(R"({{"what":{},"why":{},"instead":{}}})", json_string(one.what),
+                                json_string(one.why), json_string(one.instead)));
+  }
+  return fmt::format("[{}]", fmt::join(items, ","));
+}
+
 std::string advice_json(const std::vector<Advice>& advice) {
   std::vector<std::string> items;
   for (const Advice& one : advice) {
@@ -103,13 +113,15 @@ std::string doctor_json(const std::string& path) {
     facts.others_loading = neighbours.loading;
     facts.loaded_recently = neighbours.loaded_recently;
   }
-  return fmt::format(
-      R"({{"schema_version":{},"path":{},"machine":{},"cgroup":{},"engines":{},{})"
-      R"("profile":{{"path":{},"rates":{}}},"registry":{{"folder":{}}},"advice":{}}})",
-      kSchema, json_string(path), to_json(facts.machine), json_string(ask_grants().group),
-      to_json(facts.engines), place_json(blobs, facts, profile),
-      json_string(surroundings.profile_path), profile.rates.size(),
-      json_string(surroundings.registry_folder), advice_json(advise(facts, surroundings)));
+  return fmt::format(R"({{"schema_version":{},"path":{},"machine":{},"cgroup":{},"engines":{},{})"
+                     R"("profile":{{"path":{},"rates":{}}},"registry":{{"folder":{}}},)"
+                     R"("fallbacks":{},"advice":{}}})",
+                     kSchema, json_string(path), to_json(facts.machine),
+                     json_string(ask_grants().group), to_json(facts.engines),
+                     place_json(blobs, facts, profile), json_string(surroundings.profile_path),
+                     profile.rates.size(), json_string(surroundings.registry_folder),
+                     fallbacks_json(facts, blobs.empty() ? nullptr : &blobs.front()),
+                     advice_json(advise(facts, surroundings)));
 }
 
 }  // namespace inrush

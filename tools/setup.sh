@@ -19,6 +19,8 @@ sys.exit(not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Pyth
 PY
       ;;
     fuzz) echo clang ;;
+    # Filesystems that tests mount where they may.
+    test) echo fuse3 libfuse3-dev squashfs-tools xfsprogs btrfs-progs ;;
     check) echo shellcheck ;;
     bench) echo fio fuse3 libfuse3-dev ;;
   esac

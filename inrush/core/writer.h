@@ -1,5 +1,6 @@
-// A Writer is the way back: a file, an object, a key being created. One thread. Nothing is visible
-// under the final name before finish(), and nothing is left after abort() or destruction.
+// A Writer is the way back: a file, an object, a key being created. Nothing is visible under the
+// final name before finish(), and nothing is left after abort() or destruction. One thread, but
+// write() may run on traits().width threads at once.
 #pragma once
 
 #include <cstddef>
@@ -8,12 +9,17 @@
 
 namespace inrush {
 
+// What write() asks for; settled by create().
 struct WriterTraits {
   bool random = true;          // write() at any offset; else strictly appending
   uint64_t smallest_part = 1;  // bytes of all parts but the last
   uint64_t largest_part = 1ULL << 30;
   uint32_t most_parts = 0;      // 0: no limit
   bool first_part_last = true;  // offset 0 may be written after all others (headers)
+  // What suits it best; anything else works too.
+  uint64_t best_part = 4ULL << 20;  // bytes of a part, which begins at a multiple of that
+  uint64_t memory_align = 1;        // of the bytes handed over
+  unsigned width = 1;               // write() at once on so many threads, where random
 };
 
 class Writer {

@@ -209,6 +209,31 @@ Profile load_profile() {
   }
 }
 
+std::string profile_problem() {
+  const Environment environment = read_environment();
+  const std::string path = profile_path(environment);
+  if (path.empty()) {
+    return environment.profile.empty() ? "no HOME, XDG_CACHE_HOME or INRUSH_PROFILE says where"
+                                       : "";
+  }
+  // The nearest folder that is there: others are made when they are needed.
+  std::string folder = path.substr(0, path.rfind('/') + 1);
+  while (folder.size() > 1 && ::access(folder.c_str(), F_OK) != 0 && errno == ENOENT) {
+    folder.pop_back();
+    folder.resize(folder.rfind('/') + 1);
+  }
+  if (::access(folder.empty() ? "." : folder.c_str(), W_OK) != 0) {
+    return system_error(ErrorCode::source, "write in " + folder, errno).message();
+  }
+  const std::string text = read_small_file(path);
+  try {
+    if (!text.empty()) parse_profile(text);
+  } catch (const Error& error) {
+    return path + ": " + error.message();
+  }
+  return "";
+}
+
 void save_profile(const Profile& learnt) noexcept {
   try {
     const std::string path = profile_path(read_environment());

@@ -37,6 +37,9 @@ Profile load_profile();
 // Merges what was learnt into the file. Never throws: a profile that cannot be kept is no error.
 void save_profile(const Profile& learnt) noexcept;
 
+// Why what is learnt cannot be read or kept; empty: it can, or nobody wants it kept.
+std::string profile_problem();
+
 std::string to_json(const Profile& profile);
 
 // Throws Error{data} for what is no profile, Error{usage} for one of another schema.

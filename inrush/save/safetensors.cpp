@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cstring>
 #include <utility>
 
 #include "inrush/base/align.h"
@@ -16,12 +15,12 @@
 #include "inrush/core/quoted.h"
 #include "inrush/formats/safetensors.h"
 #include "inrush/save.h"
+#include "inrush/save/parts.h"
 
 namespace inrush {
 namespace {
 
 constexpr uint64_t kLengthSize = 8;
-constexpr uint64_t kBlockSize = 4 * kMiB;  // of one write; small tensors are gathered
 
 [[noreturn]] void refuse(const std::string& reason) {
   throw Error(ErrorCode::usage, "save " + reason);
@@ -31,20 +30,27 @@ void check_text(const char* what, const std::string& text) {
   if (!is_utf8(text)) refuse(fmt::format("{} {}: not valid UTF-8", what, quoted(text)));
 }
 
+// Nothing if there are more than 2^64.
+std::optional<uint64_t> bits_in(const SaveTensor& tensor) {
+  uint64_t bits = bits_of(tensor.dtype);
+  for (const uint64_t length : tensor.shape) {
+    if (__builtin_mul_overflow(bits, length, &bits)) return std::nullopt;
+  }
+  return bits;
+}
+
 // The data is what dtype and shape say it is.
 void check_tensor(const SaveTensor& tensor) {
   check_text("tensor", tensor.name);
   if (tensor.name == "__metadata__") refuse("tensor \"__metadata__\": the name is taken");
-  uint64_t bits = bits_of(tensor.dtype);
-  bool overflow = false;
-  for (const uint64_t length : tensor.shape) {
-    overflow = overflow || __builtin_mul_overflow(bits, length, &bits);
-  }
-  if (overflow || bits % 8 != 0 || bits / 8 != tensor.data.size()) {
-    refuse(fmt::format("tensor {}: {} bytes given, but {}[{}] takes {}", quoted(tensor.name),
-                       tensor.data.size(), name_of(tensor.dtype), fmt::join(tensor.shape, ", "),
-                       overflow ? "more than 2^64 bits" : fmt::format("{} bits", bits)));
-  }
+  const std::optional<uint64_t> bits = bits_in(tensor);
+  const bool whole = bits && *bits % 8 == 0;
+  if (whole && (tensor.read || *bits / 8 == tensor.data.size())) return;
+  refuse(fmt::format(
+      "tensor {}: {}, but {}[{}] takes {}", quoted(tensor.name),
+      tensor.read ? "whole bytes are read" : fmt::format("{} bytes given", tensor.data.size()),
+      name_of(tensor.dtype), fmt::join(tensor.shape, ", "),
+      bits ? fmt::format("{} bits", *bits) : "more than 2^64 bits"));
 }
 
 void sort_and_check(std::vector<SaveTensor>& tensors) {
@@ -70,50 +76,14 @@ std::string metadata_json(const std::map<std::string, std::string>& metadata) {
   return json + "}";
 }
 
-// Gathers small pieces and hands on large ones, in writes that begin at multiples of the block.
-class BlockWriter {
- public:
-  BlockWriter(Writer& writer, uint64_t total) : writer_(writer) {
-    block_.reserve(std::min(total, kBlockSize));
-  }
-
-  void append(std::span<const std::byte> data) {
-    while (!data.empty()) {
-      const uint64_t whole = align_down(data.size(), kBlockSize);
-      const bool through = block_.empty() && whole > 0;
-      const size_t count =
-          through ? whole : std::min<uint64_t>(data.size(), kBlockSize - block_.size());
-      const auto part = data.first(count);
-      if (through) {
-        write(part);
-      } else {
-        block_.insert(block_.end(), part.begin(), part.end());
-        if (block_.size() == kBlockSize) flush();
-      }
-      data = data.subspan(count);
-    }
-  }
-
-  void flush() {
-    write(block_);
-    block_.clear();
-  }
-
- private:
-  void write(std::span<const std::byte> data) {
-    if (!data.empty()) writer_.write(offset_, data);
-    offset_ += data.size();
-  }
-
-  Writer& writer_;
-  std::vector<std::byte> block_;
-  uint64_t offset_ = 0;
-};
-
 }  // namespace
 
+uint64_t size_of(const SaveTensor& tensor) {
+  return tensor.read ? bits_in(tensor).value_or(0) / 8 : tensor.data.size();
+}
+
 std::string safetensors_header(std::vector<SaveTensor>& tensors,
-                               const std::optional<std::map<std::string, std::string>>& metadata) {
+                               const SaveOptions::Metadata& metadata) {
   sort_and_check(tensors);
   std::string header(kLengthSize, '\0');
   header += '{';
@@ -121,7 +91,7 @@ std::string safetensors_header(std::vector<SaveTensor>& tensors,
   uint64_t offset = 0;
   for (const auto& tensor : tensors) {
     if (header.size() > kLengthSize + 1) header += ',';
-    const uint64_t end = offset + tensor.data.size();
+    const uint64_t end = offset + size_of(tensor);
     header += fmt::format(R"({}:{{"dtype":"{}","shape":[{}],"data_offsets":[{},{}]}})",
                           json_string(tensor.name), name_of(tensor.dtype),
                           fmt::join(tensor.shape, ","), offset, end);
@@ -140,18 +110,23 @@ std::string safetensors_header(std::vector<SaveTensor>& tensors,
   return header;
 }
 
+void write_safetensors(Writer& writer, std::vector<SaveTensor> tensors,
+                       const SaveOptions::Metadata& metadata) {
+  const std::string header = safetensors_header(tensors, metadata);
+  std::vector<Extent> extents(1 + tensors.size());
+  extents[0] = {header.size(), std::as_bytes(std::span(header)).data(), {}};
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    SaveTensor& tensor = tensors[i];
+    extents[i + 1] = {size_of(tensor), tensor.data.data(), std::move(tensor.read)};
+    if (extents[i + 1].read) extents[i + 1].data = nullptr;
+  }
+  write_parts(writer, extents);
+}
+
 void save_file(const std::string& path, std::vector<SaveTensor> tensors,
                const SaveOptions& options) {
-  const std::string header = safetensors_header(tensors, options.metadata);
-  uint64_t total = header.size();
-  for (const auto& tensor : tensors) total += tensor.data.size();
   const auto writer = make_file_writer(path, options.sync);
-  writer->create(total);
-  BlockWriter blocks(*writer, total);
-  blocks.append(std::as_bytes(std::span(header)));
-  for (const auto& tensor : tensors) blocks.append(tensor.data);
-  blocks.flush();
-  writer->finish();
+  write_safetensors(*writer, std::move(tensors), options.metadata);
 }
 
 }  // namespace inrush

@@ -8,6 +8,8 @@
 #include "inrush/engines/engines.h"
 #include "inrush/policy/backends.h"
 #include "inrush/policy/facts.h"
+#include "inrush/policy/fallbacks.h"
+#include "inrush/policy/filesystem.h"
 #include "inrush/policy/limit.h"
 #include "python/bindings/bindings.h"
 
@@ -46,6 +48,23 @@ nb::typed<nb::list, EngineState> engines() {
   return out;
 }
 
+nb::typed<nb::list, EngineState> fallbacks(const Facts* facts, const Checkpoint* checkpoint) {
+  const std::span<const Blob> blobs =
+      checkpoint != nullptr ? checkpoint->index().blobs : std::span<const Blob>();
+  Facts found;
+  if (facts != nullptr) {
+    found = *facts;
+  } else {
+    found.engines = ask_engines();
+    if (!blobs.empty()) found.filesystem = ask_filesystem(blobs.front());
+  }
+  nb::typed<nb::list, EngineState> out;
+  for (const Fallback& one : list_fallbacks(found, blobs.empty() ? nullptr : &blobs.front())) {
+    out.append(nb::make_tuple(one.what, one.why, one.instead));
+  }
+  return out;
+}
+
 LimitResult limit_of(const Checkpoint& checkpoint, LimitKind kind, double seconds) {
   const nb::gil_scoped_release released;
   return measure_limit(checkpoint.index().blobs, kind, seconds);
@@ -76,6 +95,9 @@ void bind_policy(nb::module_& module) {
   module.def(
       "machine_json", [] { return to_json(ask_machine()); }, "Facts of this machine.");
   module.def("engines", &engines, "(name, summary, why it cannot be used or '') of each engine.");
+  module.def("fallbacks", &fallbacks, nb::arg("facts").none() = nb::none(),
+             nb::arg("checkpoint").none() = nb::none(),
+             "(what is not to be had here, why, what is done instead) of each.");
   module.def("backends", &backends, nb::arg("facts").none() = nb::none(),
              "(name, why it cannot be used here or '') of each backend.");
 }

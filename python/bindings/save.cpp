@@ -28,6 +28,14 @@ void save(const nb::bytes& path, const std::vector<SaveTensor>& tensors, const M
   save_file(place, tensors, {metadata, sync});
 }
 
+std::vector<std::string> save_shards(const nb::bytes& folder,
+                                     const std::vector<SaveTensor>& tensors,
+                                     const ShardOptions& options) {
+  const std::string place(folder.c_str(), folder.size());
+  const nb::gil_scoped_release released;
+  return save_sharded(place, tensors, options);
+}
+
 nb::bytes save_bytes(std::vector<SaveTensor> tensors, const Metadata& metadata) {
   const std::string header = safetensors_header(tensors, metadata);
   uint64_t size = header.size();
@@ -54,6 +62,16 @@ void bind_save(nb::module_& module) {
   module.def("save_file", &save, nb::arg("path"), nb::arg("tensors"),
              nb::arg("metadata").none() = nb::none(), nb::arg("sync") = true,
              "Write a safetensors file through a temporary beside it.");
+  nb::class_<ShardOptions>(module, "ShardOptions", "How save_sharded cuts and names files.")
+      .def(nb::init<>())
+      .def_rw("filename_pattern", &ShardOptions::filename_pattern)
+      .def_rw("max_shard_size", &ShardOptions::max_shard_size)
+      .def_rw("metadata", &ShardOptions::metadata, nb::arg().none())
+      .def_rw("file_metadata", &ShardOptions::file_metadata, nb::arg().none())
+      .def_rw("sync", &ShardOptions::sync);
+  module.def("save_sharded", &save_shards, nb::arg("folder"), nb::arg("tensors"),
+             nb::arg("options"),
+             "Write a checkpoint of files of a given size, with an index; the names of the files.");
   module.def("save_bytes", &save_bytes, nb::arg("tensors"), nb::arg("metadata").none() = nb::none(),
              "A safetensors file as bytes.");
 }

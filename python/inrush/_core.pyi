@@ -364,6 +364,46 @@ class SaveTensor:
 def save_file(path: bytes, tensors: Sequence[SaveTensor], metadata: Mapping[str, str] | None = None, sync: bool = True) -> None:
     """Write a safetensors file through a temporary beside it."""
 
+class ShardOptions:
+    """How save_sharded cuts and names files."""
+
+    def __init__(self) -> None: ...
+
+    @property
+    def filename_pattern(self) -> str: ...
+
+    @filename_pattern.setter
+    def filename_pattern(self, arg: str, /) -> None: ...
+
+    @property
+    def max_shard_size(self) -> int: ...
+
+    @max_shard_size.setter
+    def max_shard_size(self, arg: int, /) -> None: ...
+
+    @property
+    def metadata(self) -> dict[str, str] | None: ...
+
+    @metadata.setter
+    def metadata(self, arg: Mapping[str, str] | None, /) -> None: ...
+
+    @property
+    def file_metadata(self) -> dict[str, str] | None: ...
+
+    @file_metadata.setter
+    def file_metadata(self, arg: Mapping[str, str] | None, /) -> None: ...
+
+    @property
+    def sync(self) -> bool: ...
+
+    @sync.setter
+    def sync(self, arg: bool, /) -> None: ...
+
+def save_sharded(folder: bytes, tensors: Sequence[SaveTensor], options: ShardOptions) -> list[str]:
+    """
+    Write a checkpoint of files of a given size, with an index; the names of the files.
+    """
+
 def save_bytes(tensors: Sequence[SaveTensor], metadata: Mapping[str, str] | None = None) -> bytes:
     """A safetensors file as bytes."""
 
@@ -487,6 +527,9 @@ def machine_json() -> str:
 
 def engines() -> list[tuple[str, str, str]]:
     """(name, summary, why it cannot be used or '') of each engine."""
+
+def fallbacks(facts: Facts | None = None, checkpoint: Checkpoint | None = None) -> list[tuple[str, str, str]]:
+    """(what is not to be had here, why, what is done instead) of each."""
 
 def backends(facts: Facts | None = None) -> list[tuple[str, str]]:
     """(name, why it cannot be used here or '') of each backend."""

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 # Seconds between calls of a progress callback.
 _PROGRESS_INTERVAL = 0.1
 
+# Fallbacks that the debug log has been told of by this process.
+_told: set[tuple[str, str]] = set()
+
 _STATS = (
     "choice",
     "why",
@@ -68,6 +71,7 @@ class Job:
         asked = load_options(checkpoint, options, collect=collect)
         if leaves is not None:
             _core.add_digests(asked, leaves)
+        self._checkpoint = checkpoint
         self._load = _core.Load(checkpoint, asked)
         self._lock = threading.Lock()
         self._logged = False
@@ -206,6 +210,11 @@ class Job:
         if logging is None:
             return
         log = logging.getLogger("inrush")
+        if log.isEnabledFor(logging.DEBUG):
+            for what, why, instead in _core.fallbacks(None, self._checkpoint):
+                if (what, why) not in _told:  # one line each, not one a load
+                    _told.add((what, why))
+                    log.debug("without %s: %s; instead: %s", what, why, instead)
         stats = self.stats()
         for fallback in stats["fallbacks"]:
             log.debug("fell back: %s", fallback)

@@ -21,9 +21,43 @@ def save_file(
     memories: Mapping[str, Memory],
     filename: str | os.PathLike[str],
     metadata: Mapping[str, str] | None,
+    fsync: bool = True,
 ) -> None:
     """Write a safetensors file through a temporary beside it."""
-    _core.save_file(os.fsencode(filename), _save_tensors(memories), _checked(metadata))
+    _core.save_file(os.fsencode(filename), _save_tensors(memories), _checked(metadata), fsync)
+
+
+def save_sharded(
+    memories: Mapping[str, Memory],
+    save_directory: str | os.PathLike[str],
+    options: Mapping[str, Any],
+) -> list[str]:
+    """Write files of at most `max_shard_size` bytes of tensors, and their index.
+
+    `options` has the words of `_core.ShardOptions`; those that are None keep its defaults.
+    """
+    chosen = _core.ShardOptions()
+    for word, value in options.items():
+        if value is not None:
+            setattr(chosen, word, value)
+    return _core.save_sharded(os.fsencode(save_directory), _save_tensors(memories), chosen)
+
+
+def shard_size(size: int | str) -> int:
+    """Bytes of ``"5GB"`` as huggingface_hub reads it: powers of 1000, and no fractions.
+
+    Raises
+    ------
+    ValueError
+        If it is no number with KB, MB, GB, TB or PB behind it.
+    """
+    if isinstance(size, int):
+        return size
+    number, unit = size.strip()[:-2].strip(), size.strip()[-2:].upper()
+    powers = {"KB": 1, "MB": 2, "GB": 3, "TB": 4, "PB": 5}
+    if unit not in powers or not number.isdecimal():
+        raise ValueError(f"max_shard_size={size!r}: expected bytes, or a text such as '5GB'")
+    return int(number) * int(1000 ** powers[unit])
 
 
 def save_bytes(memories: Mapping[str, Memory], metadata: Mapping[str, str] | None) -> bytes:

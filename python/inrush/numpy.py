@@ -56,10 +56,13 @@ def save_file(
     tensor_dict: dict[str, Array],
     filename: str | os.PathLike[str],
     metadata: dict[str, str] | None = None,
+    *,
+    fsync: bool = True,
 ) -> None:
     """Save arrays into a file, byte-identical to what safetensors writes, atomically.
 
-    Arrays that are strided or big-endian are saved through a copy.
+    Arrays that are strided or big-endian are saved through a copy. With `fsync` the file is on the
+    disk before it takes its name.
 
     Raises
     ------
@@ -68,7 +71,7 @@ def save_file(
     inrush.SourceError
         If the file cannot be written.
     """
-    _saving.save_file(_memories(tensor_dict), filename, metadata)
+    _saving.save_file(_memories(tensor_dict), filename, metadata, fsync)
 
 
 def save(tensor_dict: dict[str, Array], metadata: dict[str, str] | None = None) -> bytes:

@@ -6,13 +6,14 @@ import torch
 
 from inrush import _saving
 from inrush._memory import Memory
+from inrush._sharding import save_sharded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
     from typing import Any
 
-__all__ = ["load", "load_file", "save", "save_file"]
+__all__ = ["load", "load_file", "save", "save_file", "save_sharded"]
 
 
 def load_file(
@@ -55,6 +56,8 @@ def save_file(
     tensors: dict[str, torch.Tensor],
     filename: str | os.PathLike[str],
     metadata: dict[str, str] | None = None,
+    *,
+    fsync: bool = True,
 ) -> None:
     """Save tensors into a file, byte-identical to what safetensors writes, atomically.
 
@@ -64,6 +67,9 @@ def save_file(
         Contiguous, dense, and sharing no memory with each other.
     filename : str or os.PathLike
     metadata : dict of str to str, optional
+    fsync : bool
+        Whether the file is on the disk before it takes its name. Without, it is faster, and a
+        power failure soon after may leave a file of the right size with other bytes.
 
     Raises
     ------
@@ -74,7 +80,7 @@ def save_file(
     inrush.SourceError
         If the file cannot be written.
     """
-    _saving.save_file(_memories(tensors), filename, metadata)
+    _saving.save_file(_memories(tensors), filename, metadata, fsync)
 
 
 def save(tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> bytes:

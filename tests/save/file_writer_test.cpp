@@ -8,6 +8,7 @@
 
 #include <csignal>
 #include <filesystem>
+#include <random>
 #include <vector>
 
 #include "../files.h"
@@ -227,6 +228,57 @@ TEST(FileWriter, when_killed_leaves_the_old_file_and_at_most_one_temporary) {
   const auto& temporary = names[0] == "a.safetensors" ? names[1] : names[0];
   EXPECT_TRUE(temporary.starts_with(".a.safetensors.")) << temporary;
   EXPECT_TRUE(temporary.ends_with(".inrush-partial")) << temporary;
+}
+
+// Not in /tmp, which may be memory: where the sources are.
+std::string disk() { return std::filesystem::current_path().string(); }
+
+TEST(FileWriter, writes_past_the_page_cache_what_must_be_durable) {
+  const Folder folder(disk());
+  const std::string bytes = random_text((9 << 20) + 12345);
+  const std::vector<SaveTensor> tensors = {{"a", Dtype::u8, {bytes.size()}, bytes_of(bytes)},
+                                           {"b", Dtype::u8, {1000}, bytes_of(bytes).first(1000)}};
+  for (const bool sync : {true, false}) {
+    save_file(folder / (sync ? "direct" : "cached"), tensors, {.metadata = {}, .sync = sync});
+  }
+  const std::string written = folder.read("direct");
+  EXPECT_TRUE(written.ends_with(bytes + bytes.substr(0, 1000)));
+  EXPECT_EQ(written, folder.read("cached"));
+  EXPECT_EQ(folder.count(), 2U);
+}
+
+TEST(FileWriter, takes_unaligned_writes_between_direct_ones) {
+  const Folder folder(disk());
+  const std::string bytes = random_text(10 << 20);
+  const auto writer = make_file_writer(folder / "a", true);
+  writer->create(bytes.size());
+  const uint64_t odd = 5'000'001;
+  writer->write(odd, bytes_of(bytes).subspan(odd));
+  writer->write(0, bytes_of(bytes).first(odd));
+  writer->finish();
+  EXPECT_EQ(folder.read("a"), bytes);
+}
+
+TEST(FileWriter, killed_at_any_moment_leaves_the_old_file_or_the_new_one) {
+  const Folder folder(disk());
+  const std::string old = random_text(9 << 20, 1);
+  const std::string fresh = random_text(9 << 20, 2);
+  folder.write("a", old);
+  std::mt19937_64 random(std::random_device{}());
+  for (int round = 0; round < 40; ++round) {
+    const pid_t child = ::fork();
+    if (child == 0) {
+      for (;;) {
+        write_all(folder / "a", fresh);
+        write_all(folder / "a", old);
+      }
+    }
+    ::usleep(static_cast<useconds_t>(random() % 30'000));
+    ::kill(child, SIGKILL);
+    ::waitpid(child, nullptr, 0);
+    const std::string found = folder.read("a");
+    EXPECT_TRUE(found == old || found == fresh) << "round " << round;
+  }
 }
 
 }  // namespace

@@ -57,6 +57,13 @@ def doctor(
         )
     out.print(table)
     out.print()
+    if report["fallbacks"]:
+        table = plain_table("not to be had here", "instead", "why")
+        for fallback in report["fallbacks"]:
+            what, why, instead = (shown(fallback[key]) for key in ("what", "why", "instead"))
+            table.add_row(what, instead, f"[dim]{why}[/]")
+        out.print(table)
+        out.print()
     for advice in report["advice"]:
         out.print(f"[yellow]change[/] {advice}", soft_wrap=True)
     if not report["advice"]:
@@ -68,6 +75,7 @@ def _examine(source: str | None) -> dict[str, Any]:
     facts = None
     limits: list[dict[str, Any]] = []
     values: dict[str, Any] | None = None
+    checkpoint = None
     if source is not None:
         checkpoint = open_source(source)
         facts = _core.Facts.gather(checkpoint)
@@ -86,6 +94,10 @@ def _examine(source: str | None) -> dict[str, Any]:
         "facts": values,
         "limits": limits,
         "backends": backends,
+        "fallbacks": [
+            {"what": what, "why": why, "instead": instead}
+            for what, why, instead in _core.fallbacks(facts, checkpoint)
+        ],
         "advice": _advice(machine, values, backends),
     }
 

@@ -1,0 +1,370 @@
+"""Loads where the kernel, the sandbox, the user's rights or the filesystem give less than usual.
+
+Each runs in a process of its own, must deliver every byte, say nothing on standard error, and tell
+each fallback once in the debug log and in `inrush doctor`.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from confinement import (
+    CALLS,
+    CannotMount,
+    mounted,
+    refuse,
+    run_python,
+)
+
+ROOT = os.geteuid() == 0
+needs_calls = pytest.mark.skipif(not CALLS, reason="no system call numbers for this machine")
+needs_root = pytest.mark.skipif(not ROOT, reason="needs root, to become somebody else")
+
+PROGRAM = """
+import gc, hashlib, json, logging, os, resource, sys
+import inrush, inrush._trace
+sys.path.insert(0, os.environ["TESTS"])
+import confinement
+lines = []
+class Keep(logging.Handler):
+    def emit(self, record):
+        lines.append(record.getMessage())
+log = logging.getLogger("inrush")
+log.setLevel(logging.DEBUG)
+log.addHandler(Keep())
+for step in json.loads(os.environ.get("STEPS", "[]")):
+    if step == "memlock":
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (65536, 65536))
+    elif step == "one cpu":
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    else:
+        getattr(confinement, step)()
+options = json.loads(os.environ.get("OPTIONS", "{}"))
+for _ in range(2):
+    tensors = inrush.open(sys.argv[1], **options).load()
+digest = hashlib.sha256()
+for name in sorted(tensors):
+    digest.update(name.encode() + bytes(memoryview(tensors[name])))
+doctor = [what for what, _, _ in inrush._core.fallbacks(None, inrush.open(sys.argv[1])._core)]
+print(json.dumps({"digest": digest.hexdigest(), "lines": lines, "doctor": doctor}))
+"""
+
+
+def expected(contents):
+    digest = hashlib.sha256()
+    for name in sorted(contents):
+        digest.update(name.encode() + contents[name][2])
+    return digest.hexdigest()
+
+
+def evict(folder):
+    os.sync()
+    for path in Path(folder).rglob("*.safetensors"):
+        fd = os.open(path, os.O_RDONLY)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(fd)
+
+
+def load(folder, contents, *, before=None, steps=(), options=None, **environment):
+    """Load it cold, and again; the lines of the debug log about what was not to be had."""
+    evict(folder)
+    variables = {
+        "TESTS": str(Path(__file__).parent),
+        "STEPS": json.dumps(list(steps)),
+        "OPTIONS": json.dumps(options or {}),
+        "INRUSH_PROFILE": "off",
+        **environment,
+    }
+    done = run_python(PROGRAM, folder, before=before, **variables)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    said = json.loads(done.stdout)
+    assert said["digest"] == expected(contents)
+    without = [line for line in said["lines"] if line.startswith("without ")]
+    assert len(without) == len(set(without))
+    told = {line.removeprefix("without ").partition(":")[0] for line in without}
+    assert told == set(said["doctor"])
+    return told
+
+
+@pytest.fixture
+def public(sharded):
+    """The checkpoint where anybody may read it."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        shutil.copytree(sharded[0], Path(folder) / "model")
+        yield Path(folder) / "model", sharded[1]
+
+
+SANDBOXES = {
+    "io_uring EPERM": (["io_uring_setup"], errno.EPERM, {"io_uring"}),
+    "io_uring ENOSYS": (["io_uring_setup"], errno.ENOSYS, {"io_uring"}),
+    "AIO EPERM": (["io_setup"], errno.EPERM, {"Linux AIO"}),
+    "AIO ENOSYS": (["io_setup"], errno.ENOSYS, {"Linux AIO"}),
+    "neither": (["io_uring_setup", "io_setup"], errno.EPERM, {"io_uring", "Linux AIO"}),
+    "statx EPERM": (["statx"], errno.EPERM, set()),
+    "statx ENOSYS": (["statx"], errno.ENOSYS, set()),
+    "cachestat EPERM": (["cachestat"], errno.EPERM, {"residency by cachestat"}),
+    "cachestat ENOSYS": (["cachestat"], errno.ENOSYS, {"residency by cachestat"}),
+}
+
+
+@needs_calls
+@pytest.mark.parametrize("name", SANDBOXES)
+def test_a_sandbox_that_denies_a_call_costs_a_line_and_no_byte(sharded, name):
+    calls, error, told = SANDBOXES[name]
+    folder, contents = sharded
+    assert told <= load(folder, contents, before=refuse(dict.fromkeys(calls, error)))
+
+
+@needs_calls
+@pytest.mark.parametrize("backend", ["BUFFERED", "PREAD", None])
+def test_without_io_uring_and_aio_each_policy_still_loads(sharded, backend):
+    denied = refuse({"io_uring_setup": errno.EPERM, "io_setup": errno.ENOSYS})
+    options = {"backend": backend} if backend else {"mapping": "never"}
+    load(*sharded, before=denied, options=options)
+
+
+@needs_calls
+def test_a_kernel_as_old_as_4_18_loads(sharded):
+    """All calls that came after rseq, which 4.18 brought, are unknown; so is populating."""
+    told = load(*sharded, before=refuse({}, after="rseq", no_populate=True))
+    assert {"io_uring", "populated mappings", "residency by cachestat"} <= told
+
+
+@needs_root
+def test_a_user_who_may_only_read_root_s_files_loads_them(public):
+    folder, contents = public
+    for path in folder.iterdir():
+        path.chmod(0o444)
+    assert "residency by cachestat" in load(folder, contents, steps=["become_nobody"])
+
+
+@needs_root
+def test_64_kib_of_locked_memory_are_enough(public):
+    steps = ["memlock", "become_nobody"]
+    load(*public, steps=steps)
+    load(*public, steps=steps, options={"backend": "uring", "strict": True})
+
+
+def test_one_core_is_enough(sharded):
+    load(*sharded, steps=["one cpu"])
+
+
+def can(step):
+    """Whether a step of confinement works here; else why not."""
+    program = "import confinement, sys; getattr(confinement, sys.argv[1])()"
+    return run_python(program, step, PYTHONPATH=str(Path(__file__).parent)).stderr.strip()
+
+
+@needs_root
+def test_a_read_only_root_without_home_is_enough(sharded):
+    refusal = can("read_only_root")
+    if refusal:
+        pytest.skip(refusal.splitlines()[-1])
+    nowhere = {"HOME": None, "XDG_CACHE_HOME": None, "XDG_RUNTIME_DIR": None}
+    told = load(*sharded, steps=["read_only_root"], INRUSH_PROFILE=None, **nowhere)
+    assert {"the profile", "the registry of loads"} <= told
+
+
+def test_without_home_nothing_is_kept_and_that_is_said(sharded):
+    told = load(*sharded, INRUSH_PROFILE=None, HOME=None, XDG_CACHE_HOME=None)
+    assert "the profile" in told
+
+
+@needs_root
+def test_a_profile_folder_that_may_not_be_written_is_no_error(public, tmp_path):
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o555)
+        profile = str(Path(folder) / "sub" / "profile.json")
+        told = load(*public, steps=["become_nobody"], INRUSH_PROFILE=profile)
+        assert "the profile" in told
+        assert os.listdir(folder) == []
+
+
+@pytest.mark.parametrize("text", [b"", b"{", os.urandom(1000), b'{"schema_version":1,"rates":3}'])
+def test_a_corrupt_profile_is_no_error(sharded, tmp_path, text):
+    profile = tmp_path / "profile.json"
+    profile.write_bytes(text)
+    told = load(*sharded, INRUSH_PROFILE=str(profile))
+    assert ("the profile" in told) == bool(text)
+
+
+WRITER = """
+import os, sys
+os.environ["INRUSH_PROFILE"] = sys.argv[2]
+import inrush
+for _ in range(5):
+    inrush.open(sys.argv[1], mapping="never").load()
+"""
+
+
+def test_eight_processes_write_one_profile(tmp_path):
+    """Loads of 64 MiB and more teach; whatever they do to each other, the file stays one."""
+    from conftest import random_tensor, write_file
+
+    size = 65 << 20
+    folder = tmp_path / "m"
+    folder.mkdir()
+    write_file(folder / "model.safetensors", {"t": random_tensor("U8", [size])})
+    profile = tmp_path / "p" / "profile.json"
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(folder), str(profile)], stderr=subprocess.PIPE
+        )
+        for _ in range(8)
+    ]
+    for process in running:
+        assert process.communicate(timeout=120)[1] == b""
+        assert process.returncode == 0
+    if profile.exists():
+        assert json.loads(profile.read_text())["schema_version"] == 1
+        assert {path.name for path in profile.parent.iterdir()} <= {
+            "profile.json",
+            "profile.json.lock",
+        }
+
+
+@needs_root
+@pytest.mark.parametrize("kind", ["overlay", "squashfs", "xfs", "btrfs"])
+def test_it_loads_from(kind, public, tmp_path):
+    folder, contents = public
+    try:
+        with mounted(kind, folder, folder.parent) as place:  # where anybody may pass
+            load(place, contents)
+            load(place, contents, options={"mapping": "never"})
+            load(place, contents, steps=["become_nobody"])
+    except CannotMount as reason:
+        pytest.skip(str(reason))
+
+
+@needs_root
+@pytest.mark.parametrize("kind", ["xfs", "btrfs", "overlay"])
+def test_it_saves_on(kind, public, tmp_path):
+    """A file that goes directly where it can; overlays of two layers are read-only, so refuse."""
+    from inrush.numpy import save_file
+
+    numpy = pytest.importorskip("numpy")
+    data = {"t": numpy.frombuffer(os.urandom(10 << 20), dtype=numpy.uint8)}
+    save_file(data, tmp_path / "expected")
+    try:
+        with mounted(kind, public[0], tmp_path) as place:
+            if kind == "overlay":
+                with pytest.raises(Exception, match="Read-only"):
+                    save_file(data, place / "saved")
+                return
+            save_file(data, place / "saved")
+            assert (place / "saved").read_bytes() == (tmp_path / "expected").read_bytes()
+    except CannotMount as reason:
+        pytest.skip(str(reason))
+
+
+def far_fs(tmp_path):
+    """The filesystem of tests/fuse, compiled; skips where FUSE is not to be had."""
+    if shutil.which("fusermount3") is None or not os.access("/dev/fuse", os.W_OK):
+        pytest.skip("no FUSE here")
+    source = Path(__file__).parents[2] / "tests/fuse/far_fs.cpp"
+    program = tmp_path / "far_fs"
+    flags = subprocess.run(
+        ["pkg-config", "--cflags", "--libs", "fuse3"], capture_output=True, text=True, check=False
+    )
+    if flags.returncode != 0:
+        pytest.skip("libfuse3-dev is not installed")
+    command = ["g++", "-O1", "-std=c++20", str(source), "-o", str(program), "-pthread"]
+    subprocess.run([*command, *flags.stdout.split()], check=True)
+    return program
+
+
+def test_it_loads_from_a_filesystem_in_user_space(sharded, tmp_path):
+    program = far_fs(tmp_path)
+    place = tmp_path / "far"
+    place.mkdir()
+    options = ["-f", "-o", "latency_us=500"]
+    process = subprocess.Popen([str(program), str(sharded[0]), str(place), *options])
+    try:
+        until = time.monotonic() + 10
+        while not os.path.ismount(place) and time.monotonic() < until:
+            time.sleep(0.02)
+        if not os.path.ismount(place):
+            pytest.skip("FUSE cannot be mounted here")
+        load(place, sharded[1])
+    finally:
+        subprocess.run(["fusermount3", "-u", "-z", str(place)], check=False)
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=10)
+
+
+def test_a_hub_snapshot_of_links_loads_as_its_files(sharded, tmp_path):
+    folder, contents = sharded
+    blobs = tmp_path / "models--a--b" / "blobs"
+    snapshot = tmp_path / "models--a--b" / "snapshots" / "0123456789abcdef"
+    blobs.mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    for path in folder.iterdir():
+        blob = blobs / hashlib.sha256(path.name.encode()).hexdigest()
+        shutil.copy(path, blob)
+        (snapshot / path.name).symlink_to(os.path.relpath(blob, snapshot))
+    load(snapshot, contents)
+
+
+CGROUPS = {"v1": Path("/sys/fs/cgroup/memory"), "v2": Path("/sys/fs/cgroup")}
+
+
+@pytest.mark.parametrize("version", CGROUPS)
+def test_a_memory_limit_of_tensors_and_little_more_is_enough(version, tmp_path):
+    """40 MiB of tensors in 150 MiB, of which the interpreter takes up some 40."""
+    from conftest import random_tensor, write_file
+
+    parent = CGROUPS[version]
+    knob = parent / ("memory.limit_in_bytes" if version == "v1" else "memory.max")
+    if version == "v2" and not (parent / "cgroup.controllers").exists():
+        pytest.skip("no cgroup v2 hierarchy with controllers at /sys/fs/cgroup")
+    group = parent / f"inrush-test-{os.getpid()}"
+    try:
+        group.mkdir()
+        (group / knob.name).write_text(str(150 << 20))
+    except OSError as error:
+        pytest.skip(f"no memory cgroup can be made here: {error}")
+    try:
+        contents = {str(i): random_tensor("U8", [10 << 20]) for i in range(4)}
+        folder = tmp_path / "m"
+        folder.mkdir()
+        write_file(folder / "model.safetensors", contents)
+
+        def join():
+            (group / "cgroup.procs").write_text(str(os.getpid()))
+
+        load(folder, contents, before=join)
+        load(folder, contents, before=join, options={"mapping": "never"})
+    finally:
+        for _ in range(100):
+            try:
+                group.rmdir()
+                break
+            except OSError:
+                time.sleep(0.02)
+
+
+@needs_calls
+def test_doctor_shows_what_is_not_to_be_had(sharded):
+    program = "import inrush.cli, sys; sys.argv = ['inrush', 'doctor', *sys.argv[1:]]; " + (
+        "inrush.cli.main()"
+    )
+    denied = refuse({"io_uring_setup": errno.EPERM, "cachestat": errno.ENOSYS})
+    shown = run_python(program, sharded[0], before=denied).stdout
+    assert "not to be had here" in shown
+    assert "residency by cachestat" in shown
+    report = json.loads(run_python(program, sharded[0], "--json", before=denied).stdout)
+    told = {row["what"]: row for row in report["fallbacks"]}
+    assert told["io_uring"]["instead"] == "Linux AIO"
+    assert "not permitted" in told["io_uring"]["why"]
+    assert told["residency by cachestat"]["instead"]
