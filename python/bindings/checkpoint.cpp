@@ -55,7 +55,7 @@ nb::typed<nb::list, FileEntry> files(const Checkpoint& checkpoint) {
 
 uint64_t total_size(const Checkpoint& checkpoint) {
   uint64_t size = 0;
-  for (const TensorInfo& info : checkpoint.index().tensors) size += info.size;
+  for (const TensorInfo& info : checkpoint.index().tensors) size += delivered_size(info);
   return size;
 }
 
@@ -79,7 +79,8 @@ void bind_info(nb::module_& module) {
           "shape", [](const InfoView& view) { return extents_of(view.info->shape); },
           "Extents in elements.")
       .def_prop_ro(
-          "nbytes", [](const InfoView& view) { return view.info->size; }, "Size in bytes.")
+          "nbytes", [](const InfoView& view) { return delivered_size(*view.info); },
+          "Size in bytes, as it is delivered.")
       .def_prop_ro(
           "file",
           [](const InfoView& view) {
