@@ -201,12 +201,30 @@ def gguf_seeds() -> list[bytes]:
     ]
 
 
+def tensorizer_seeds() -> list[bytes]:
+    """The golden files with an index of the size that its lines need: offsets are moved."""
+    seeds = []
+    golden = Path(__file__).resolve().parent.parent / "tests" / "formats" / "golden"
+    for path in sorted(golden.glob("*.tensors")):
+        data = path.read_bytes()
+        head, index, records = data[:0x41], data[0x49:0x40049], data[0x40049:]
+        index = index.rstrip(b"\0") + bytes(8)
+        moved = 0x40000 - len(index)
+        for offset in range(0x40049, len(data)):  # absolute offsets that the index has
+            index = index.replace(
+                offset.to_bytes(8, "little"), (offset - moved).to_bytes(8, "little")
+            )
+        seeds.append(head + len(index).to_bytes(8, "little") + index + records)
+    return seeds
+
+
 if __name__ == "__main__":
     write("safetensors_header", safetensors_seeds())
     write("index_json", index_seeds())
     write("serverlessllm", serverless_seeds())
     write("pytorch", pytorch_seeds())
     write("gguf", gguf_seeds())
+    write("tensorizer", tensorizer_seeds())
     write("manifest", manifest_seeds())
     write("ledger", ledger_seeds())
     write("plan", plan_seeds())

@@ -18,6 +18,7 @@
 #include "inrush/formats/pytorch.h"
 #include "inrush/formats/safetensors.h"
 #include "inrush/formats/serverlessllm.h"
+#include "inrush/formats/tensorizer.h"
 
 namespace inrush {
 namespace {
@@ -27,6 +28,7 @@ constexpr std::array kTable{
     Format{"safetensors", named_safetensors, begins_safetensors, index_safetensors, true},
     Format{"serverlessllm", named_serverless, begins_serverless, index_serverless, false},
     Format{"pytorch", named_pytorch, begins_pytorch, index_pytorch, true},
+    Format{"tensorizer", named_tensorizer, begins_tensorizer, index_tensorizer, true},
     Format{"gguf", named_gguf, begins_gguf, index_gguf, true},
 };
 

@@ -55,6 +55,7 @@ constexpr std::array kTypes{
 };
 
 void drop_plain_strides(TensorInfo& tensor) {
+  if (tensor.strides.empty()) return;
   uint64_t stride = 1;
   bool plain = true;
   for (size_t i = tensor.shape.size(); i-- > 0;) {

@@ -7,6 +7,8 @@
 #include <nanobind/stl/string_view.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
+
 #include "python/bindings/bindings.h"
 
 namespace inrush::python {
@@ -57,6 +59,12 @@ uint64_t total_size(const Checkpoint& checkpoint) {
   uint64_t size = 0;
   for (const TensorInfo& info : checkpoint.index().tensors) size += delivered_size(info);
   return size;
+}
+
+bool is_encrypted(const Checkpoint& checkpoint) {
+  const auto& tensors = checkpoint.index().tensors;
+  return std::any_of(tensors.begin(), tensors.end(),
+                     [](const TensorInfo& info) { return info.encoding == kSecretbox; });
 }
 
 std::string repr(const InfoView& view) {
@@ -115,6 +123,7 @@ void bind_checkpoint(nb::module_& module) {
           "metadata", [](const Checkpoint& checkpoint) { return checkpoint.index().metadata; },
           "The metadata of each file, None where it has none.")
       .def_prop_ro("nbytes", &total_size, "Bytes of all tensors.")
+      .def_prop_ro("encrypted", &is_encrypted, "Whether a tensor of it takes a key.")
       .def("names", &names, nb::arg("sorted") = false,
            "All names in file order, or sorted by name.")
       .def("find", &find, nb::arg("name"), "The tensor of that name, or None.")

@@ -23,6 +23,7 @@ from inrush._errors import (
     UsageError,
 )
 from inrush._job import Job
+from inrush._keys import Key
 from inrush._options import Backend, BackendPolicy
 from inrush._safe_open import SafetensorError, safe_open
 
@@ -46,6 +47,7 @@ __all__ = [
     "DataError",
     "Error",
     "Job",
+    "Key",
     "MemoryBudgetError",
     "SafetensorError",
     "SourceError",
@@ -92,6 +94,11 @@ def open(
     out : mapping, optional
         Name to tensor or array that is filled in place: writable, C-contiguous, of the
         tensor's dtype and size.
+    verify : {'none', 'crc', 'full'}
+        Check the format's own checksums while reading: none, those that cost next to nothing, all.
+    encryption : Key, bytes or str, optional
+        The key of an encrypted checkpoint: 32 bytes, or where it is: ``'file:PATH'``,
+        ``'passphrase-file:PATH'``, ``'exec:COMMAND'``.
     progress : callable, optional
         Called with (bytes done, bytes in all, seconds) by the thread that waits or iterates,
         at most 10 times a second.

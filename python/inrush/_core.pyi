@@ -81,7 +81,7 @@ class TensorInfo:
 
     @property
     def nbytes(self) -> int:
-        """Size in bytes."""
+        """Size in bytes, as it is delivered."""
 
     @property
     def file(self) -> str:
@@ -126,6 +126,10 @@ class Checkpoint:
     @property
     def nbytes(self) -> int:
         """Bytes of all tensors."""
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether a tensor of it takes a key."""
 
     def names(self, sorted: bool = False) -> list[str]:
         """All names in file order, or sorted by name."""
@@ -430,6 +434,23 @@ class Manifest:
 
 def compare(expected: Manifest, actual: Manifest) -> list[Difference]:
     """What differs between two manifests; nothing if they agree."""
+
+class Verify(enum.Enum):
+    none = 0
+
+    crc = 1
+
+    full = 2
+
+class Checks:
+    """Checksums and keys of one checkpoint's tensors."""
+
+    @staticmethod
+    def make(checkpoint: Checkpoint, verify: Verify, key: bytes | None = None, passphrase: bytes | None = None) -> Checks:
+        """A key has 32 bytes."""
+
+    def add_to(self, options: LoadOptions) -> None:
+        """Have a load check and decrypt before anything else sees the bytes."""
 
 class Facts:
     """What was found about this machine and these files."""
