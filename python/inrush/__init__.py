@@ -31,10 +31,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterable
-    from types import ModuleType
+    from typing import Any
 
     from typing_extensions import Unpack
 
+    from inrush._convert import convert
     from inrush._options import OptionWords
 
 __version__ = "0.1.0"
@@ -55,6 +56,7 @@ __all__ = [
     "TensorInfo",
     "TensorStream",
     "UsageError",
+    "convert",
     "open",
     "safe_open",
 ]
@@ -121,7 +123,11 @@ def open(
     return Checkpoint(source, **options)
 
 
-def __getattr__(name: str) -> ModuleType:
+def __getattr__(name: str) -> Any:
+    if name == "convert":
+        from inrush._convert import convert
+
+        return convert
     # inrush.torch and inrush.numpy need their frameworks, so they come when they are asked for.
     if name in ("torch", "numpy"):
         return importlib.import_module(f"inrush.{name}")

@@ -435,6 +435,14 @@ class Manifest:
 def compare(expected: Manifest, actual: Manifest) -> list[Difference]:
     """What differs between two manifests; nothing if they agree."""
 
+def encrypt(address: int, nbytes: int, key: bytes, nonce: bytes, chunk_size: int) -> bytes:
+    """
+    Encrypt memory in place by libsodium's secretbox; its codes, 16 bytes a chunk.
+    """
+
+def derive_key(passphrase: bytes, salt: bytes, operations: int, memory: int) -> bytes:
+    """32 bytes by Argon2id."""
+
 class Verify(enum.Enum):
     none = 0
 
@@ -451,6 +459,25 @@ class Checks:
 
     def add_to(self, options: LoadOptions) -> None:
         """Have a load check and decrypt before anything else sees the bytes."""
+
+class Ledger:
+    """Which bytes of which files are done, and their digests."""
+
+    def __init__(self) -> None: ...
+
+    @staticmethod
+    def parse(text: str) -> Ledger: ...
+
+    def serialise(self) -> str: ...
+
+    def add_sources(self, checkpoint: Checkpoint) -> None: ...
+
+    def add_output(self, name: str, size: int) -> None: ...
+
+    def record(self, name: str, offset: int, size: int, digest: str) -> None: ...
+
+    def digest(self, name: str, offset: int, size: int) -> str:
+        """Of exactly these bytes; '' where they are not done."""
 
 class Facts:
     """What was found about this machine and these files."""

@@ -101,7 +101,7 @@ _UNITS |= {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?\s*", re.IGNORECASE)
 
 
-def parse_size(text: int | str) -> int:
+def parse_size(text: int | str, word: str = "budget") -> int:
     """Bytes of a size such as ``"512MiB"``, ``"2 GB"`` or ``4194304``.
 
     Raises
@@ -117,7 +117,7 @@ def parse_size(text: int | str) -> int:
     elif isinstance(text, int) and not isinstance(text, bool):
         size = text
     if size <= 0:
-        raise UsageError(f"budget {text!r}: expected bytes, or a size such as '512MiB'")
+        raise UsageError(f"{word} {text!r}: expected bytes, or a size such as '512MiB'")
     return size
 
 

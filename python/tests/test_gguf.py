@@ -68,6 +68,17 @@ def test_quantised_tensors_are_read_whole_only(model):
         inrush.open(path).tensor("Q8_0", slice(0, 1))
 
 
+def test_what_is_not_quantised_is_repacked_as_safetensors(model, tmp_path):
+    path, arrays = model
+    with pytest.raises(inrush.UsageError, match="'Q8_0'"):
+        inrush.convert(path, tmp_path / "x", to="safetensors")
+    inrush.convert(path, tmp_path / "x", to="safetensors", exclude="Q*")
+    loaded = inrush.open(tmp_path / "x", framework="np").load()
+    assert set(loaded) == {name for name in arrays if not name.startswith("Q")}
+    for name, array in loaded.items():
+        np.testing.assert_array_equal(array, arrays[name])
+
+
 def test_it_is_known_by_its_content_in_a_folder_too(model):
     path, arrays = model
     path.rename(path.with_name("blob"))
