@@ -18,7 +18,8 @@ target_include_directories(inrush PUBLIC
   $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}> $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
 target_link_libraries(inrush
   PUBLIC Threads::Threads
-  PRIVATE fmt::fmt OpenSSL::Crypto PkgConfig::URING simdjson::simdjson ${CMAKE_DL_LIBS})
+  PRIVATE fmt::fmt OpenSSL::Crypto PkgConfig::SODIUM PkgConfig::URING simdjson::simdjson
+    ${CMAKE_DL_LIBS})
 
 # Public are the headers directly in inrush/ and those of the layers below that they include.
 file(GLOB public_headers inrush/*.h)

@@ -134,9 +134,97 @@ def select_seeds() -> list[bytes]:
     ]
 
 
+def serverless_seeds() -> list[bytes]:
+    """Index files of both dialects; the target has files of 100 and 60 bytes."""
+    theirs = {"a": [0, 24, [2, 3], [3, 1], "torch.float32"], "b": [100, 8, [4], [1], "torch.int16"]}
+    tensora = {"a": [0, 24, [2, 3], [3, 1], "f32", 0], "b": [52, 8, [], [], "f64", 1]}
+    odd = {
+        "t": [0, 24, [3, 2], [1, 3], "torch.float32"],
+        "e": [0, 4, [9, 4], [0, 1], "torch.uint8"],
+    }
+    far = {"a": [2**64 - 1, 2**64 - 1, [2**63, 2], [2**63, 1], "torch.complex128"]}
+    return [json.dumps(index).encode() for index in (theirs, tensora, odd, far, {}, {"a": []})]
+
+
+def pickle_of(size: str, strides: str, offset: int = 0) -> bytes:
+    """{"w": a view of storage 0} as torch.save has it, protocol 2."""
+    storage = b"((X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x10tQ"
+    extents = b"".join(
+        b"(" + b"".join(b"K" + bytes([int(part)]) for part in text.split()) + b"t"
+        for text in (size, strides)
+    )
+    build = b"ctorch._utils\n_rebuild_tensor_v2\n" + storage + b"K" + bytes([offset]) + extents
+    return b"\x80\x02}X\x01\0\0\0w" + build + b"\x89ccollections\nOrderedDict\n)RtRs."
+
+
+def pytorch_seeds() -> list[bytes]:
+    """Pickles; the target puts them into an archive."""
+    return [
+        pickle_of("2 3", "3 1"),
+        pickle_of("3 2", "1 3", 2),
+        pickle_of("9 4", "0 1"),
+        pickle_of("4 4", "4 1", 1),
+        pickle_of("", ""),
+        b"\x80\x02cposix\nsystem\nX\x02\0\0\0ls\x85R.",
+        b"\x80\x04\x95\x02\0\0\0\0\0\0\0}\x94.",
+        b"\x80\x02]q\0h\0a.",
+    ]
+
+
+def gguf_text(text: str) -> bytes:
+    """A length and the text."""
+    return len(text).to_bytes(8, "little") + text.encode()
+
+
+def gguf_file(tensors: list[tuple[str, list[int], int, int]], metadata: bytes, count: int) -> bytes:
+    """A file with these tensors (name, lengths, type, offset) and 128 bytes of data."""
+    file = b"GGUF" + (3).to_bytes(4, "little")
+    file += len(tensors).to_bytes(8, "little") + count.to_bytes(8, "little") + metadata
+    for name, lengths, kind, offset in tensors:
+        file += gguf_text(name) + len(lengths).to_bytes(4, "little")
+        file += b"".join(length.to_bytes(8, "little") for length in lengths)
+        file += kind.to_bytes(4, "little") + offset.to_bytes(8, "little")
+    return file + bytes(-len(file) % 32) + bytes(128)
+
+
+def gguf_seeds() -> list[bytes]:
+    """Files of plain and quantised tensors, with metadata of several types."""
+    name = gguf_text("general.name") + (8).to_bytes(4, "little") + gguf_text("tiny")
+    align = gguf_text("general.alignment") + (4).to_bytes(4, "little") + (64).to_bytes(4, "little")
+    words = gguf_text("tokens") + (9).to_bytes(4, "little") + (8).to_bytes(4, "little")
+    words += (2).to_bytes(8, "little") + gguf_text("a") + gguf_text("b")
+    return [
+        gguf_file([("a", [3, 2], 0, 0), ("b", [32, 2], 8, 32)], name + words, 2),
+        gguf_file([("a", [4], 1, 0), ("b", [8], 30, 64)], align, 1),
+        gguf_file([("a", [2**62, 4], 0, 0)], b"", 0),
+        gguf_file([], name, 2**60),
+    ]
+
+
+def tensorizer_seeds() -> list[bytes]:
+    """The golden files with an index of the size that its lines need: offsets are moved."""
+    seeds = []
+    golden = Path(__file__).resolve().parent.parent / "tests" / "formats" / "golden"
+    for path in sorted(golden.glob("*.tensors")):
+        data = path.read_bytes()
+        head, index, records = data[:0x41], data[0x49:0x40049], data[0x40049:]
+        index = index.rstrip(b"\0") + bytes(8)
+        moved = 0x40000 - len(index)
+        for offset in range(0x40049, len(data)):  # absolute offsets that the index has
+            index = index.replace(
+                offset.to_bytes(8, "little"), (offset - moved).to_bytes(8, "little")
+            )
+        seeds.append(head + len(index).to_bytes(8, "little") + index + records)
+    return seeds
+
+
 if __name__ == "__main__":
     write("safetensors_header", safetensors_seeds())
     write("index_json", index_seeds())
+    write("serverlessllm", serverless_seeds())
+    write("pytorch", pytorch_seeds())
+    write("gguf", gguf_seeds())
+    write("tensorizer", tensorizer_seeds())
     write("manifest", manifest_seeds())
     write("ledger", ledger_seeds())
     write("plan", plan_seeds())

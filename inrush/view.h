@@ -18,7 +18,8 @@ class View {
   View& operator=(View&&) noexcept;
 
   // The tensor's bytes, or nothing where its file may not be mapped (network, FUSE) or the tensor
-  // is not aligned in it: load it instead. Throws Error{data} if the file shrank or changed.
+  // does not lie in it aligned, in C order and in clear: load it instead. Throws Error{data} if the
+  // file shrank or changed.
   std::optional<Memory> tensor(const TensorInfo& info);
 
  private:

@@ -11,7 +11,7 @@ debian_packages() {
   case $1 in
     build)
       echo g++ cmake ninja-build ccache pkg-config
-      echo libfmt-dev libssl-dev libsimdjson-dev liburing-dev libgtest-dev
+      echo libfmt-dev libssl-dev libsimdjson-dev liburing-dev libsodium-dev libgtest-dev
       "$python" -c 'import ensurepip, venv' 2>/dev/null || echo python3 python3-venv
       "$python" - 2>/dev/null <<'PY' || echo python3-dev
 import os, sys, sysconfig

@@ -167,6 +167,13 @@ uint64_t JsonReader::unsigned_integer() {
   return state_->take(state_->value.get_uint64(), "an unsigned integer below 2^64");
 }
 
+std::string JsonReader::text_or_integer() {
+  State& s = *state_;
+  if (s.take(s.value.type(), "a value") == ondemand::json_type::string)
+    return std::string(string());
+  return std::to_string(unsigned_integer());
+}
+
 bool JsonReader::null() {
   State& s = *state_;
   return s.take(s.value.is_null(), "null");

@@ -53,6 +53,8 @@ class JsonReader {
 
   std::string_view string();
   uint64_t unsigned_integer();
+  // A string, or an unsigned integer as its digits.
+  std::string text_or_integer();
   // Takes the value if it is null, else leaves it.
   bool null();
   // Checks the value, whatever it is, and passes over it.

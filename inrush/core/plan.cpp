@@ -142,8 +142,13 @@ void Planner::add_target(const Turn& turn) {
                                                               : "every blob",
                             blob_size));
   }
-  target.size = box.size();
-  target.contiguous = box.dims.empty();
+  const bool zeros = tensor.encoding == kZeros;
+  target.size = zeros ? delivered_size(tensor) : box.size();
+  if (zeros && target.size > kLargestTensor) {
+    throw Error(ErrorCode::data,
+                fmt::format("plan tensor {}: {} bytes of zeros", quoted(tensor.name), target.size));
+  }
+  target.contiguous = box.dims.empty() && box.again.empty() && !zeros;
   target.file_offset = box.begin;
   target.first_range = 1;                // until it has a piece
   plan_.bytes_delivered += target.size;  // before it overflowed, add_chunks would refuse

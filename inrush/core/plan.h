@@ -43,7 +43,7 @@ struct Piece {
   uint32_t rows = 1;
   uint64_t row_size = 0;       // bytes
   uint64_t source_offset = 0;  // of the first row, from the range's first byte
-  uint64_t source_pitch = 0;   // between rows; 0 with one row
+  uint64_t source_pitch = 0;   // between rows; 0 with one row, or where all rows are one
   uint64_t target_offset = 0;  // of the first row, from the target's first byte
   uint64_t target_pitch = 0;
 };
@@ -85,8 +85,7 @@ struct Plan {
 // sub-byte elements, and for a plan over the limits; Error{data} for a tensor outside its blob.
 // Consumers whose wants all stand in file order (the default) are served together in file order,
 // and the ranges stand in file order too; else consumers take turns, one want each, and a range
-// comes with the first target that needs it. A tensor with strides is delivered as it lies when
-// whole, and in C order when sliced.
+// comes with the first target that needs it. What is delivered is in C order, whatever the strides.
 Plan make_plan(const Index& index, std::span<const Selection> selections,
                const PlanLimits& limits = {});
 

@@ -13,9 +13,6 @@
 namespace inrush {
 namespace {
 
-// Sizes up to here can be counted in bits in 64 of them. No blob of this world is larger.
-constexpr uint64_t kLargestTensor = 1ULL << 60;
-
 // One dimension while the box is being made: in bits, because elements may be smaller than bytes.
 struct BitDim {
   uint64_t count;
@@ -65,7 +62,7 @@ std::vector<uint64_t> source_pitches(const TensorInfo& tensor) {
         tensor.strides.empty() || !__builtin_mul_overflow(tensor.strides[i], bits, &pitches[i]);
     fits = fits && !__builtin_mul_overflow(pitches[i], tensor.shape[i] - 1, &reach) &&
            !__builtin_add_overflow(last, reach, &last) &&
-           !__builtin_mul_overflow(pitch, tensor.shape[i], &pitch);
+           !__builtin_mul_overflow(pitch, tensor.shape[i], &pitch) && pitch / 8 <= kLargestTensor;
     if (!fits || last >= tensor.size * 8 || last + bits > tensor.size * 8) {
       refuse(ErrorCode::data, tensor, "its shape needs more bytes than it has");
     }
@@ -101,6 +98,16 @@ uint64_t simplify(std::vector<BitDim>& dims, uint64_t run) {
   return run;
 }
 
+// Takes the dimensions of stride 0 out: what they repeat is read once and placed many times.
+void take_repeats(const TensorInfo& tensor, std::vector<BitDim>& dims, Box& box) {
+  std::erase_if(dims, [&](const BitDim& dim) {
+    if (dim.source_pitch != 0 || dim.count == 1) return false;
+    if (dim.target_pitch % 8 != 0) refuse(ErrorCode::usage, tensor, "its strides cut a byte");
+    box.again.push_back({dim.count, dim.target_pitch / 8});
+    return true;
+  });
+}
+
 // From bits to bytes, with the extents. Dimensions that do not nest cannot be walked in file order.
 void set_dims(const TensorInfo& tensor, std::span<const BitDim> dims, Box& box) {
   box.dims.resize(dims.size());
@@ -111,7 +118,7 @@ void set_dims(const TensorInfo& tensor, std::span<const BitDim> dims, Box& box) 
     }
     box.dims[i] = {dims[i].count, dims[i].source_pitch / 8, dims[i].target_pitch / 8, extent};
     if (box.dims[i].source_pitch < extent) {
-      refuse(ErrorCode::usage, tensor, "its strides make elements overlap: read it whole");
+      refuse(ErrorCode::data, tensor, "its strides make elements overlap");
     }
     extent += (dims[i].count - 1) * box.dims[i].source_pitch;
   }
@@ -132,9 +139,12 @@ Box make_sliced_box(const TensorInfo& tensor, std::span<const SliceDim> slice,
     dims[i] = {shape[i], pitches[i] * step, target_pitch};
     target_pitch *= shape[i];
   }
+  Box box{.blob = tensor.blob};
+  take_repeats(tensor, dims, box);
   const uint64_t run = simplify(dims, bits);
   if (first % 8 != 0 || run % 8 != 0) refuse(ErrorCode::usage, tensor, "the slice cuts a byte");
-  Box box{tensor.blob, tensor.offset + first / 8, run / 8, {}};
+  box.begin = tensor.offset + first / 8;
+  box.run = run / 8;
   set_dims(tensor, dims, box);
   return box;
 }
@@ -174,7 +184,7 @@ class Cutter {
     if (depth == box_.dims.size()) {
       end = std::min(end, box_.run);
       if (begin >= end) return;
-      list_.append({piece_.target, 1, end - begin, source + begin, 0, to + begin, 0});
+      append({piece_.target, 1, end - begin, source + begin, 0, to + begin, 0}, 0);
       return;
     }
     const BoxDim& dim = box_.dims[depth];
@@ -222,13 +232,32 @@ class Cutter {
     if (depth == box_.dims.size()) {
       piece_.source_offset = source;
       piece_.target_offset = to;
-      list_.append(piece_);
+      append(piece_, 0);
       return;
     }
     const BoxDim& dim = box_.dims[depth];
     const uint64_t inner = depth + 1 < box_.dims.size() ? box_.dims[depth + 1].count : 0;
     for (uint64_t i = 0; i < count; ++i) {
       walk(depth + 1, rows, inner, source + i * dim.source_pitch, to + i * dim.target_pitch);
+    }
+  }
+
+  // The piece at every place where it stands in the target.
+  void append(Piece piece, size_t depth) {
+    if (depth == box_.again.size()) {
+      list_.append(piece);
+      return;
+    }
+    const auto& [count, pitch] = box_.again[depth];
+    if (depth + 1 == box_.again.size() && piece.rows == 1 && count <= UINT32_MAX) {
+      piece.rows = static_cast<uint32_t>(count);
+      piece.target_pitch = pitch;
+      list_.append(piece);
+      return;
+    }
+    for (uint64_t i = 0; i < count; ++i) {
+      append(piece, depth + 1);
+      piece.target_offset += pitch;
     }
   }
 
@@ -247,6 +276,7 @@ uint64_t Box::end() const {
 uint64_t Box::size() const {
   uint64_t size = run;
   for (const BoxDim& dim : dims) size *= dim.count;
+  for (const BoxRepeat& repeat : again) size *= repeat.count;
   return size;
 }
 
@@ -257,12 +287,15 @@ Box make_box(const TensorInfo& tensor, std::span<const SliceDim> slice,
   }
   check_slice(tensor, slice);
   shape = tensor.shape;
-  if (slice.empty()) return {tensor.blob, tensor.offset, tensor.size, {}};
+  if (tensor.encoding == kZeros) return {.blob = tensor.blob, .begin = tensor.offset};
+  if (slice.empty() && tensor.strides.empty()) {
+    return {.blob = tensor.blob, .begin = tensor.offset, .run = tensor.size};
+  }
   for (size_t i = 0; i < slice.size(); ++i) shape[i] = count_of(slice[i]);
   const auto empty = [](std::span<const uint64_t> counts) {
     return std::find(counts.begin(), counts.end(), 0) != counts.end();
   };
-  if (empty(tensor.shape) || empty(shape)) return {tensor.blob, tensor.offset, 0, {}};
+  if (empty(tensor.shape) || empty(shape)) return {.blob = tensor.blob, .begin = tensor.offset};
   return make_sliced_box(tensor, slice, shape);
 }
 

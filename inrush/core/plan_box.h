@@ -1,6 +1,6 @@
 // A Box is what one Target takes from its blob, as bytes: runs, repeated along dimensions, each
 // with a pitch in the file and a pitch in the target. Dimensions nest: all bytes of one index of a
-// dimension lie before those of the next. A whole tensor, or a slice along its outermost
+// dimension lie before those of the next. A whole contiguous tensor, or a slice along its outermost
 // dimension, is one run and has no dimensions. Values; any thread.
 #pragma once
 
@@ -14,6 +14,9 @@ namespace inrush {
 
 inline constexpr uint64_t kNoByte = ~0ULL;
 
+// Sizes up to here can be counted in bits in 64 of them. No blob of this world is larger.
+inline constexpr uint64_t kLargestTensor = 1ULL << 60;
+
 struct BoxDim {
   uint64_t count = 0;  // at least 2
   uint64_t source_pitch = 0;
@@ -22,11 +25,19 @@ struct BoxDim {
   bool operator==(const BoxDim&) const = default;
 };
 
+// A dimension of stride 0: the same bytes again and again in the target.
+struct BoxRepeat {
+  uint64_t count = 0;  // at least 2
+  uint64_t target_pitch = 0;
+  bool operator==(const BoxRepeat&) const = default;
+};
+
 struct Box {
-  uint32_t blob = 0;         // index into Index::blobs
-  uint64_t begin = 0;        // file offset of the first byte
-  uint64_t run = 0;          // bytes contiguous in file and target; 0: the target is empty
-  std::vector<BoxDim> dims;  // outermost first
+  uint32_t blob = 0;               // index into Index::blobs
+  uint64_t begin = 0;              // file offset of the first byte
+  uint64_t run = 0;                // bytes contiguous in file and target; 0: nothing is read
+  std::vector<BoxDim> dims{};      // outermost first
+  std::vector<BoxRepeat> again{};  // each piece goes to all of these places
   bool operator==(const Box&) const = default;
 
   // One past the last byte.

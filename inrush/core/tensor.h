@@ -6,12 +6,17 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "inrush/core/dtype.h"
 #include "inrush/core/region.h"
 
 namespace inrush {
+
+// Encodings that the pipeline itself knows. Tensors of any other are delivered as they lie.
+inline constexpr std::string_view kZeros = "zeros";          // no bytes in the blob: all are 0
+inline constexpr std::string_view kSecretbox = "secretbox";  // only through a Decoder
 
 struct TensorInfo {
   std::string name;
@@ -20,9 +25,13 @@ struct TensorInfo {
   std::vector<uint64_t> strides;  // in elements; empty means contiguous
   uint32_t blob = 0;              // index into Index::blobs
   uint64_t offset = 0;            // of the first byte in the blob
-  uint64_t size = 0;              // bytes
+  uint64_t size = 0;              // bytes in the blob, from the first to the last of the tensor's
   std::string encoding;           // empty: raw bytes
 };
+
+// Bytes of the whole tensor as it is delivered, in C order. `size`, but for strides and zeros.
+// Saturates where shape and dtype need more than 64 bits count.
+uint64_t delivered_size(const TensorInfo& tensor);
 
 struct Memory {
   std::byte* data = nullptr;

@@ -12,22 +12,38 @@
 #include "inrush/base/parallel.h"
 #include "inrush/core/error.h"
 #include "inrush/core/quoted.h"
+#include "inrush/formats/gguf.h"
 #include "inrush/formats/guess.h"
 #include "inrush/formats/hf_index.h"
+#include "inrush/formats/pytorch.h"
 #include "inrush/formats/safetensors.h"
+#include "inrush/formats/serverlessllm.h"
+#include "inrush/formats/tensorizer.h"
 
 namespace inrush {
 namespace {
 
+// In a folder with files of several, the first has it.
 constexpr std::array kTable{
-    Format{"safetensors", recognises_safetensors, index_safetensors, true},
+    Format{"safetensors", named_safetensors, begins_safetensors, index_safetensors, true},
+    Format{"serverlessllm", named_serverless, begins_serverless, index_serverless, false},
+    Format{"pytorch", named_pytorch, begins_pytorch, index_pytorch, true},
+    Format{"tensorizer", named_tensorizer, begins_tensorizer, index_tensorizer, true},
+    Format{"gguf", named_gguf, begins_gguf, index_gguf, true},
 };
 
-constexpr size_t kHeadSize = 16;    // bytes shown to recognises()
+constexpr size_t kHeadSize = 64;    // bytes shown to begins()
+constexpr size_t kMostHeads = 100;  // files of a folder whose names say nothing that are looked at
 constexpr size_t kMostThreads = 8;  // headers on a far store come one round trip after the other
 constexpr size_t kMostNamed = 5;    // in one error
 
 std::string_view file_name(std::string_view entry) { return entry.substr(entry.rfind('/') + 1); }
+
+std::string format_names() {
+  std::string names;
+  for (const auto& row : kTable) names += (names.empty() ? "" : ", ") + std::string(row.name);
+  return names;
+}
 
 std::string some_of(const std::vector<std::string>& names) {
   const size_t shown = std::min(names.size(), kMostNamed);
@@ -42,60 +58,85 @@ struct Found {
   std::vector<std::string> entries;
 };
 
-// In a folder names decide: other files may lie beside a checkpoint's, and the heads of all of
-// them need not be read.
-Found find_by_name(const std::vector<std::string>& listing, const std::string& uri) {
-  for (const auto& format : kTable) {
-    Found found{&format, {}};
-    for (const auto& entry : listing) {
-      // ".x" and "._x" are leftovers of editors, downloads and macOS.
-      if (file_name(entry).front() != '.' && format.recognises(entry, {})) {
-        found.entries.push_back(entry);
-      }
-    }
-    if (!found.entries.empty()) return found;
-  }
-  if (listing.empty()) throw Error(ErrorCode::data, fmt::format("open {}: no files in it", uri));
-  throw Error(
-      ErrorCode::data,
-      fmt::format("open {}: none of its files is of a format that can be read (*.safetensors "
-                  "is): {}",
-                  uri, some_of(listing)));
+struct Head {
+  std::string name;  // of the blob
+  std::vector<std::byte> bytes;
+};
+
+Head head_of(Store& store, const std::string& entry) {
+  const Blob blob = store.open(entry);
+  Head head{blob.name, std::vector<std::byte>(std::min<uint64_t>(blob.size, kHeadSize))};
+  store.read(blob, 0, head.bytes);
+  return head;
 }
 
-// Files that were named must all be of one format; where the name says nothing, the head does.
-Found find_by_head(Store& store, const std::vector<std::string>& entries) {
-  Found found{nullptr, entries};
-  for (const auto& entry : entries) {
-    const auto recognised_by = [&](std::span<const std::byte> head) {
-      return std::find_if(kTable.begin(), kTable.end(),
-                          [&](const Format& row) { return row.recognises(entry, head); });
-    };
-    std::array<std::byte, kHeadSize> buffer;
-    std::span<std::byte> head;
-    std::string name = entry;
-    const auto* row = recognised_by({});
-    if (row == kTable.end()) {
-      const Blob blob = store.open(entry);
-      head = std::span(buffer).first(std::min<uint64_t>(blob.size, kHeadSize));
-      store.read(blob, 0, head);
-      name = blob.name;
-      row = recognised_by(head);
+// ".x" and "._x" are leftovers of editors, downloads and macOS.
+bool is_hidden(const std::string& entry) { return file_name(entry).front() == '.'; }
+
+template <typename Says>
+const Format* first_row(Says says) {
+  const auto* const row = std::find_if(kTable.begin(), kTable.end(), says);
+  return row == kTable.end() ? nullptr : row;
+}
+
+// What these files, which belong together, are: as the first of them begins. Where that says
+// nothing the name does, and reading it as what it is called tells what is wrong with it.
+const Format* format_of(Store& store, const std::vector<std::string>& entries) {
+  const Head head = head_of(store, entries.front());
+  const Format* format = first_row([&](const Format& row) { return row.begins(head.bytes); });
+  if (format != nullptr) return format;
+  format = first_row([&](const Format& row) { return row.named(entries.front()); });
+  if (format != nullptr) return format;
+  throw Error(ErrorCode::data,
+              fmt::format("open {}: {}{}", head.name,
+                          head.bytes.empty() ? "the file is empty"
+                                             : fmt::format("not of a format that can be read ({})",
+                                                           format_names()),
+                          seems_to_be(head.bytes)));
+}
+
+// Files of a folder whose names say nothing: those that begin as the first does that is known.
+void look_into(Store& store, const std::vector<std::string>& listing, Found& found) {
+  for (size_t i = 0; i < std::min(listing.size(), kMostHeads); ++i) {
+    if (is_hidden(listing[i])) continue;
+    Head head;
+    try {
+      head = head_of(store, listing[i]);
+    } catch (const Error&) {
+      continue;  // a socket, or what others may not read: no part of a checkpoint
     }
-    if (row == kTable.end()) {
-      throw Error(ErrorCode::data,
-                  fmt::format("open {}: {}{}", name,
-                              head.empty() ? "the file is empty"
-                                           : "not of a format that can be read (safetensors is)",
-                              seems_to_be(head)));
-    }
-    if (found.format != nullptr && found.format != &*row) {
-      throw Error(ErrorCode::usage, fmt::format("open {}: {}, while the files before it are {}",
-                                                name, row->name, found.format->name));
-    }
-    found.format = &*row;
+    const Format* format = first_row([&](const Format& row) { return row.begins(head.bytes); });
+    if (format == nullptr || (found.format != nullptr && format != found.format)) continue;
+    found.format = format;
+    found.entries.push_back(listing[i]);
   }
-  return found;
+}
+
+// In a folder names decide which files to look at: others may lie beside a checkpoint's. Only where
+// no name says anything are they looked into.
+Found find_in_folder(Store& store, const std::vector<std::string>& listing) {
+  Found found;
+  for (const auto& format : kTable) {
+    std::copy_if(
+        listing.begin(), listing.end(), std::back_inserter(found.entries),
+        [&](const std::string& entry) { return !is_hidden(entry) && format.named(entry); });
+    if (found.entries.empty()) continue;
+    found.format = format_of(store, found.entries);
+    return found;
+  }
+  found.entries = serverless_ranks(store);
+  if (!found.entries.empty()) {
+    found.format = format_of(store, found.entries);
+    return found;
+  }
+  look_into(store, listing, found);
+  if (found.format != nullptr) return found;
+  if (listing.empty()) {
+    throw Error(ErrorCode::data, fmt::format("open {}: no files in it", store.uri()));
+  }
+  throw Error(ErrorCode::data,
+              fmt::format("open {}: none of its files is of a format that can be read ({}): {}",
+                          store.uri(), format_names(), some_of(listing)));
 }
 
 // The files that an index file names, all of which must be there.
@@ -159,12 +200,12 @@ Index read_index(Store& store, const std::vector<std::string>& entries) {
   if (const auto entry = pick_hf_index(listing, store.uri())) {
     const HfIndex decided = read_hf_index(store, *entry);
     const auto files = files_of(store, *entry, decided);
-    Index index = index_all(store, find_by_head(store, files));
+    Index index = index_all(store, {format_of(store, files), files});
     check_promises(decided, index);
     return index;
   }
-  return index_all(
-      store, entries.empty() ? find_by_name(listing, store.uri()) : find_by_head(store, entries));
+  return index_all(store, entries.empty() ? find_in_folder(store, listing)
+                                          : Found{format_of(store, entries), entries});
 }
 
 }  // namespace inrush

@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <string_view>
 #include <unordered_map>
 
@@ -18,8 +19,16 @@
 namespace inrush {
 namespace {
 
-constexpr std::string_view kSuffix = ".safetensors.index.json";
-constexpr std::string_view kPreferred = "model.safetensors.index.json";
+// In the order of preference: what the first names is taken before what the second does.
+struct Kind {
+  std::string_view suffix;
+  std::string_view preferred;
+  std::string_view file;  // how the names of single files end, which go before later kinds
+};
+constexpr std::array kKinds{
+    Kind{".safetensors.index.json", "model.safetensors.index.json", ".safetensors"},
+    Kind{".bin.index.json", "pytorch_model.bin.index.json", ".bin"},
+};
 constexpr uint64_t kLargest = 100'000'000;  // bytes, as the headers that it sums up
 constexpr size_t kMostNamed = 5;            // in one error
 
@@ -108,19 +117,27 @@ class IndexParser {
 
 std::optional<std::string> pick_hf_index(const std::vector<std::string>& entries,
                                          const std::string& uri) {
-  std::vector<std::string> found;
-  for (const auto& entry : entries) {
-    const std::string_view name = file_name(entry);
-    if (!name.ends_with(kSuffix) || name.front() == '.') continue;
-    if (name == kPreferred) return entry;
-    found.push_back(entry);
+  for (const auto& kind : kKinds) {
+    std::vector<std::string> found;
+    bool files = false;
+    for (const auto& entry : entries) {
+      const std::string_view name = file_name(entry);
+      if (name.front() == '.') continue;
+      if (name == kind.preferred) return entry;
+      if (name.ends_with(kind.suffix)) found.push_back(entry);
+      files = files || name.ends_with(kind.file);
+    }
+    if (found.size() == 1) return found.front();
+    if (found.size() > 1) {
+      throw Error(
+          ErrorCode::usage,
+          fmt::format("open {}: several index files, any of which could be meant; open one of "
+                      "them by its path: {}",
+                      uri, fmt::join(found, ", ")));
+    }
+    if (files) return std::nullopt;
   }
-  if (found.empty()) return std::nullopt;
-  if (found.size() == 1) return found.front();
-  throw Error(ErrorCode::usage,
-              fmt::format("open {}: several index files, any of which could be meant; open one of "
-                          "them by its path: {}",
-                          uri, fmt::join(found, ", ")));
+  return std::nullopt;
 }
 
 HfIndex parse_hf_index(const JsonText& json, const std::string& name) {

@@ -1,4 +1,5 @@
-// *.safetensors.index.json: which files of a folder belong together. Any thread.
+// *.safetensors.index.json and *.bin.index.json: which files of a folder belong together. Any
+// thread.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +21,7 @@ struct HfIndex {
 };
 
 // Which of these entries is the index that decides; nothing if none is one. Throws Error{usage}
-// that lists them if there are several and none is model.safetensors.index.json.
+// that lists them if there are several and none has the name that all know it by.
 std::optional<std::string> pick_hf_index(const std::vector<std::string>& entries,
                                          const std::string& uri);
 

@@ -267,8 +267,9 @@ SafetensorsHeader parse_safetensors_header(const JsonText& json, uint64_t file_s
   return header;
 }
 
-bool recognises_safetensors(const std::string& entry, std::span<const std::byte> head) {
-  if (entry.ends_with(kSuffix)) return true;
+bool named_safetensors(std::string_view entry) { return entry.ends_with(kSuffix); }
+
+bool begins_safetensors(std::span<const std::byte> head) {
   return head.size() > kLengthSize && little_endian(head) <= kLargestSafetensorsHeader &&
          head[kLengthSize] == std::byte{'{'};
 }

@@ -7,6 +7,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "inrush/base/json.h"
@@ -26,7 +27,8 @@ struct SafetensorsHeader {
 SafetensorsHeader parse_safetensors_header(const JsonText& json, uint64_t file_size,
                                            const std::string& name);
 
-bool recognises_safetensors(const std::string& entry, std::span<const std::byte> head);
+bool named_safetensors(std::string_view entry);
+bool begins_safetensors(std::span<const std::byte> head);
 
 Index index_safetensors(Store& store, const std::vector<std::string>& entries);
 

@@ -7,6 +7,7 @@
 
 #include "inrush/base/align.h"
 #include "inrush/base/fd.h"
+#include "inrush/core/quoted.h"
 #include "inrush/load/lane.h"
 #include "inrush/sinks/host.h"
 
@@ -84,10 +85,15 @@ void Board::begin() {
   const Plan& plan = preparation_.plan;
   std::vector<uint32_t> whole;
   for (uint32_t i = 0; i < plan.targets.size(); ++i) {
-    const TensorInfo& tensor = index().tensors[plan.targets[i].tensor];
-    const bool decodes = decoding_ && plan.targets[i].size == tensor.size &&
-                         decoding_->add(i, preparation_.options.decoder(tensor), tensor.size);
-    if (plan.targets[i].size == 0 && !decodes) whole.push_back(i);
+    const Target& target = plan.targets[i];
+    const TensorInfo& tensor = index().tensors[target.tensor];
+    const bool decodes = decode(i);
+    if (tensor.encoding == kSecretbox && !decodes) {
+      throw Error(ErrorCode::usage,
+                  fmt::format("load {} from {}: it is encrypted, and no key was given",
+                              quoted(tensor.name), index().blobs[tensor.blob].name));
+    }
+    if (target.first_range > target.last_range && !decodes) whole.push_back(i);
   }
   allocate_ahead();
   settle_queue();
@@ -104,6 +110,18 @@ void Board::begin() {
     if (queue_->empty(lane.coverage)) continue;
     for (uint32_t i = 0; i < lane.count; ++i) start_lane(lane);
   }
+}
+
+// Whether the target has a decoder from now on. Slices have none. A decoder sees what is delivered.
+bool Board::decode(uint32_t target) {
+  const TensorInfo& tensor = index().tensors[preparation_.plan.targets[target].tensor];
+  const uint64_t size = preparation_.plan.targets[target].size;
+  if (!decoding_ || size != delivered_size(tensor)) return false;
+  const auto& decoder = preparation_.options.decoder;
+  if (tensor.strides.empty()) return decoding_->add(target, decoder(tensor), tensor.size);
+  TensorInfo seen = tensor;
+  seen.size = size;
+  return decoding_->add(target, decoder(seen), size);
 }
 
 // Mapped ranges that need no read are whole at once; every other range needs a lane that covers it.

@@ -81,6 +81,7 @@ class Board : public std::enable_shared_from_this<Board> {
 
  private:
   void settle_queue();
+  bool decode(uint32_t target);
   void trace_mapped(const std::vector<bool>& done);
   void cover_all();
   void start_lane(const LaneChoice& lane);

@@ -426,6 +426,10 @@ Memory HostSink::take(uint32_t index) {
     home.owner = allocate_own(target.size);
     home.data = static_cast<std::byte*>(home.owner.get());
   }
+  const bool fresh = home.kind != Kind::caller && target.size >= kOwnMapping;  // zeros already
+  if (index_.tensors[target.tensor].encoding == kZeros && !fresh && target.size > 0) {
+    std::memset(home.data, 0, target.size);
+  }
   home.taken = true;
   Memory memory;
   memory.data = home.data;

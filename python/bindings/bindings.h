@@ -30,6 +30,8 @@ void bind_save(nb::module_& module);
 void bind_view(nb::module_& module);
 void bind_policy(nb::module_& module);
 void bind_manifest(nb::module_& module);
+void bind_checks(nb::module_& module);
+void bind_ledger(nb::module_& module);
 
 // The DLPack capsule of a tensor; the capsule keeps the tensor's memory alive.
 nb::object dlpack_capsule(const Tensor& tensor, bool versioned);

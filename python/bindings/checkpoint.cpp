@@ -7,6 +7,8 @@
 #include <nanobind/stl/string_view.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
+
 #include "python/bindings/bindings.h"
 
 namespace inrush::python {
@@ -55,8 +57,14 @@ nb::typed<nb::list, FileEntry> files(const Checkpoint& checkpoint) {
 
 uint64_t total_size(const Checkpoint& checkpoint) {
   uint64_t size = 0;
-  for (const TensorInfo& info : checkpoint.index().tensors) size += info.size;
+  for (const TensorInfo& info : checkpoint.index().tensors) size += delivered_size(info);
   return size;
+}
+
+bool is_encrypted(const Checkpoint& checkpoint) {
+  const auto& tensors = checkpoint.index().tensors;
+  return std::any_of(tensors.begin(), tensors.end(),
+                     [](const TensorInfo& info) { return info.encoding == kSecretbox; });
 }
 
 std::string repr(const InfoView& view) {
@@ -79,7 +87,8 @@ void bind_info(nb::module_& module) {
           "shape", [](const InfoView& view) { return extents_of(view.info->shape); },
           "Extents in elements.")
       .def_prop_ro(
-          "nbytes", [](const InfoView& view) { return view.info->size; }, "Size in bytes.")
+          "nbytes", [](const InfoView& view) { return delivered_size(*view.info); },
+          "Size in bytes, as it is delivered.")
       .def_prop_ro(
           "file",
           [](const InfoView& view) {
@@ -114,6 +123,7 @@ void bind_checkpoint(nb::module_& module) {
           "metadata", [](const Checkpoint& checkpoint) { return checkpoint.index().metadata; },
           "The metadata of each file, None where it has none.")
       .def_prop_ro("nbytes", &total_size, "Bytes of all tensors.")
+      .def_prop_ro("encrypted", &is_encrypted, "Whether a tensor of it takes a key.")
       .def("names", &names, nb::arg("sorted") = false,
            "All names in file order, or sorted by name.")
       .def("find", &find, nb::arg("name"), "The tensor of that name, or None.")

@@ -11,5 +11,7 @@ NB_MODULE(_core, module) {
   inrush::python::bind_save(module);
   inrush::python::bind_view(module);
   inrush::python::bind_manifest(module);
+  inrush::python::bind_checks(module);
+  inrush::python::bind_ledger(module);
   inrush::python::bind_policy(module);
 }

@@ -23,6 +23,7 @@ from inrush._errors import (
     UsageError,
 )
 from inrush._job import Job
+from inrush._keys import Key
 from inrush._options import Backend, BackendPolicy
 from inrush._safe_open import SafetensorError, safe_open
 
@@ -30,10 +31,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterable
-    from types import ModuleType
+    from typing import Any
 
     from typing_extensions import Unpack
 
+    from inrush._convert import convert
     from inrush._options import OptionWords
 
 __version__ = "0.1.0"
@@ -46,6 +48,7 @@ __all__ = [
     "DataError",
     "Error",
     "Job",
+    "Key",
     "MemoryBudgetError",
     "SafetensorError",
     "SourceError",
@@ -53,6 +56,7 @@ __all__ = [
     "TensorInfo",
     "TensorStream",
     "UsageError",
+    "convert",
     "open",
     "safe_open",
 ]
@@ -92,6 +96,11 @@ def open(
     out : mapping, optional
         Name to tensor or array that is filled in place: writable, C-contiguous, of the
         tensor's dtype and size.
+    verify : {'none', 'crc', 'full'}
+        Check the format's own checksums while reading: none, those that cost next to nothing, all.
+    encryption : Key, bytes or str, optional
+        The key of an encrypted checkpoint: 32 bytes, or where it is: ``'file:PATH'``,
+        ``'passphrase-file:PATH'``, ``'exec:COMMAND'``.
     progress : callable, optional
         Called with (bytes done, bytes in all, seconds) by the thread that waits or iterates,
         at most 10 times a second.
@@ -114,7 +123,11 @@ def open(
     return Checkpoint(source, **options)
 
 
-def __getattr__(name: str) -> ModuleType:
+def __getattr__(name: str) -> Any:
+    if name == "convert":
+        from inrush._convert import convert
+
+        return convert
     # inrush.torch and inrush.numpy need their frameworks, so they come when they are asked for.
     if name in ("torch", "numpy"):
         return importlib.import_module(f"inrush.{name}")

@@ -171,7 +171,7 @@ class Checkpoint(Mapping[str, _core.TensorInfo]):
     def _whole(self, info: _core.TensorInfo, options: OptionWords) -> _core.Tensor:
         chosen = Options({**options, **one_tensor(info.name)}, self._options)
         mapped = None
-        if chosen.mapping == "auto" and not chosen.backend:
+        if chosen.mapping == "auto" and not chosen.backend and chosen.verify == "none":
             mapped = self._mapped(info)
         return self._only(chosen) if mapped is None else mapped
 

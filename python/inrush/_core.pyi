@@ -81,7 +81,7 @@ class TensorInfo:
 
     @property
     def nbytes(self) -> int:
-        """Size in bytes."""
+        """Size in bytes, as it is delivered."""
 
     @property
     def file(self) -> str:
@@ -126,6 +126,10 @@ class Checkpoint:
     @property
     def nbytes(self) -> int:
         """Bytes of all tensors."""
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether a tensor of it takes a key."""
 
     def names(self, sorted: bool = False) -> list[str]:
         """All names in file order, or sorted by name."""
@@ -470,6 +474,50 @@ class Manifest:
 
 def compare(expected: Manifest, actual: Manifest) -> list[Difference]:
     """What differs between two manifests; nothing if they agree."""
+
+def encrypt(address: int, nbytes: int, key: bytes, nonce: bytes, chunk_size: int) -> bytes:
+    """
+    Encrypt memory in place by libsodium's secretbox; its codes, 16 bytes a chunk.
+    """
+
+def derive_key(passphrase: bytes, salt: bytes, operations: int, memory: int) -> bytes:
+    """32 bytes by Argon2id."""
+
+class Verify(enum.Enum):
+    none = 0
+
+    crc = 1
+
+    full = 2
+
+class Checks:
+    """Checksums and keys of one checkpoint's tensors."""
+
+    @staticmethod
+    def make(checkpoint: Checkpoint, verify: Verify, key: bytes | None = None, passphrase: bytes | None = None) -> Checks:
+        """A key has 32 bytes."""
+
+    def add_to(self, options: LoadOptions) -> None:
+        """Have a load check and decrypt before anything else sees the bytes."""
+
+class Ledger:
+    """Which bytes of which files are done, and their digests."""
+
+    def __init__(self) -> None: ...
+
+    @staticmethod
+    def parse(text: str) -> Ledger: ...
+
+    def serialise(self) -> str: ...
+
+    def add_sources(self, checkpoint: Checkpoint) -> None: ...
+
+    def add_output(self, name: str, size: int) -> None: ...
+
+    def record(self, name: str, offset: int, size: int, digest: str) -> None: ...
+
+    def digest(self, name: str, offset: int, size: int) -> str:
+        """Of exactly these bytes; '' where they are not done."""
 
 class Facts:
     """What was found about this machine and these files."""

@@ -11,11 +11,14 @@ import os
 import re
 
 from inrush._errors import UsageError
+from inrush._keys import Key, key_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import Any, TypedDict
+
+    from inrush._keys import Encryption
 
     Pattern = str | Callable[[str], bool]
 
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
         exclude: Pattern | Iterable[Pattern] | None
         slices: Mapping[str, Any] | None
         out: Mapping[str, Any] | None
+        verify: str
+        encryption: Encryption | None
         progress: Callable[[int, int, float], object] | None
         trace: bool
 
@@ -69,6 +74,7 @@ WORDS = (
     "exclude",
     "slices",
     "out",
+    "verify",
 )
 
 _DEFAULTS: dict[str, Any] = {
@@ -84,6 +90,8 @@ _DEFAULTS: dict[str, Any] = {
     "exclude": None,
     "slices": None,
     "out": None,
+    "verify": "none",
+    "encryption": None,
     "progress": None,
     "trace": False,
 }
@@ -93,7 +101,7 @@ _UNITS |= {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?\s*", re.IGNORECASE)
 
 
-def parse_size(text: int | str) -> int:
+def parse_size(text: int | str, word: str = "budget") -> int:
     """Bytes of a size such as ``"512MiB"``, ``"2 GB"`` or ``4194304``.
 
     Raises
@@ -109,7 +117,7 @@ def parse_size(text: int | str) -> int:
     elif isinstance(text, int) and not isinstance(text, bool):
         size = text
     if size <= 0:
-        raise UsageError(f"budget {text!r}: expected bytes, or a size such as '512MiB'")
+        raise UsageError(f"{word} {text!r}: expected bytes, or a size such as '512MiB'")
     return size
 
 
@@ -210,6 +218,10 @@ class Options:
         self.exclude: list[Pattern] = _patterns(values["exclude"])
         self.slices: Mapping[str, Any] = values["slices"] or {}
         self.out: Mapping[str, Any] = values["out"] or {}
+        self.verify = _one_of("verify", values["verify"], ("none", "crc", "full"))
+        if self.verify != "none" and self.slices:
+            raise UsageError("verify: only whole tensors can be checked, and slices are asked for")
+        self.key: Key | None = key_of(values["encryption"])
         self.progress: Callable[[int, int, float], object] | None = values["progress"]
         self.trace = bool(values["trace"])
         check_device(values["device"])

@@ -45,6 +45,15 @@ def load_options(
     return asked
 
 
+def wanted_names(checkpoint: _core.Checkpoint, options: Options) -> list[str]:
+    """The names of what options select, in file order."""
+    selection = _selection(checkpoint, options)
+    if selection is None:
+        return checkpoint.names()
+    sizes = selection.sizes(checkpoint)
+    return [name for name in checkpoint.names() if name in sizes]
+
+
 def _selection(checkpoint: _core.Checkpoint, options: Options) -> _core.Selection | None:
     """What is wanted; None for everything in file order."""
     names = options.order if isinstance(options.order, list) else []

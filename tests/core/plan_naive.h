@@ -17,7 +17,7 @@ using Bytes = std::vector<uint8_t>;
 // For each bit of what is delivered, in order: the bit of the blob it comes from.
 inline std::vector<uint64_t> wanted_bits(const TensorInfo& tensor, const Want& want) {
   std::vector<uint64_t> bits;
-  if (want.slice.empty()) {
+  if (want.slice.empty() && tensor.strides.empty()) {
     for (uint64_t i = 0; i < tensor.size * 8; ++i) bits.push_back(tensor.offset * 8 + i);
     return bits;
   }

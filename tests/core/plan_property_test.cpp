@@ -92,6 +92,7 @@ class Maker {
     std::rotate(strides.begin(), strides.begin() + by, strides.end());
     std::rotate(info.shape.begin(), info.shape.begin() + by, info.shape.end());
     info.strides = strides;
+    if (below(3) == 0) info.strides[below(strides.size())] = 0;  // expanded
   }
 
   Selection selection(const Case& made, uint64_t consumer, uint64_t consumers, uint64_t ways) {
@@ -280,6 +281,8 @@ void expect_streams(const Case& c, const Plan& plan) {
   std::set<uint32_t> tensors;
   for (const Target& target : plan.targets) {
     if (!tensors.insert(target.tensor).second) return;
+    const auto& strides = c.index.tensors[target.tensor].strides;
+    if (std::ranges::find(strides, 0U) != strides.end()) return;  // more is delivered than read
   }
   std::vector<uint64_t> held(plan.targets.size() + 1);  // changes, summed below
   uint32_t needed = 0;  // the first target that waits for this range

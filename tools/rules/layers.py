@@ -39,7 +39,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
 }
 
 _INCLUDE = re.compile(r'^\s*#\s*include\s+(["<])([^">]+)[">]', re.MULTILINE)
-_THIRD_PARTY = re.compile(r"fmt/|simdjson|openssl/|liburing|nanobind|gtest")
+_THIRD_PARTY = re.compile(r"fmt/|simdjson|openssl/|liburing|sodium|nanobind|gtest")
 
 
 def layer(path: str) -> str:

@@ -55,7 +55,7 @@ def _fail(message: str, code: int) -> int:
 def _app() -> typer.Typer:
     import typer
 
-    from inrush.cli import bench, doctor, inspect, load, manifest, verify
+    from inrush.cli import bench, convert, doctor, inspect, load, manifest, verify
 
     app = typer.Typer(
         name="inrush",
@@ -67,6 +67,7 @@ def _app() -> typer.Typer:
     )
     app.command("inspect")(inspect.inspect)
     app.command("load")(load.load)
+    app.command("convert")(convert.convert)
     app.command("manifest")(manifest.manifest)
     app.command("verify")(verify.verify)
     app.command("bench")(bench.bench)

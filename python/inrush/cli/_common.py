@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from inrush._errors import UsageError
 from inrush._options import environment, parse_slices
 from inrush.cli._text import printable
 
@@ -43,6 +44,15 @@ Include = Annotated[
 Exclude = Annotated[
     list[str] | None, typer.Option(help="Not these: name, glob or re:EXPRESSION. Repeatable.")
 ]
+Verify = Annotated[
+    str | None, typer.Option(help="Check the format's own checksums: none, crc or full.")
+]
+KeyFile = Annotated[
+    str | None, typer.Option(metavar="FILE", help="The key: 32 bytes, or 64 hex digits.")
+]
+PassphraseFile = Annotated[
+    str | None, typer.Option(metavar="FILE", help="The passphrase that the key is derived from.")
+]
 Slices = Annotated[
     list[str] | None, typer.Option(help="Only a part: 'PATTERN=0:512,:'. Repeatable.")
 ]
@@ -63,6 +73,15 @@ def load_words(**flags: Any) -> dict[str, Any]:
     if words.get("order") not in (None, "file", "ready"):
         words["order"] = words["order"].split(",")
     return words
+
+
+def encryption_words(key_file: str | None, passphrase_file: str | None) -> dict[str, Any]:
+    """The `encryption` option from its flags."""
+    if key_file and passphrase_file:
+        raise UsageError("--key-file and --passphrase-file: only one of them can be meant")
+    if key_file:
+        return {"encryption": "file:" + key_file}
+    return {"encryption": "passphrase-file:" + passphrase_file} if passphrase_file else {}
 
 
 def out_path(out: str | None) -> str | None:

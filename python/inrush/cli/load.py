@@ -17,12 +17,16 @@ from inrush.cli._common import (
     Exclude,
     Include,
     Json,
+    KeyFile,
     Mapping,
     Order,
     PageCache,
+    PassphraseFile,
     Slices,
     Source,
+    Verify,
     console,
+    encryption_words,
     load_words,
     out_path,
     print_json,
@@ -49,6 +53,9 @@ def load(
     include: Include = None,
     exclude: Exclude = None,
     slices: Slices = None,
+    verify: Verify = None,
+    key_file: KeyFile = None,
+    passphrase_file: PassphraseFile = None,
     out: Annotated[
         str | None, typer.Option(help="Save what was loaded as this safetensors file.")
     ] = None,
@@ -74,7 +81,9 @@ def load(
         include=include,
         exclude=exclude,
         slices=slices,
+        verify=verify,
     )
+    words |= encryption_words(key_file, passphrase_file)
     with inrush.open(source, **words) as checkpoint:
         with progress_bar("loading") as report:
             job = checkpoint.start(

@@ -1,0 +1,46 @@
+// What a format itself keeps to check its tensors by, and to decrypt them: as a decoder for
+// LoadOptions::decoder. Any thread.
+//
+//   options.decoder = inrush::checks_of(checkpoint, {.verify = inrush::Verify::full});
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "inrush/checkpoint.h"
+#include "inrush/core/decoder.h"
+
+namespace inrush {
+
+enum class Verify : uint8_t {
+  none,
+  crc,   // by checksums that cost next to nothing; codes of a cipher are always checked
+  full,  // by all that there are
+};
+
+// A key, or the passphrase that one is derived from. Files say what the derivation costs: more
+// than is allowed here is refused.
+struct KeyOptions {
+  std::optional<std::array<std::byte, 32>> key;
+  std::string passphrase;
+  uint64_t most_operations = 16;
+  uint64_t most_memory = 1ULL << 30;  // bytes
+};
+
+struct CheckOptions {
+  Verify verify = Verify::none;
+  std::optional<KeyOptions> key;
+};
+
+// Empty if there is nothing to do. Throws Error{usage} for a check that the format has no means
+// for, a key that nothing is encrypted with, or a missing key; Error{data} for headers that are
+// wrong.
+DecoderFactory checks_of(const Checkpoint& checkpoint, const CheckOptions& options);
+
+// Both, one after the other, over the same bytes; the digest is the second's. Either may be empty.
+DecoderFactory in_turn(DecoderFactory first, DecoderFactory second);
+
+}  // namespace inrush

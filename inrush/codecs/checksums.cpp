@@ -1,0 +1,145 @@
+#include "inrush/codecs/checksums.h"
+
+#include <fmt/format.h>
+#include <openssl/evp.h>
+
+#include <algorithm>
+#include <numeric>
+#include <utility>
+
+#include "inrush/codecs/crc32.h"
+#include "inrush/core/error.h"
+#include "inrush/core/quoted.h"
+
+namespace inrush {
+namespace {
+
+struct FreeDigest {
+  void operator()(EVP_MD_CTX* digest) const { ::EVP_MD_CTX_free(digest); }
+};
+
+class ChecksumDecoder final : public Decoder {
+ public:
+  ChecksumDecoder(const TensorInfo& tensor, std::string file, ChecksumSource expected)
+      : name_(tensor.name),
+        file_(std::move(file)),
+        offset_(tensor.offset),
+        size_(tensor.size),
+        source_(std::move(expected)) {}
+
+  [[nodiscard]] DecoderTraits traits() const override { return {}; }
+
+  void update(uint64_t, std::span<std::byte> data) override {
+    begin();
+    add(data);
+  }
+
+  std::string finish() override {
+    begin();
+    if (expected_->crc32 && *expected_->crc32 != crc_) {
+      fail(fmt::format("its CRC-32 is {:08x}, but {:08x} is expected", crc_, *expected_->crc32));
+    }
+    if (!sha256_) return {};
+    std::array<std::byte, 32> digest;
+    if (EVP_DigestFinal_ex(sha256_.get(), reinterpret_cast<unsigned char*>(digest.data()),
+                           nullptr) != 1) {
+      throw Error(ErrorCode::memory, "SHA-256: OpenSSL refuses");
+    }
+    if (digest != *expected_->sha256) {
+      fail(fmt::format("its SHA-256 is {}, but {} is expected", hex(digest),
+                       hex(*expected_->sha256)));
+    }
+    return {};
+  }
+
+ private:
+  static std::string hex(const std::array<std::byte, 32>& digest) {
+    return fmt::format("{:02x}", fmt::join(digest, ""));
+  }
+
+  void begin() {
+    if (expected_) return;
+    expected_ = source_();
+    if (expected_->sha256) {
+      sha256_.reset(EVP_MD_CTX_new());
+      if (!sha256_ || EVP_DigestInit_ex(sha256_.get(), EVP_sha256(), nullptr) != 1) {
+        throw Error(ErrorCode::memory, "SHA-256: OpenSSL refuses");
+      }
+    }
+    add(expected_->before);
+  }
+
+  void add(std::span<const std::byte> data) {
+    if (expected_->crc32) crc_ = crc32(crc_, data);
+    if (sha256_ && EVP_DigestUpdate(sha256_.get(), data.data(), data.size()) != 1) {
+      throw Error(ErrorCode::memory, "SHA-256: OpenSSL refuses");
+    }
+  }
+
+  [[noreturn]] void fail(const std::string& reason) const {
+    throw Error(ErrorCode::data, fmt::format("verify {} [{}, +{}): tensor {}: {}", file_, offset_,
+                                             size_, quoted(name_), reason));
+  }
+
+  const std::string name_;
+  const std::string file_;
+  const uint64_t offset_;
+  const uint64_t size_;
+  const ChecksumSource source_;
+  std::optional<Checksums> expected_;  // once the first bytes are there
+  uint32_t crc_ = 0;
+  std::unique_ptr<EVP_MD_CTX, FreeDigest> sha256_;
+};
+
+class Chain final : public Decoder {
+ public:
+  Chain(uint64_t size, std::vector<std::unique_ptr<Decoder>> decoders)
+      : decoders_(std::move(decoders)) {
+    traits_ = {.chunk_size = 1, .order = DecodeOrder::any_order, .in_place = false};
+    for (const auto& decoder : decoders_) {
+      const DecoderTraits one = decoder->traits();
+      const uint64_t chunk = std::max<uint64_t>(one.chunk_size, 1);
+      // Chunks that fit both; where there are none below the tensor's size, it is one chunk.
+      uint64_t both = 0;
+      const uint64_t times = chunk / std::gcd(traits_.chunk_size, chunk);
+      if (__builtin_mul_overflow(traits_.chunk_size, times, &both))
+        both = std::max<uint64_t>(size, 1);
+      traits_.chunk_size = both;
+      if (one.order == DecodeOrder::in_order) traits_.order = DecodeOrder::in_order;
+      traits_.in_place = traits_.in_place || one.in_place;
+    }
+  }
+
+  [[nodiscard]] DecoderTraits traits() const override { return traits_; }
+
+  void update(uint64_t offset, std::span<std::byte> data) override {
+    for (const auto& decoder : decoders_) decoder->update(offset, data);
+  }
+
+  std::string finish() override {
+    std::string digest;
+    for (const auto& decoder : decoders_) digest = decoder->finish();
+    return digest;
+  }
+
+ private:
+  std::vector<std::unique_ptr<Decoder>> decoders_;
+  DecoderTraits traits_;
+};
+
+}  // namespace
+
+std::unique_ptr<Decoder> make_checksums(const TensorInfo& tensor, std::string file,
+                                        ChecksumSource expected) {
+  return std::make_unique<ChecksumDecoder>(tensor, std::move(file), std::move(expected));
+}
+
+std::unique_ptr<Decoder> make_chain(const TensorInfo& tensor,
+                                    std::vector<std::unique_ptr<Decoder>> decoders) {
+  std::erase(decoders, nullptr);
+  if (decoders.empty()) return nullptr;
+  if (decoders.size() == 1) return std::move(decoders.front());
+  return std::make_unique<Chain>(tensor.size, std::move(decoders));
+}
+
+}  // namespace inrush

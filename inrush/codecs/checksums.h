@@ -1,0 +1,34 @@
+// Checksums that a format keeps beside a tensor, compared while its bytes come. A decoder is used
+// by one thread at a time, a factory by any.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "inrush/core/decoder.h"
+
+namespace inrush {
+
+struct Checksums {
+  std::vector<std::byte> before;  // bytes that they cover in front of the tensor's
+  std::optional<uint32_t> crc32;
+  std::optional<std::array<std::byte, 32>> sha256;
+};
+
+// Asked for when the tensor's first bytes are there; they may have to be read.
+using ChecksumSource = std::function<Checksums()>;
+
+// Throws Error{data} that names tensor and file at the tensor's end if one differs.
+std::unique_ptr<Decoder> make_checksums(const TensorInfo& tensor, std::string file,
+                                        ChecksumSource expected);
+
+// Several decoders, one after the other, over each stretch of bytes; the digest is the last one's.
+std::unique_ptr<Decoder> make_chain(const TensorInfo& tensor,
+                                    std::vector<std::unique_ptr<Decoder>> decoders);
+
+}  // namespace inrush

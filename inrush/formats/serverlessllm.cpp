@@ -1,0 +1,311 @@
+// tensor_index.json is one object, from a tensor's name to an array:
+//
+//   [offset, size, [shape], [stride], "torch.float16"]      ServerlessLLM: five
+//   [offset, size, [shape], [stride], "f16", partition]     Tensora: six
+//
+// size is in bytes, of the tensor's storage; strides count elements. The offset counts from the
+// first byte of the partition with six, and with five from the first byte of tensor.data_0, as if
+// the files were one. A tensor lies in one file. Two may share bytes.
+#include "inrush/formats/serverlessllm.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cctype>
+#include <optional>
+#include <utility>
+
+#include "inrush/core/error.h"
+#include "inrush/core/quoted.h"
+#include "inrush/formats/torch_types.h"
+
+namespace inrush {
+namespace {
+
+constexpr uint64_t kLargest = 100'000'000;   // bytes of an index
+constexpr size_t kMostPartitions = 1 << 16;  // files of one index
+constexpr size_t kMostRanks = 1 << 12;
+constexpr size_t kDeepest = 64;  // dimensions, as torch has it
+
+[[noreturn]] void throw_at(const std::string& name, uint64_t size, const std::string& reason) {
+  throw Error(ErrorCode::data, fmt::format("index {} [0, +{}): {}", name, size, reason));
+}
+
+struct Alias {
+  std::string_view name;
+  std::string_view torch;
+};
+
+// How the dialects and their forerunners spell what torch calls otherwise.
+constexpr Alias kAliases[] = {
+    {"b", "bool"},
+    {"u8", "uint8"},
+    {"i8", "int8"},
+    {"u16", "uint16"},
+    {"i16", "int16"},
+    {"u32", "uint32"},
+    {"i32", "int32"},
+    {"u64", "uint64"},
+    {"i64", "int64"},
+    {"f16", "float16"},
+    {"bf16", "bfloat16"},
+    {"f32", "float32"},
+    {"f", "float32"},
+    {"f64", "float64"},
+    {"d", "float64"},
+    {"c64", "complex64"},
+    {"f8_e4m3", "float8_e4m3fn"},
+    {"f8_e5m2", "float8_e5m2"},
+};
+
+const TorchType* type_named(std::string_view text) {
+  constexpr std::string_view kPrefix = "torch.";
+  if (text.starts_with(kPrefix)) return torch_type(text.substr(kPrefix.size()));
+  std::string name(text);
+  for (char& c : name) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  for (const auto& [alias, torch] : kAliases) {
+    if (alias == name) return torch_type(torch);
+  }
+  return torch_type(name);
+}
+
+class IndexParser {
+ public:
+  IndexParser(const JsonText& json, std::span<const uint64_t> partitions)
+      : reader_(json), partitions_(partitions) {
+    uint64_t total = 0;
+    for (const uint64_t size : partitions) {
+      begins_.push_back(total);
+      if (__builtin_add_overflow(total, size, &total)) total = ~0ULL;
+    }
+    begins_.push_back(total);
+  }
+
+  std::vector<TensorInfo> run() {
+    std::string_view key;
+    reader_.enter_object();
+    while (reader_.next_field(key)) {
+      TensorInfo& tensor = tensors_.emplace_back();
+      tensor.name = key;
+      read_tensor(tensor);
+    }
+    reader_.finish();
+    if (tensors_.empty()) reader_.fail("it names no tensor");
+    return std::move(tensors_);
+  }
+
+ private:
+  void read_tensor(TensorInfo& tensor) {
+    size_t count = 0;
+    std::optional<uint64_t> partition;
+    const TorchType* type = nullptr;
+    uint64_t storage = 0;
+    reader_.enter_array();
+    while (reader_.next_element()) {
+      switch (count++) {
+        case 0:
+          tensor.offset = reader_.unsigned_integer();
+          break;
+        case 1:
+          storage = reader_.unsigned_integer();
+          break;
+        case 2:
+          read_extents(tensor, tensor.shape);
+          break;
+        case 3:
+          read_extents(tensor, tensor.strides);
+          break;
+        case 4:
+          type = read_type(tensor);
+          break;
+        case 5:
+          partition = reader_.unsigned_integer();
+          break;
+        default:
+          fail(tensor, "more than 6 elements");
+      }
+    }
+    if (type == nullptr) fail(tensor, fmt::format("{} elements, not 5 or 6", count));
+    check_dialect(tensor, count);
+    settle(tensor, *type, storage);
+    place(tensor, storage, partition);
+  }
+
+  void read_extents(const TensorInfo& tensor, std::vector<uint64_t>& extents) {
+    reader_.enter_array();
+    while (reader_.next_element()) {
+      if (extents.size() == kDeepest) fail(tensor, "more than 64 dimensions");
+      extents.push_back(reader_.unsigned_integer());
+    }
+  }
+
+  const TorchType* read_type(const TensorInfo& tensor) {
+    const std::string_view text = reader_.string();
+    const TorchType* type = type_named(text);
+    if (type == nullptr) fail(tensor, fmt::format("dtype {} is not known", quoted(text)));
+    return type;
+  }
+
+  void check_dialect(const TensorInfo& tensor, size_t count) {
+    if (arity_ == 0) arity_ = count;
+    if (arity_ != count) {
+      fail(tensor, fmt::format("{} elements, while the tensors before it have {}", count, arity_));
+    }
+  }
+
+  void settle(TensorInfo& tensor, const TorchType& type, uint64_t storage) {
+    if (tensor.strides.size() != tensor.shape.size()) {
+      fail(tensor,
+           fmt::format("{} strides for {} dimensions", tensor.strides.size(), tensor.shape.size()));
+    }
+    const std::string shape =
+        fmt::format("torch.{}[{}] with strides [{}]", type.name, fmt::join(tensor.shape, ", "),
+                    fmt::join(tensor.strides, ", "));
+    if (!set_torch_type(type, tensor)) fail(tensor, "the size of " + shape + " overflows 64 bits");
+    if (tensor.size > storage) {
+      fail(tensor,
+           fmt::format("{} takes {} bytes, but its size is {}", shape, tensor.size, storage));
+    }
+  }
+
+  void place(TensorInfo& tensor, uint64_t storage, std::optional<uint64_t> partition) {
+    if (partition && *partition >= partitions_.size()) {
+      fail(tensor, fmt::format("it is in partition {}, but the files end with tensor.data_{}",
+                               *partition, partitions_.size() - 1));
+    }
+    const uint64_t base = partition ? begins_[*partition] : 0;
+    const uint64_t end = partition ? begins_[*partition + 1] : begins_.back();
+    if (storage > end - base || tensor.offset > end - base - storage) {
+      fail(tensor, fmt::format("its bytes [{}, +{}) reach past the end of {}, which {} {} bytes: "
+                               "truncated, or not the files of this index",
+                               tensor.offset, storage,
+                               partition ? fmt::format("tensor.data_{}", *partition)
+                                         : fmt::format("the {} data files", partitions_.size()),
+                               partition ? "has" : "have", end - base));
+    }
+    if (partition) {
+      tensor.blob = static_cast<uint32_t>(*partition);
+      return;
+    }
+    // The last file that begins at or before it; of empty files, and for an empty tensor at the
+    // very end, the last.
+    const auto next = std::upper_bound(begins_.begin(), begins_.end() - 1, tensor.offset);
+    tensor.blob = static_cast<uint32_t>(next - begins_.begin() - 1);
+    tensor.offset -= begins_[tensor.blob];
+    if (tensor.size > partitions_[tensor.blob] - tensor.offset) {
+      fail(tensor,
+           fmt::format("its bytes begin in tensor.data_{} and end in a later file", tensor.blob));
+    }
+  }
+
+  [[noreturn]] void fail(const TensorInfo& tensor, const std::string& reason) {
+    reader_.fail(fmt::format("tensor {}: {}", quoted(tensor.name), reason));
+  }
+
+  JsonReader reader_;
+  std::span<const uint64_t> partitions_;
+  std::vector<uint64_t> begins_;  // of each partition, as if the files were one; then their end
+  std::vector<TensorInfo> tensors_;
+  size_t arity_ = 0;
+};
+
+// "rank_3/" of "models/rank_3/tensor_index.json"; "" where it lies in no such folder.
+std::string rank_of(std::string_view entry) {
+  const std::string_view folder = entry.substr(0, entry.rfind('/') + 1);
+  if (folder.empty()) return {};
+  const size_t before = folder.substr(0, folder.size() - 1).rfind('/');
+  const std::string_view last = folder.substr(before + 1);
+  return last.starts_with("rank_") ? std::string(last) : std::string();
+}
+
+// Whether the store has the entry. Only folders that a store cannot list are asked so.
+bool is_there(Store& store, const std::string& entry) {
+  try {
+    store.open(entry);
+    return true;
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::source) throw;
+    return false;
+  }
+}
+
+std::vector<Blob> open_partitions(Store& store, const std::string& folder,
+                                  const std::string& index) {
+  std::vector<std::string> listing;
+  if (folder.empty()) {
+    for (auto& listed : store.list()) listing.push_back(std::move(listed.name));
+  }
+  std::vector<Blob> blobs;
+  while (blobs.size() < kMostPartitions) {
+    const std::string name = fmt::format("{}tensor.data_{}", folder, blobs.size());
+    const bool there = folder.empty() ? std::binary_search(listing.begin(), listing.end(), name)
+                                      : is_there(store, name);
+    if (!there) break;
+    blobs.push_back(store.open(name));
+  }
+  if (blobs.empty()) {
+    throw Error(ErrorCode::data,
+                fmt::format("index {}: there is no tensor.data_0 beside it", index));
+  }
+  return blobs;
+}
+
+void add_index(Store& store, const std::string& entry, Index& out) {
+  const Blob blob = store.open(entry);
+  if (blob.size > kLargest) {
+    throw_at(blob.name, blob.size, fmt::format("over the limit of {} bytes", kLargest));
+  }
+  JsonText json(blob.size);
+  store.read(blob, 0, std::as_writable_bytes(std::span(json.data(), json.size())));
+  const std::string folder = entry.substr(0, entry.rfind('/') + 1);
+  std::vector<Blob> blobs = open_partitions(store, folder, blob.name);
+  std::vector<uint64_t> sizes;
+  for (const auto& partition : blobs) sizes.push_back(partition.size);
+  const auto first = static_cast<uint32_t>(out.blobs.size());
+  const std::string rank = rank_of(entry);
+  for (auto& tensor : parse_serverless_index(json, blob.name, sizes)) {
+    tensor.blob += first;
+    tensor.name.insert(0, rank);
+    out.tensors.push_back(std::move(tensor));
+  }
+  std::move(blobs.begin(), blobs.end(), std::back_inserter(out.blobs));
+}
+
+}  // namespace
+
+std::vector<TensorInfo> parse_serverless_index(const JsonText& json, const std::string& name,
+                                               std::span<const uint64_t> partitions) {
+  try {
+    return IndexParser(json, partitions).run();
+  } catch (const JsonFault& fault) {
+    throw_at(name, json.size(),
+             fmt::format("bad index at byte {}: {}", fault.offset, fault.reason));
+  }
+}
+
+std::vector<std::string> serverless_ranks(Store& store) {
+  std::vector<std::string> entries;
+  while (entries.size() < kMostRanks) {
+    std::string entry = fmt::format("rank_{}/{}", entries.size(), kServerlessIndex);
+    if (!is_there(store, entry)) break;
+    entries.push_back(std::move(entry));
+  }
+  return entries;
+}
+
+bool named_serverless(std::string_view entry) {
+  return entry.substr(entry.rfind('/') + 1) == kServerlessIndex;
+}
+
+// JSON looks like any other JSON.
+bool begins_serverless(std::span<const std::byte>) { return false; }
+
+Index index_serverless(Store& store, const std::vector<std::string>& entries) {
+  Index index;
+  index.format = "serverlessllm";
+  for (const auto& entry : entries) add_index(store, entry, index);
+  index.finish();
+  return index;
+}
+
+}  // namespace inrush

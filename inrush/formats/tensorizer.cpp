@@ -1,0 +1,292 @@
+// Byte layout of a .tensors file, little-endian, nothing aligned:
+//
+//   0x00  "|TZR|"
+//   0x05  u32 version
+//   0x09  32 bytes of flags: 1 encrypted, 2 lines of the index have a tag; heeded from version 4 on
+//   0x29  u64 sum of the tensors' bytes
+//   0x31  8 bytes unused
+//   0x39  u64 count of tensors
+//   0x41  u64 size of the index
+//   0x49  the index, zeros behind it; then the records, one behind the other; then a u64 0
+//
+// A line of the index, in file order:
+//
+//   [u32 tag: 1, or 5 for lengths of 64 bits]  u16 size, path  u8 kind  u8 size, dtype
+//   u8 dimensions, u32 or u64 lengths  u64 begin of the record  u64 begin of the bytes  u64 size
+//
+// A tensor with elements and without bytes was one of torch's meta tensors: it is read as zeros.
+#include "inrush/formats/tensorizer.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "inrush/base/json.h"
+#include "inrush/core/error.h"
+#include "inrush/core/quoted.h"
+#include "inrush/formats/bytes.h"
+#include "inrush/formats/torch_types.h"
+
+namespace inrush {
+namespace {
+
+using namespace std::string_view_literals;
+
+constexpr std::string_view kMagic = "|TZR|";
+constexpr uint64_t kHeadSize = 0x49;
+constexpr uint64_t kLargestIndex = 1ULL << 30;  // bytes
+constexpr size_t kUsualLine = 64;               // bytes
+constexpr uint32_t kEncryptedVersion = 3;
+constexpr uint32_t kFlagsVersion = 4;
+constexpr uint32_t kTagsVersion = 5;
+constexpr uint8_t kStateDict = 2;
+constexpr char kStructured = '\x1e';
+
+[[noreturn]] void throw_at(const Blob& blob, uint64_t offset, uint64_t size,
+                           const std::string& reason) {
+  throw Error(ErrorCode::data,
+              fmt::format("index {} [{}, +{}): {}", blob.name, offset, size, reason));
+}
+
+// "<f4", "|b1": what numpy calls the types that it has.
+const TorchType* plain_type(std::string_view code) {
+  struct Row {
+    std::string_view code;
+    std::string_view name;
+  };
+  constexpr std::array kRows{
+      Row{"|b1", "bool"},      Row{"|u1", "uint8"},       Row{"|i1", "int8"},
+      Row{"<u2", "uint16"},    Row{"<i2", "int16"},       Row{"<u4", "uint32"},
+      Row{"<i4", "int32"},     Row{"<u8", "uint64"},      Row{"<i8", "int64"},
+      Row{"<f2", "float16"},   Row{"<f4", "float32"},     Row{"<f8", "float64"},
+      Row{"<c8", "complex64"}, Row{"<c16", "complex128"},
+  };
+  for (const auto& row : kRows) {
+    if (row.code == code) return torch_type(row.name);
+  }
+  return nullptr;
+}
+
+// A width, NUL, and the name that torch has: "<V2", NUL, "torch.bfloat16".
+const TorchType* type_of(std::string_view dtype) {
+  const size_t nul = dtype.find('\0');
+  if (nul == std::string_view::npos) return plain_type(dtype);
+  constexpr std::string_view kPrefix = "torch.";
+  const std::string_view width = dtype.substr(0, nul);
+  const std::string_view name = dtype.substr(nul + 1);
+  const TorchType* type =
+      name.starts_with(kPrefix) ? torch_type(name.substr(kPrefix.size())) : nullptr;
+  const bool fits = type != nullptr && (width.starts_with("<V") || width.starts_with("|V")) &&
+                    width.substr(2) == std::to_string(type->size);
+  return fits ? type : nullptr;
+}
+
+// The path with dots between its parts. Throws JsonFault.
+std::string name_of_path(const std::string& path) {
+  if (path.front() != kStructured) return path;
+  const JsonText json(std::string_view(path).substr(1));
+  JsonReader reader(json);
+  std::string name;
+  bool first = true;
+  reader.enter_array();
+  while (reader.next_element()) {
+    if (!std::exchange(first, false)) name += '.';
+    name += reader.text_or_integer();
+  }
+  if (first) reader.fail("a path without parts");
+  reader.finish();
+  return name;
+}
+
+struct Head {
+  uint32_t version = 0;
+  bool encrypted = false;
+  bool tagged = false;
+  uint64_t count = 0;
+  uint64_t index_size = 0;
+};
+
+Head read_head(Store& store, const Blob& blob) {
+  std::array<std::byte, kHeadSize> raw;
+  const auto bytes = std::span(raw).first(std::min<uint64_t>(blob.size, kHeadSize));
+  store.read(blob, 0, bytes);
+  if (!begins_tensorizer(bytes)) throw_at(blob, 0, kMagic.size(), "no tensorizer file");
+  if (bytes.size() < kHeadSize) {
+    throw_at(blob, 0, kHeadSize, fmt::format("it has {} bytes: it is truncated", blob.size));
+  }
+  Bytes head{std::span<const std::byte>(bytes)};
+  head.take(kMagic.size());
+  Head out;
+  out.version = head.number<uint32_t>();
+  if (out.version < 1 || out.version > kTagsVersion) {
+    throw_at(blob, 5, 4, fmt::format("version {} is not known: 1 to 5 are", out.version));
+  }
+  const auto flags = head.number<uint64_t>();
+  const auto rest = head.take(24);
+  const bool far =
+      std::any_of(rest.begin(), rest.end(), [](std::byte b) { return b != std::byte{}; });
+  if (far || flags > 3 || ((flags & 2) != 0 && out.version < kTagsVersion)) {
+    throw_at(blob, 9, 32, fmt::format("flags that version {} does not have", out.version));
+  }
+  out.encrypted =
+      out.version == kEncryptedVersion || (out.version >= kFlagsVersion && (flags & 1) != 0);
+  out.tagged = (flags & 2) != 0;
+  head.take(16);
+  out.count = head.number<uint64_t>();
+  out.index_size = head.number<uint64_t>();
+  return out;
+}
+
+class IndexParser {
+ public:
+  IndexParser(std::span<const std::byte> bytes, const Blob& blob, const Head& head)
+      : bytes_(bytes), blob_(blob), head_(head), end_(kHeadSize + head.index_size) {
+    // Before it was released, version 5 had tags without a flag.
+    if (head_.version == kTagsVersion && !head_.tagged && bytes.size() >= 4) {
+      const auto first = Bytes(bytes).number<uint32_t>();
+      head_.tagged = first == 1 || first == kTagsVersion;
+    }
+  }
+
+  std::vector<TensorsEntry> run() {
+    entries_.reserve(std::min<uint64_t>(head_.count, head_.index_size / kUsualLine));
+    for (uint64_t i = 0; i < head_.count; ++i) {
+      read_line(entries_.emplace_back());
+    }
+    return std::move(entries_);
+  }
+
+ private:
+  void read_line(TensorsEntry& entry) {
+    if (head_.tagged) {
+      const auto tag = bytes_.number<uint32_t>();
+      if (tag != 1 && tag != kTagsVersion) bytes_.fail(fmt::format("a line with tag {}", tag));
+      entry.wide = tag == kTagsVersion;
+    }
+    entry.path = bytes_.text(bytes_.number<uint16_t>());
+    entry.kind = bytes_.number<uint8_t>();
+    entry.dtype = bytes_.text(bytes_.number<uint8_t>());
+    const auto dimensions = bytes_.number<uint8_t>();
+    for (int i = 0; i < dimensions; ++i) {
+      entry.shape.push_back(entry.wide ? bytes_.number<uint64_t>() : bytes_.number<uint32_t>());
+    }
+    entry.header = bytes_.number<uint64_t>();
+    entry.tensor.offset = bytes_.number<uint64_t>();
+    const auto size = bytes_.number<uint64_t>();
+    settle_name(entry);
+    settle_type(entry, size);
+    check_place(entry);
+  }
+
+  void settle_name(TensorsEntry& entry) {
+    if (entry.path.empty()) bytes_.fail("a tensor without a name");
+    if (!is_utf8(entry.path)) {
+      bytes_.fail(fmt::format("name {} is not valid UTF-8", quoted(entry.path)));
+    }
+    try {
+      entry.tensor.name = name_of_path(entry.path);
+    } catch (const JsonFault& fault) {
+      bytes_.fail(fmt::format("path {}: {}", quoted(entry.path), fault.reason));
+    }
+    if (entry.kind > kStateDict) fail(entry, fmt::format("kind {} is not known", entry.kind));
+    if (entry.path.front() == kStructured && entry.kind != kStateDict) {
+      fail(entry, "a structured path that is not of a state dict");
+    }
+  }
+
+  void settle_type(TensorsEntry& entry, uint64_t size) {
+    TensorInfo& tensor = entry.tensor;
+    const TorchType* type = type_of(entry.dtype);
+    if (type == nullptr) fail(entry, fmt::format("dtype {} is not known", quoted(entry.dtype)));
+    tensor.shape = entry.shape;
+    if (!set_torch_type(*type, tensor)) fail(entry, "its size overflows 64 bits");
+    const uint64_t needed = tensor.size;
+    tensor.size = size;
+    if (size == 0 && needed != 0) {
+      tensor.encoding = kZeros;
+    } else if (size != needed) {
+      fail(entry, fmt::format("{} bytes, but torch.{}[{}] takes {}", size, type->name,
+                              fmt::join(entry.shape, ", "), needed));
+    } else if (head_.encrypted && size != 0) {
+      tensor.encoding = kSecretbox;
+    }
+  }
+
+  // Records lie one behind the other, in the order of the index.
+  void check_place(const TensorsEntry& entry) {
+    const TensorInfo& tensor = entry.tensor;
+    if (entry.header < end_ || tensor.offset <= entry.header) {
+      fail(entry, fmt::format("its record at {} and its bytes at {} lie over what is before them, "
+                              "which ends at {}",
+                              entry.header, tensor.offset, end_));
+    }
+    if (tensor.offset > blob_.size || tensor.size > blob_.size - tensor.offset) {
+      fail(entry, fmt::format("its bytes [{}, +{}) reach past the end of the file, which has {}: "
+                              "it is truncated",
+                              tensor.offset, tensor.size, blob_.size));
+    }
+    end_ = tensor.offset + tensor.size;
+  }
+
+  [[noreturn]] void fail(const TensorsEntry& entry, const std::string& reason) {
+    bytes_.fail(fmt::format("tensor {}: {}", quoted(entry.tensor.name), reason));
+  }
+
+  Bytes bytes_;
+  const Blob& blob_;
+  Head head_;
+  uint64_t end_;  // of what is known so far: the index, then one record after the other
+  std::vector<TensorsEntry> entries_;
+};
+
+}  // namespace
+
+TensorsFile read_tensors_file(Store& store, const Blob& blob) {
+  const Head head = read_head(store, blob);
+  if (head.index_size > blob.size - kHeadSize) {
+    throw_at(blob, kHeadSize, head.index_size,
+             fmt::format("the index reaches past the end of the file, which has {} bytes: it is "
+                         "truncated",
+                         blob.size));
+  }
+  if (head.index_size > kLargestIndex) {
+    throw_at(blob, kHeadSize, head.index_size,
+             fmt::format("an index over the limit of {} bytes", kLargestIndex));
+  }
+  if (head.count == 0) throw_at(blob, 0x39, 8, "it has no tensors");
+  std::vector<std::byte> bytes(head.index_size);
+  store.read(blob, kHeadSize, bytes);
+  try {
+    return {head.version, head.encrypted, IndexParser(bytes, blob, head).run()};
+  } catch (const BytesFault& fault) {
+    throw_at(blob, kHeadSize, head.index_size,
+             fmt::format("bad index at byte {}: {}", kHeadSize + fault.offset, fault.reason));
+  }
+}
+
+bool named_tensorizer(std::string_view entry) { return entry.ends_with(".tensors"); }
+
+bool begins_tensorizer(std::span<const std::byte> head) {
+  const std::string_view text(reinterpret_cast<const char*>(head.data()), head.size());
+  return text.starts_with(kMagic);
+}
+
+Index index_tensorizer(Store& store, const std::vector<std::string>& entries) {
+  Index index;
+  index.format = "tensorizer";
+  for (const auto& entry : entries) {
+    Blob blob = store.open(entry);
+    TensorsFile file = read_tensors_file(store, blob);
+    for (auto& line : file.entries) {
+      line.tensor.blob = static_cast<uint32_t>(index.blobs.size());
+      index.tensors.push_back(std::move(line.tensor));
+    }
+    index.blobs.push_back(std::move(blob));
+  }
+  index.finish();
+  return index;
+}
+
+}  // namespace inrush

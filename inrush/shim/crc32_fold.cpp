@@ -1,0 +1,59 @@
+// The folding that Intel's "Fast CRC Computation Using PCLMULQDQ" describes: a remainder of 128
+// bits is moved n bits ahead by multiplying its halves with powers of x modulo the polynomial. The
+// constants are such powers, bit-reflected, as everything in this CRC is.
+#include "inrush/shim/crc32_fold.h"
+
+#include <cstdlib>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace inrush {
+
+#if defined(__x86_64__)
+
+namespace {
+
+__attribute__((target("pclmul,sse4.1"))) __m128i fold(__m128i value, __m128i by, __m128i next) {
+  const __m128i low = _mm_clmulepi64_si128(value, by, 0x00);
+  const __m128i high = _mm_clmulepi64_si128(value, by, 0x11);
+  return _mm_xor_si128(_mm_xor_si128(low, high), next);
+}
+
+}  // namespace
+
+bool can_fold_crc32() {
+  static const bool can =
+      __builtin_cpu_supports("pclmul") != 0 && __builtin_cpu_supports("sse4.1") != 0;
+  return can;
+}
+
+__attribute__((target("pclmul,sse4.1"))) std::array<std::byte, 16> fold_crc32(
+    uint32_t state, std::span<const std::byte> data) {
+  const __m128i ahead_512 = _mm_set_epi64x(0x01c6e41596, 0x0154442bd4);
+  const __m128i ahead_128 = _mm_set_epi64x(0x00ccaa009e, 0x01751997d0);
+  const auto* at = reinterpret_cast<const __m128i*>(data.data());
+  const auto* const end = at + data.size() / sizeof(__m128i);
+  __m128i lanes[4];  // NOLINT: std::array would lose the vectors' alignment attribute
+  for (__m128i& lane : lanes) lane = _mm_loadu_si128(at++);
+  lanes[0] = _mm_xor_si128(lanes[0], _mm_cvtsi32_si128(static_cast<int>(state)));
+  while (at != end) {
+    for (__m128i& lane : lanes) lane = fold(lane, ahead_512, _mm_loadu_si128(at++));
+  }
+  __m128i one = lanes[0];
+  for (size_t i = 1; i < 4; ++i) one = fold(one, ahead_128, lanes[i]);
+  std::array<std::byte, 16> rest;
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(rest.data()), one);
+  return rest;
+}
+
+#else
+
+bool can_fold_crc32() { return false; }
+
+std::array<std::byte, 16> fold_crc32(uint32_t, std::span<const std::byte>) { std::abort(); }
+
+#endif
+
+}  // namespace inrush

@@ -1,0 +1,97 @@
+// checks.h: what a format checks and decrypts its tensors by.
+#include "inrush/checks.h"
+
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+
+#include <algorithm>
+#include <array>
+
+#include "inrush/codecs/secretbox.h"
+#include "inrush/load.h"
+#include "python/bindings/bindings.h"
+
+namespace inrush::python {
+namespace {
+
+struct Checks {
+  DecoderFactory decoder;
+};
+
+Checks make(const Checkpoint& checkpoint, Verify verify, const std::optional<nb::bytes>& key,
+            const std::optional<nb::bytes>& passphrase) {
+  CheckOptions options;
+  options.verify = verify;
+  if (key) {
+    auto& bytes = options.key.emplace().key.emplace();
+    if (key->size() != bytes.size()) {
+      throw nb::value_error("a key has 32 bytes");
+    }
+    std::copy_n(reinterpret_cast<const std::byte*>(key->c_str()), bytes.size(), bytes.begin());
+  } else if (passphrase) {
+    options.key.emplace().passphrase.assign(passphrase->c_str(), passphrase->size());
+  }
+  const nb::gil_scoped_release released;
+  return {checks_of(checkpoint, options)};
+}
+
+// Encrypts the caller's memory in place; returns the codes of its chunks, one behind the other.
+nb::bytes encrypt_at(uintptr_t address, uint64_t size, const nb::bytes& key, const nb::bytes& nonce,
+                     uint64_t chunk_size) {
+  std::array<std::byte, SecretKey::kSize> raw;
+  Secretbox box;
+  box.chunk_size = chunk_size;
+  if (key.size() != raw.size() || nonce.size() != box.nonce.size() || chunk_size == 0) {
+    throw nb::value_error("a key has 32 bytes, a nonce 24, a chunk at least one");
+  }
+  std::copy_n(reinterpret_cast<const std::byte*>(key.c_str()), raw.size(), raw.begin());
+  std::copy_n(reinterpret_cast<const std::byte*>(nonce.c_str()), box.nonce.size(),
+              box.nonce.begin());
+  {
+    const nb::gil_scoped_release released;
+    auto* const data = reinterpret_cast<std::byte*>(address);  // NOLINT: the caller's memory
+    encrypt({data, size}, SecretKey(std::span<const std::byte, SecretKey::kSize>(raw)), box);
+    wipe(raw);
+  }
+  return nb::bytes(box.codes.data(), box.codes.size() * sizeof box.codes.front());
+}
+
+nb::bytes derive(const nb::bytes& passphrase, const nb::bytes& salt, uint64_t operations,
+                 uint64_t memory) {
+  std::array<std::byte, 16> raw;
+  if (salt.size() != raw.size()) throw nb::value_error("a salt has 16 bytes");
+  std::copy_n(reinterpret_cast<const std::byte*>(salt.c_str()), raw.size(), raw.begin());
+  SecretKey key;
+  {
+    const nb::gil_scoped_release released;
+    key = derive_key({passphrase.c_str(), passphrase.size()}, raw, {operations, memory});
+  }
+  return nb::bytes(key.bytes().data(), key.bytes().size());
+}
+
+void add(LoadOptions& options, const Checks& checks) {
+  options.decoder = in_turn(checks.decoder, std::move(options.decoder));
+}
+
+}  // namespace
+
+void bind_checks(nb::module_& module) {
+  module.def("encrypt", &encrypt_at, nb::arg("address"), nb::arg("nbytes"), nb::arg("key"),
+             nb::arg("nonce"), nb::arg("chunk_size"),
+             "Encrypt memory in place by libsodium's secretbox; its codes, 16 bytes a chunk.");
+  module.def("derive_key", &derive, nb::arg("passphrase"), nb::arg("salt"), nb::arg("operations"),
+             nb::arg("memory"), "32 bytes by Argon2id.");
+  nb::enum_<Verify>(module, "Verify")
+      .value("none", Verify::none)
+      .value("crc", Verify::crc)
+      .value("full", Verify::full);
+  nb::class_<Checks>(module, "Checks", "Checksums and keys of one checkpoint's tensors.")
+      .def_static("make", &make, nb::arg("checkpoint"), nb::arg("verify"),
+                  nb::arg("key").none() = nb::none(), nb::arg("passphrase").none() = nb::none(),
+                  "A key has 32 bytes.")
+      .def(
+          "add_to", [](const Checks& checks, LoadOptions& options) { add(options, checks); },
+          nb::arg("options"), "Have a load check and decrypt before anything else sees the bytes.");
+}
+
+}  // namespace inrush::python

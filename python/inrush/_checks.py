@@ -1,0 +1,47 @@
+"""The checksums and keys that a load of one checkpoint needs."""
+
+from __future__ import annotations
+
+from inrush import _core
+from inrush._keys import Key
+from inrush._options import environment
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from inrush._options import Options
+
+_VERIFY = {"none": _core.Verify.none, "crc": _core.Verify.crc, "full": _core.Verify.full}
+
+
+def checks_of(checkpoint: _core.Checkpoint, options: Options) -> _core.Checks | None:
+    """What to check and to decrypt by; None where there is nothing to do.
+
+    Raises
+    ------
+    UsageError
+        If the format has no checksums, or the key is missing or not needed.
+    """
+    key = options.key
+    if key is None and checkpoint.encrypted:
+        path = environment("key_file")
+        key = None if path is None else Key.from_file(path)
+    if key is None and options.verify == "none" and not checkpoint.encrypted:
+        return None
+    if key is not None and checkpoint.format == "tensorizer":
+        _warn_once()
+    return _core.Checks.make(
+        checkpoint,
+        _VERIFY[options.verify],
+        None if key is None else key.key,
+        None if key is None else key.passphrase,
+    )
+
+
+def _warn_once() -> None:
+    import warnings
+
+    warnings.warn(
+        "tensorizer's encryption does not cover names, shapes, order and which tensors there are: "
+        "whoever can write the file can change those",
+        stacklevel=2,
+    )

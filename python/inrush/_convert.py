@@ -1,0 +1,373 @@
+"""A checkpoint written as another format: streamed, resumable, and read again at the end."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import time
+
+from inrush import _core
+from inrush._checkpoint import Checkpoint
+from inrush._errors import Cancelled, DataError, Error, SourceError, UsageError
+from inrush._job import Job
+from inrush._keys import key_of
+from inrush._layouts import (
+    Item,
+    Layout,
+    Place,
+    safetensors_layout,
+    serverless_layout,
+    tensorizer_layout,
+)
+from inrush._options import Options, parse_size
+from inrush._selection import wanted_names
+from inrush._tensors_file import Cipher
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from types import TracebackType
+
+    from inrush._keys import Encryption, Key
+    from inrush._options import Pattern
+
+FORMATS = ("safetensors", "serverlessllm", "tensorizer")
+
+_SUFFIX = ".inrush-partial"
+_LEDGER = ".ledger"
+_RECORD_EVERY = 5.0  # seconds between entries of the ledger: what an interruption costs at most
+_LEAF = 1 << 20
+
+
+def convert(
+    source: str | os.PathLike[str],
+    destination: str | os.PathLike[str],
+    *,
+    to: str,
+    include: Pattern | Iterable[Pattern] | None = None,
+    exclude: Pattern | Iterable[Pattern] | None = None,
+    shard_size: int | str | None = None,
+    verify: str = "none",
+    encryption: Encryption | Key | None = None,
+    encrypt: Encryption | Key | None = None,
+    budget: int | str | None = None,
+    resume: bool = False,
+    progress: Callable[[int, int, float], object] | None = None,
+) -> dict[str, str]:
+    """Write a checkpoint as another format.
+
+    Tensors are streamed: beside the budget, no more than one of them is in memory. What is written
+    lies in a folder beside the destination until all of it is there, was brought to the disk, and
+    was read again and compared by the digest of every tensor; then it takes the destination's name.
+
+    Parameters
+    ----------
+    source : str or os.PathLike
+        What `inrush.open` opens.
+    destination : str or os.PathLike
+        A file where the name ends with ``.safetensors`` or ``.tensors``, else a folder. Nothing
+        may be there.
+    to : {'safetensors', 'serverlessllm', 'tensorizer'}
+    include, exclude : str, callable or list of them, optional
+        As for `inrush.open`.
+    shard_size : int or str, optional
+        Most bytes of tensors in a file, such as ``'5GB'``. Default: one file; for ServerlessLLM
+        10 GiB.
+    verify : {'none', 'crc', 'full'}
+        Check the source's own checksums.
+    encryption, encrypt : Key, bytes or str, optional
+        The key of the source, and the one that the destination is encrypted with (tensorizer
+        only): 32 bytes, or where to find them, as for `inrush.open`.
+    budget : int or str, optional
+        As for `inrush.open`.
+    resume : bool
+        Go on with what an interrupted call with the same arguments left.
+    progress : callable, optional
+        Called with (bytes done, bytes in all, seconds).
+
+    Returns
+    -------
+    dict of str to str
+        The digest of every tensor by name, as manifests have them.
+
+    Raises
+    ------
+    UsageError
+        Something is at the destination already, or a tensor cannot be said in that format.
+    DataError
+        The source is damaged, changed since the call that is resumed, or was written wrongly.
+    SourceError
+        It cannot be written there.
+    """
+    if to not in FORMATS:
+        raise UsageError(f"convert: to={to!r}: expected one of {', '.join(FORMATS)}")
+    target = os.path.abspath(os.fspath(destination))
+    if os.path.lexists(target):
+        raise UsageError(f"convert: {target} is there already")
+    key = key_of(encrypt)
+    if key is not None and to != "tensorizer":
+        raise UsageError(f"convert: {to} cannot be encrypted; tensorizer can")
+    words = {
+        "include": include, "exclude": exclude, "verify": verify, "encryption": encryption,
+        "budget": budget, "progress": progress, "order": "file",
+    }  # fmt: skip
+    with Checkpoint(source, **words) as checkpoint:  # type: ignore[arg-type]
+        work = _Work(checkpoint, Options(words), target, to, key)
+        work.settle(0 if shard_size is None else parse_size(shard_size, "shard_size"))
+        with _Partial(target, resume=resume) as partial:
+            work.run(partial)
+            work.compare(partial)
+            partial.publish(work.single)
+    return work.digests
+
+
+def tree_digest(data: memoryview) -> str:
+    """The digest that manifests have, of bytes."""
+    root = hashlib.sha256()
+    for begin in range(0, len(data), _LEAF):
+        root.update(hashlib.sha256(data[begin : begin + _LEAF]).digest())
+    return root.hexdigest()
+
+
+class _Work:
+    def __init__(
+        self, checkpoint: Checkpoint, options: Options, target: str, to: str, key: Key | None
+    ) -> None:
+        self.digests: dict[str, str] = {}
+        self._checkpoint = checkpoint
+        self._core = checkpoint._opened()
+        self._options = options
+        self._to = to
+        self._key = key
+        name = os.path.basename(target)
+        single = to == "tensorizer" or (to == "safetensors" and name.endswith(".safetensors"))
+        self.single = name if single else None
+        self._layout = Layout()
+        self._zeros: set[str] = set()  # tensors without bytes in the source
+
+    def settle(self, shard_size: int) -> None:
+        """Decide where everything goes; raises before anything is written."""
+        infos = [self._checkpoint[name] for name in wanted_names(self._core, self._options)]
+        self._zeros = {info.name for info in infos if info.encoding == "zeros"}
+        items = [
+            Item(info.name, info.dtype, info.shape, info.nbytes, info.encoding) for info in infos
+        ]
+        if self._to == "safetensors":
+            metadata = self._checkpoint.metadata if self._checkpoint.format == "safetensors" else {}
+            self._layout = safetensors_layout(
+                items, shard_size=shard_size, metadata=metadata, file=self.single
+            )
+        elif self._to == "serverlessllm":
+            self._layout = serverless_layout(items, shard_size=shard_size)
+        else:
+            cipher = None if self._key is None else Cipher(self._key)
+            self._layout = tensorizer_layout(items, file=self.single or "", cipher=cipher)
+
+    def run(self, partial: _Partial) -> None:
+        """Write what is not written yet."""
+        layout = self._layout
+        ledger = partial.ledger(self._core, layout, fresh=self._key is not None)
+        partial.allocate(layout)
+        left = []
+        for name, place in layout.places.items():
+            # What is encrypted anew has other nonces than what an earlier call wrote.
+            digest = ledger.digest(place.file, place.offset, place.size) if place.size else ""
+            if digest:
+                self.digests[name] = digest
+            else:
+                left.append(name)
+        if not left:
+            return
+        options = self._options
+        if len(left) < len(layout.places):
+            options = Options({"include": None, "exclude": None, "order": left}, self._options)
+        with Job(self._core, options, collect=False, leaves=_core.Leaves()) as job:
+            self._write(job, partial, ledger)
+
+    def _write(self, job: Job, partial: _Partial, ledger: _core.Ledger) -> None:
+        fresh: list[tuple[str, Place]] = []
+        recorded = time.monotonic()
+        for name, tensor in job:
+            place = self._layout.places[name]
+            # A view of no bytes cannot be cast.
+            data = memoryview(tensor.as_bytes()).cast("B") if tensor.nbytes else memoryview(b"")
+            for offset, piece in place.pieces(data):
+                partial.write(place.file, offset, piece)
+            if name in self._zeros:
+                self.digests[name] = tree_digest(data)
+            fresh.append((name, place))
+            if time.monotonic() - recorded > _RECORD_EVERY:
+                self._record(job, partial, ledger, fresh)
+                recorded = time.monotonic()
+        self._record(job, partial, ledger, fresh)
+
+    def _record(
+        self, job: Job, partial: _Partial, ledger: _core.Ledger, fresh: list[tuple[str, Place]]
+    ) -> None:
+        digests = job.digests()
+        for name, place in fresh:
+            digest = self.digests.setdefault(name, digests[name])
+            if place.size:
+                ledger.record(place.file, place.offset, place.size, digest)
+        fresh.clear()
+        partial.keep(ledger)
+
+    def compare(self, partial: _Partial) -> None:
+        """Read all of it again: every tensor has the digest of what it was made from."""
+        path = partial.path if self.single is None else os.path.join(partial.path, self.single)
+        words = {"order": "ready", "encryption": self._key, "budget": self._options.budget or None}
+        with Checkpoint(path) as written:
+            core = written._opened()
+            if self._key is None:
+                words["encryption"] = None
+            with Job(core, Options(words), collect=False, leaves=_core.Leaves()) as job:
+                for _ in job:
+                    pass
+                found = job.digests()
+        for name, digest in self.digests.items():
+            if found.get(name) != digest:
+                raise DataError(f"convert: tensor {name!r} in {path} is not what was written there")
+        if len(found) != len(self.digests):
+            raise DataError(f"convert: {path} has {len(found)} tensors, not {len(self.digests)}")
+
+
+class _Partial:
+    """The folder in which everything lies until it is whole."""
+
+    def __init__(self, target: str, *, resume: bool) -> None:
+        self._target = target
+        self._parent = os.path.dirname(target)
+        self.path = os.path.join(self._parent, f".{os.path.basename(target)}{_SUFFIX}")
+        self._resume = resume
+        self._files: dict[str, int] = {}
+        self._lock = -1
+        self._keep = False
+
+    def __enter__(self) -> _Partial:
+        import fcntl
+
+        try:
+            os.makedirs(self.path, exist_ok=True)
+            self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as error:
+            raise self._failed(error) from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._lock)
+            raise UsageError(f"convert: another conversion to {self._target} is going on") from None
+        if not self._resume:
+            self._clear()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for descriptor in self._files.values():
+            os.close(descriptor)
+        os.close(self._lock)
+        # What was interrupted can go on; what cannot be right must not be left.
+        wrong = isinstance(error, Error) and not isinstance(error, (Cancelled, SourceError))
+        if error is None or (wrong and not self._keep):
+            shutil.rmtree(self.path, ignore_errors=True)
+
+    def _failed(self, error: OSError) -> SourceError:
+        return SourceError(f"convert: write {error.filename or self.path}: {error.strerror}")
+
+    def _clear(self) -> None:
+        for name in os.listdir(self.path):
+            path = os.path.join(self.path, name)
+            if os.path.isdir(path):
+                shutil.rmtree(path)
+            else:
+                os.unlink(path)
+
+    def ledger(self, source: _core.Checkpoint, layout: Layout, *, fresh: bool) -> _core.Ledger:
+        """What an earlier call recorded, if it had this source and this layout."""
+        ledger = _core.Ledger()
+        path = os.path.join(self.path, _LEDGER)
+        if self._resume and not fresh and os.path.exists(path):
+            with open(path, encoding="utf-8", errors="surrogateescape") as file:
+                ledger = _core.Ledger.parse(file.read())
+        elif self._resume:
+            self._clear()
+        fixed = hashlib.sha256(repr(layout.fixed).encode()).digest()
+        try:
+            ledger.add_sources(source)
+            # A file that is none: its size tells one layout from another.
+            ledger.add_output(".layout", int.from_bytes(fixed[:7], "little"))
+            for name, size in layout.sizes.items():
+                ledger.add_output(name, size)
+        except DataError as error:
+            self._keep = True
+            raise DataError(
+                f"convert: what is to be resumed in {self.path} was another work, or its source "
+                f"changed since: {error}"
+            ) from None
+        return ledger
+
+    def allocate(self, layout: Layout) -> None:
+        """Make every file, at its size, with what is known of it."""
+        try:
+            for name, size in layout.sizes.items():
+                path = os.path.join(self.path, name)
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+                self._files[name] = descriptor
+                if size and os.fstat(descriptor).st_size != size:
+                    os.ftruncate(descriptor, size)
+                    os.posix_fallocate(descriptor, 0, size)
+        except OSError as error:
+            raise self._failed(error) from None
+        for name, offset, data in layout.fixed:
+            self.write(name, offset, data)
+
+    def write(self, name: str, offset: int, data: bytes | bytearray | memoryview) -> None:
+        """Write these bytes of a file."""
+        rest = memoryview(data)
+        try:
+            while rest:
+                done = os.pwrite(self._files[name], rest[: 1 << 30], offset)
+                rest = rest[done:]
+                offset += done
+        except OSError as error:
+            raise self._failed(error) from None
+
+    def keep(self, ledger: _core.Ledger) -> None:
+        """Bring to the disk what was written, and then the ledger that says so."""
+        path = os.path.join(self.path, _LEDGER)
+        try:
+            for descriptor in self._files.values():
+                os.fdatasync(descriptor)
+            with open(path + ".next", "w", encoding="utf-8", errors="surrogateescape") as file:
+                file.write(ledger.serialise())
+                file.flush()
+                os.fsync(file.fileno())
+            os.rename(path + ".next", path)
+        except OSError as error:
+            raise self._failed(error) from None
+
+    def publish(self, single: str | None) -> None:
+        """Give it its name."""
+        try:
+            for descriptor in self._files.values():
+                os.fsync(descriptor)
+            ledger = os.path.join(self.path, _LEDGER)
+            if os.path.exists(ledger):
+                os.unlink(ledger)
+            if os.path.lexists(self._target):
+                raise UsageError(f"convert: {self._target} is there already")
+            os.rename(
+                self.path if single is None else os.path.join(self.path, single), self._target
+            )
+            parent = os.open(self._parent, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(parent)
+            finally:
+                os.close(parent)
+        except OSError as error:
+            raise self._failed(error) from None

@@ -1,0 +1,294 @@
+"""Where the tensors of a checkpoint stand in the files of another format that it is written as.
+
+A layout is settled before anything is written: how long each file is, what it begins with, where
+each tensor goes. Tensors may then come in any order.
+"""
+
+from __future__ import annotations
+
+import json
+
+from inrush._dtypes import PACKED
+from inrush._errors import UsageError
+from inrush._tensors_file import (
+    HEAD_SIZE,
+    INDEX_SIZE,
+    OPAQUE,
+    PLAIN,
+    Record,
+    head_of,
+    version_of,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from inrush._tensors_file import Buffer, Cipher
+
+# In safetensors' order: the last of these come first in a file.
+_DTYPES = (
+    "BOOL", "F4", "F6_E2M3", "F6_E3M2", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0", "F8_E4M3FNUZ",
+    "F8_E5M2FNUZ", "I16", "U16", "F16", "BF16", "I32", "U32", "F32", "C64", "F64", "I64", "U64",
+)  # fmt: skip
+
+# All that sllm_store can give back.
+_SERVERLESS = {
+    "F16": "torch.float16",
+    "F32": "torch.float32",
+    "F64": "torch.float64",
+    "I16": "torch.int16",
+    "I32": "torch.int32",
+    "I64": "torch.int64",
+    "U8": "torch.uint8",
+    "I8": "torch.int8",
+    "BF16": "torch.bfloat16",
+}
+_PARTITION = 10 << 30  # bytes, as sllm_store fills them
+_PAGE = 4096  # what readers past the page cache need the size of a file to be a multiple of
+_ALIGNMENT = 256  # bytes: of a tensor in a partition
+
+
+class Item:
+    """A tensor that will be written.
+
+    Attributes
+    ----------
+    name, dtype : str
+        The dtype as safetensors names it.
+    shape : tuple of int
+    nbytes : int
+    encoding : str
+        As of `TensorInfo`: '' for plain bytes of the dtype.
+    """
+
+    __slots__ = ("dtype", "encoding", "name", "nbytes", "shape")
+
+    def __init__(
+        self, name: str, dtype: str, shape: Sequence[int], nbytes: int, encoding: str = ""
+    ) -> None:
+        self.name = name
+        self.dtype = dtype
+        self.shape = tuple(shape)
+        self.nbytes = nbytes
+        self.encoding = encoding
+
+
+class Place:
+    """Where a tensor goes; `pieces` are what is written there once its bytes are known."""
+
+    __slots__ = ("file", "offset", "record", "size")
+
+    def __init__(self, file: str, offset: int, size: int, record: Record | None = None) -> None:
+        self.file = file
+        self.offset = offset
+        self.size = size
+        self.record = record
+
+    def pieces(self, data: memoryview) -> list[tuple[int, Buffer]]:
+        """(offset in the file, bytes) to be written."""
+        if self.record is None:
+            return [(self.offset, data)]
+        header, stored = self.record.encode(data)
+        return [(self.offset, header), (self.offset + len(header), stored)]
+
+
+class Layout:
+    """Files of a checkpoint before they are written.
+
+    Attributes
+    ----------
+    sizes : dict of str to int
+        Bytes of each file, by its name in the folder.
+    fixed : list of (str, int, bytes)
+        (file, offset, bytes) that do not depend on the tensors' bytes.
+    places : dict of str to Place
+        By the tensors' names.
+    """
+
+    def __init__(self) -> None:
+        self.sizes: dict[str, int] = {}
+        self.fixed: list[tuple[str, int, bytes]] = []
+        self.places: dict[str, Place] = {}
+
+    def add_text(self, file: str, text: str) -> None:
+        """A file that is text."""
+        data = text.encode()
+        self.sizes[file] = len(data)
+        self.fixed.append((file, 0, data))
+
+
+def _refuse(item: Item, to: str, why: str) -> UsageError:
+    return UsageError(f"convert {item.name!r}: {to} {why}; leave it out with exclude")
+
+
+def _compact(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def safetensors_layout(
+    items: Iterable[Item], *, shard_size: int, metadata: Mapping[str, str] | None, file: str | None
+) -> Layout:
+    """Files as safetensors and transformers name them; tensors stay in their order over the shards.
+
+    Parameters
+    ----------
+    items : iterable of Item
+    shard_size : int
+        Most bytes of tensors in a file; 0 for one file.
+    metadata : mapping, optional
+    file : str, optional
+        The name of the one file; None for a folder.
+    """
+    shards: list[list[Item]] = [[]]
+    filled = 0
+    for item in items:
+        if item.encoding not in ("", "zeros", "secretbox"):
+            raise _refuse(item, "safetensors", f"has no type for {item.encoding}")
+        if shard_size and shards[-1] and filled + item.nbytes > shard_size:
+            shards.append([])
+            filled = 0
+        shards[-1].append(item)
+        filled += item.nbytes
+    if file is not None and len(shards) > 1:
+        raise UsageError(f"convert: {file!r} is one file, and shard_size wants {len(shards)}")
+    layout = Layout()
+    for number, shard in enumerate(shards, 1):
+        name = file or _shard_name(number, len(shards))
+        _add_safetensors(layout, name, shard, metadata)
+    if len(shards) > 1:
+        weight_map = {name: place.file for name, place in sorted(layout.places.items())}
+        total = sum(item.nbytes for shard in shards for item in shard)
+        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+        layout.add_text("model.safetensors.index.json", json.dumps(index, indent=2) + "\n")
+    return layout
+
+
+def _shard_name(number: int, count: int) -> str:
+    return "model.safetensors" if count == 1 else f"model-{number:05}-of-{count:05}.safetensors"
+
+
+def _add_safetensors(
+    layout: Layout, file: str, items: Iterable[Item], metadata: Mapping[str, str] | None
+) -> None:
+    order = sorted(items, key=lambda item: (-_DTYPES.index(item.dtype), item.name))
+    header: dict[str, object] = {}
+    if metadata:
+        header["__metadata__"] = dict(sorted(metadata.items()))
+    end = 0
+    for item in order:
+        span = [end, end + item.nbytes]
+        header[item.name] = {"dtype": item.dtype, "shape": item.shape, "data_offsets": span}
+        end += item.nbytes
+    text = _compact(header).encode()
+    text += b" " * (-len(text) % 8)
+    start = 8 + len(text)
+    layout.fixed.append((file, 0, len(text).to_bytes(8, "little") + text))
+    layout.sizes[file] = start + end
+    for item in order:
+        layout.places[item.name] = Place(file, start, item.nbytes)
+        start += item.nbytes
+
+
+def _strides(shape: Sequence[int]) -> list[int]:
+    strides = [1] * len(shape)
+    for i in range(len(shape) - 1, 0, -1):
+        strides[i - 1] = strides[i] * max(shape[i], 1)
+    return strides
+
+
+def serverless_layout(items: Iterable[Item], *, shard_size: int) -> Layout:
+    """What sllm_store reads, and does not read short: no file ends within a page.
+
+    Tensors called ``rank_N/...`` go into the folder rank_N.
+
+    Parameters
+    ----------
+    items : iterable of Item
+    shard_size : int
+        Most bytes of a partition; 0 for 10 GiB, as sllm_store has it.
+    """
+    folders: dict[str, list[Item]] = {}
+    for item in items:
+        if item.encoding not in ("", "zeros", "secretbox") or item.dtype not in _SERVERLESS:
+            kind = item.encoding or item.dtype
+            raise _refuse(item, "ServerlessLLM", f"cannot restore {kind}")
+        head, slash, _ = item.name.partition("/")
+        ranked = bool(slash) and head.startswith("rank_") and head[5:].isdigit()
+        folders.setdefault(head + "/" if ranked else "", []).append(item)
+    layout = Layout()
+    for folder, members in folders.items():
+        _add_partitions(layout, folder, members, shard_size or _PARTITION)
+    return layout
+
+
+def _add_partitions(layout: Layout, folder: str, items: Iterable[Item], largest: int) -> None:
+    index: dict[str, object] = {}
+    base = used = number = 0  # the partition's first byte over all of them, and its size so far
+    for item in items:
+        begin = used + -used % _ALIGNMENT
+        if used and begin + item.nbytes > largest:
+            base += _close(layout, f"{folder}tensor.data_{number}", used)
+            number += 1
+            begin = 0
+        used = begin + item.nbytes
+        file = f"{folder}tensor.data_{number}"
+        layout.places[item.name] = Place(file, begin, item.nbytes)
+        index[item.name.removeprefix(folder)] = [
+            base + begin, item.nbytes, item.shape, _strides(item.shape), _SERVERLESS[item.dtype],
+        ]  # fmt: skip
+    _close(layout, f"{folder}tensor.data_{number}", used)
+    layout.add_text(f"{folder}tensor_index.json", json.dumps(index))
+
+
+def _close(layout: Layout, file: str, used: int) -> int:
+    # Readers know where the next partition begins by the size of the file: zeros count.
+    size = max(used + -used % _PAGE, _PAGE)
+    layout.sizes[file] = size
+    return size
+
+
+def tensorizer_layout(items: Sequence[Item], *, file: str, cipher: Cipher | None) -> Layout:
+    """One file as tensorizer writes a state dict, byte for byte where nothing is encrypted.
+
+    Its index has 256 KiB, and more only where the tensors need it, which tensorizer refuses to
+    write and reads.
+    """
+    records = [_record_of(item, cipher) for item in items]
+    version = version_of(records, encrypted=cipher is not None)
+    tagged = any(record.long for record in records)
+    lines = sum(len(record.line(0, tagged=tagged)) for record in records)
+    layout = Layout()
+    index_size = max(INDEX_SIZE, lines)
+    at = HEAD_SIZE + index_size
+    index = b""
+    parts = []
+    for item, record in zip(items, records, strict=True):
+        parts.append(record.line(at, tagged=tagged))
+        size = record.header_size + record.size
+        layout.places[item.name] = Place(file, at, size, record)
+        at += size
+    index = b"".join(parts)
+    total = sum(record.size for record in records)
+    encrypted = cipher is not None
+    head = head_of(version, len(records), total, index_size, encrypted=encrypted)
+    layout.fixed.append((file, 0, head + index))
+    layout.sizes[file] = at + 8
+    return layout
+
+
+def _record_of(item: Item, cipher: Cipher | None) -> Record:
+    shape = item.shape
+    if item.encoding.startswith("torch."):
+        raise _refuse(item, "tensorizer's writer here", f"has no type for {item.encoding}")
+    if item.encoding not in ("", "zeros", "secretbox"):
+        raise _refuse(item, "tensorizer", f"has no type for {item.encoding}")
+    dtype = PLAIN.get(item.dtype) or OPAQUE.get(item.dtype)
+    if dtype is None:
+        raise _refuse(item, "tensorizer", f"has no type for {item.dtype}")
+    if item.dtype in PACKED:
+        shape = (*shape[:-1], shape[-1] // PACKED[item.dtype])
+    path = item.name.encode()
+    if path.startswith(b"\x1e"):
+        raise _refuse(item, "tensorizer", "reads a name that begins with 0x1E as a structure")
+    return Record(path, dtype, shape, item.nbytes, cipher=cipher)

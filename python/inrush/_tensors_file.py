@@ -1,0 +1,208 @@
+"""What tensorizer's files are made of, as tensorizer 2.12 writes them: the head, lines, records.
+
+The layout stands in docs/formats/tensorizer.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+import zlib
+
+from inrush import _core
+from inrush._errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from inrush._keys import Key
+
+    Buffer = bytes | bytearray | memoryview
+
+MAGIC = b"|TZR|"
+HEAD_SIZE = 0x49
+INDEX_SIZE = 256 * 1024  # bytes; larger where the lines need it
+CHUNK_SIZE = 2 << 20  # bytes that are encrypted at once
+PARAMETER, BUFFER, STATE_DICT = range(3)
+
+# Argon2id as libsodium's MODERATE.
+OPERATIONS = 3
+MEMORY = 256 << 20
+
+_LONG = 1 << 32  # a length from here on takes 64 bits
+_ENCRYPTED, _TAGGED = 1, 2  # flags
+_OPAQUE_VERSION, _ENCRYPTED_VERSION, _META_VERSION, _LONG_VERSION = 2, 3, 4, 5
+
+# safetensors' dtypes by numpy's names; the others by a width and torch's name.
+PLAIN = {
+    "BOOL": "|b1", "U8": "|u1", "I8": "|i1", "U16": "<u2", "I16": "<i2", "U32": "<u4",
+    "I32": "<i4", "U64": "<u8", "I64": "<i8", "F16": "<f2", "F32": "<f4", "F64": "<f8",
+    "C64": "<c8",
+}  # fmt: skip
+OPAQUE = {
+    "BF16": "<V2\0torch.bfloat16",
+    "F8_E5M2": "|V1\0torch.float8_e5m2",
+    "F8_E4M3": "|V1\0torch.float8_e4m3fn",
+    "F8_E8M0": "|V1\0torch.float8_e8m0fnu",
+    "F8_E4M3FNUZ": "|V1\0torch.float8_e4m3fnuz",
+    "F8_E5M2FNUZ": "|V1\0torch.float8_e5m2fnuz",
+    "F4": "|V1\0torch.float4_e2m1fn_x2",
+}
+
+
+class Cipher:
+    """A key and how it was made, for one file.
+
+    Parameters
+    ----------
+    key : Key
+        A passphrase is stretched by Argon2id.
+    salt : bytes, optional
+        16 bytes; random if not given.
+    """
+
+    def __init__(
+        self,
+        key: Key,
+        *,
+        salt: bytes | None = None,
+        operations: int = OPERATIONS,
+        memory: int = MEMORY,
+    ) -> None:
+        self._derivation = b""
+        if key.key is not None:
+            self._key = key.key
+            return
+        salt = os.urandom(16) if salt is None else salt
+        self._key = _core.derive_key(key.passphrase or b"", salt, operations, memory)
+        fields = struct.pack("<HHQQiH", 1, 1, operations, memory, 2, len(salt)) + salt
+        self._derivation = struct.pack("<Q", len(fields)) + fields
+
+    def block(self, size: int, nonce: bytes, codes: bytes = b"") -> bytes:
+        """The crypt chunks of a record's header; without codes, with room for them."""
+        if size == 0:
+            return struct.pack("<QH", 2, 0)
+        count = -(-size // CHUNK_SIZE)
+        fields = struct.pack("<HQ24sQ", 2, CHUNK_SIZE, nonce, count) + (codes or bytes(16 * count))
+        chunks = self._derivation + struct.pack("<Q", len(fields)) + fields
+        return struct.pack("<QH", 2 + len(chunks), 2 if self._derivation else 1) + chunks
+
+    def encrypt(self, address: int, size: int, nonce: bytes) -> bytes:
+        """Encrypt this memory in place; the codes."""
+        return _core.encrypt(address, size, self._key, nonce, CHUNK_SIZE)
+
+
+class Record:
+    """A tensor as it stands in the file: its line of the index and the header of its record.
+
+    Parameters
+    ----------
+    path : bytes
+        As it stands in the file.
+    kind : int
+        `PARAMETER`, `BUFFER` or `STATE_DICT`.
+    module : int
+        Number of its module.
+    dtype : str
+    shape : sequence of int
+        As torch counts elements.
+    size : int
+        Bytes; 0 for a meta tensor.
+    cipher : Cipher, optional
+    """
+
+    def __init__(
+        self,
+        path: bytes,
+        dtype: str,
+        shape: Sequence[int],
+        size: int,
+        *,
+        kind: int = STATE_DICT,
+        module: int = 0,
+        cipher: Cipher | None = None,
+    ) -> None:
+        if not path or len(path) > 0xFFFF:
+            raise UsageError(f"save {path[:60]!r}: a name of {len(path)} bytes, not 1 to 65535")
+        self.dtype = dtype
+        self.size = size
+        self.long = any(length >= _LONG for length in shape)
+        self._cipher = cipher
+        self._nonce = os.urandom(24) if cipher is not None and size else b""
+        name = dtype.encode()
+        self._identity = struct.pack("<B", kind) + struct.pack("<H", len(path)) + path
+        self._line_identity = struct.pack("<H", len(path)) + path + struct.pack("<B", kind)
+        lengths = struct.pack(f"<B{len(shape)}{'Q' if self.long else 'I'}", len(shape), *shape)
+        self._type = struct.pack("<B", len(name)) + name + lengths
+        self._module = module
+        # Encrypted bytes have no CRC-32: it would tell something of the plain ones.
+        self._has_crc = not self._nonce
+        crypt = 0 if cipher is None else len(cipher.block(size, self._nonce))
+        self.header_size = len(self._plain_header(b"")) + crypt
+
+    def line(self, offset: int, *, tagged: bool) -> bytes:
+        """The line of the index, where the record begins at `offset`."""
+        tag = struct.pack("<I", _LONG_VERSION if self.long else 1) if tagged else b""
+        places = struct.pack("<QQQ", offset, offset + self.header_size, self.size)
+        return tag + self._line_identity + self._type + places
+
+    def _checksums(self, crc: int = 0, digest: bytes = bytes(32)) -> bytes:
+        block = struct.pack("<BBI", 0, 4, crc) if self._has_crc else b""
+        block += struct.pack("<BB", 1, 32) + digest
+        count = 2 if self._has_crc else 1
+        return struct.pack("<HB", 1 + len(block), count) + block
+
+    def _front(self, checksums: bytes) -> bytes:
+        front = struct.pack("<H", self._module) + self._identity + self._type
+        return front + (checksums or self._checksums())
+
+    def _plain_header(self, checksums: bytes, size: int = 0) -> bytes:
+        """Without the crypt chunks, as checksums cover it; `size` is that of the whole header."""
+        return struct.pack("<Q", size) + self._front(checksums) + struct.pack("<q", self.size)
+
+    def encode(self, data: memoryview) -> tuple[bytes, Buffer]:
+        """The header, and the bytes as they stand in the file: encrypted ones are a copy.
+
+        Parameters
+        ----------
+        data : memoryview
+            Of bytes; `size` of them.
+        """
+        zeroed = self._plain_header(b"", self.header_size)
+        crc = zlib.crc32(data, zlib.crc32(zeroed)) if self._has_crc else 0
+        digest = hashlib.sha256(zeroed)
+        digest.update(data)
+        checksums = self._checksums(crc, digest.digest())
+        stored: Buffer = data
+        crypt = b""
+        if self._cipher is not None:
+            codes = b""
+            if self._nonce:
+                stored = bytearray(data)
+                address = _core.buffer_address(stored)
+                codes = self._cipher.encrypt(address, len(stored), self._nonce)
+            crypt = self._cipher.block(self.size, self._nonce, codes)
+        front = struct.pack("<Q", self.header_size) + self._front(checksums)
+        return front + crypt + struct.pack("<q", self.size), stored
+
+
+def version_of(records: Iterable[Record], *, encrypted: bool, meta: bool = False) -> int:
+    """The data version that tensorizer writes for these."""
+    version = _ENCRYPTED_VERSION if encrypted else 1
+    for record in records:
+        if "\0" in record.dtype:
+            version = max(version, _OPAQUE_VERSION)
+        if record.long:
+            version = max(version, _LONG_VERSION)
+    return max(version, _META_VERSION) if meta else version
+
+
+def head_of(version: int, count: int, size: int, index_size: int, *, encrypted: bool) -> bytes:
+    """The first 73 bytes of a file."""
+    flags = 0
+    if version >= _META_VERSION:
+        flags = (_ENCRYPTED if encrypted else 0) | (_TAGGED if version >= _LONG_VERSION else 0)
+    head = MAGIC + struct.pack("<I", version) + flags.to_bytes(32, "little")
+    return head + struct.pack("<QQQQ", size, 0, count, index_size)

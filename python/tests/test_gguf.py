@@ -1,0 +1,149 @@
+"""GGUF files that the gguf package writes."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import inrush
+
+gguf = pytest.importorskip("gguf", reason="the gguf package writes the files")
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> tuple[Path, dict[str, np.ndarray]]:
+    draw = np.random.default_rng(1)
+    plain = {
+        "f32": draw.random((3, 5), dtype=np.float32),
+        "f16": draw.random((7,)).astype(np.float16),
+        "i8": draw.integers(-99, 99, (4, 3), dtype=np.int8),
+        "i64": draw.integers(-99, 99, (2, 2, 2), dtype=np.int64),
+    }
+    writer = gguf.GGUFWriter(tmp_path / "m.gguf", "llama")
+    writer.add_context_length(4096)
+    writer.add_name("tiny")
+    writer.add_token_list([f"token{i}" for i in range(1000)])
+    writer.add_rope_freq_base(10000.5)
+    for name, array in plain.items():
+        writer.add_tensor(name, array)
+    weights = draw.random((4, 512), dtype=np.float32)
+    for kind in (gguf.GGMLQuantizationType.Q8_0, gguf.GGMLQuantizationType.Q4_0):
+        quantised = gguf.quants.quantize(weights, kind)
+        plain[kind.name] = quantised
+        writer.add_tensor(kind.name, quantised, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return tmp_path / "m.gguf", plain
+
+
+def test_tensors_and_metadata_are_read(model):
+    path, arrays = model
+    checkpoint = inrush.open(path)
+    assert checkpoint.format == "gguf"
+    assert set(checkpoint) == set(arrays)
+    loaded = checkpoint.load(framework="np")
+    for name, array in arrays.items():
+        assert loaded[name].tobytes() == array.tobytes(), name
+        assert loaded[name].shape == array.shape
+    assert checkpoint["f32"].encoding == ""
+    assert checkpoint["Q8_0"].encoding == "q8_0"
+    assert checkpoint["Q8_0"].dtype == "U8"
+    assert checkpoint["Q8_0"].shape == (4, 512 // 32 * 34)
+    metadata = checkpoint.metadata
+    assert metadata["general.architecture"] == "llama"
+    assert metadata["general.name"] == "tiny"
+    assert metadata["llama.context_length"] == "4096"
+    assert metadata["llama.rope.freq_base"] == "10000.5"
+    assert metadata["tokenizer.ggml.tokens"] == "[1000 values]"
+
+
+def test_quantised_tensors_are_read_whole_only(model):
+    path, _ = model
+    with pytest.raises(inrush.UsageError, match="whole"):
+        inrush.open(path).tensor("Q8_0", slice(0, 1))
+
+
+def test_what_is_not_quantised_is_repacked_as_safetensors(model, tmp_path):
+    path, arrays = model
+    with pytest.raises(inrush.UsageError, match="'Q8_0'"):
+        inrush.convert(path, tmp_path / "x", to="safetensors")
+    inrush.convert(path, tmp_path / "x", to="safetensors", exclude="Q*")
+    loaded = inrush.open(tmp_path / "x", framework="np").load()
+    assert set(loaded) == {name for name in arrays if not name.startswith("Q")}
+    for name, array in loaded.items():
+        np.testing.assert_array_equal(array, arrays[name])
+
+
+def test_it_is_known_by_its_content_in_a_folder_too(model):
+    path, arrays = model
+    path.rename(path.with_name("blob"))
+    assert set(inrush.open(path.parent)) == set(arrays)
+
+
+def test_files_cut_anywhere_are_refused(tmp_path):
+    writer = gguf.GGUFWriter(tmp_path / "s.gguf", "llama")
+    writer.add_token_list(["a", "b"])
+    writer.add_tensor("w", np.ones((2, 3), np.float32))
+    writer.add_tensor("v", np.ones((5,), np.float16))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    data = (tmp_path / "s.gguf").read_bytes()
+    end = inrush.open(tmp_path / "s.gguf")["v"].offset + 10
+    path = tmp_path / "cut.gguf"
+    for size in range(end):
+        path.write_bytes(data[:size])
+        with pytest.raises(inrush.DataError, match=r"cut\.gguf"):
+            inrush.open(path)
+    path.write_bytes(data[:end])  # padding behind the last tensor may be missing
+    assert len(inrush.open(path)) == 2
+
+
+def text(value: str) -> bytes:
+    return struct.pack("<Q", len(value)) + value.encode()
+
+
+def tensor(name: str, shape: list[int], kind: int, offset: int) -> bytes:
+    dims = struct.pack(f"<I{len(shape)}Q", len(shape), *shape)
+    return text(name) + dims + struct.pack("<IQ", kind, offset)
+
+
+def file(tensors: list[bytes], metadata: list[bytes] = [], version: int = 3) -> bytes:  # noqa: B006
+    head = b"GGUF" + struct.pack("<IQQ", version, len(tensors), len(metadata))
+    head += b"".join(metadata) + b"".join(tensors)
+    return head + bytes(-len(head) % 32) + bytes(64)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (file([], version=1), "version 1"),
+        (file([], version=0x03000000), "big-endian"),
+        (file([tensor("a", [4], 99, 0)]), "type 99"),
+        (file([tensor("a", [4] * 5, 0, 0)]), "5 dimensions"),
+        (file([tensor("a", [2**62, 2**62], 0, 0)]), "overflows"),
+        (file([tensor("a", [33], 8, 0)]), "whole blocks"),
+        (file([tensor("a", [4], 0, 8)]), "no multiple of 32"),
+        (file([tensor("a", [4], 0, 64)]), "past the end"),
+        (file([tensor("a", [4], 0, 2**64 - 32)]), "past the end"),
+        (file([tensor("a", [4], 0, 0), tensor("a", [4], 0, 32)]), "twice"),
+        (file([tensor("a", [9], 0, 0), tensor("b", [4], 0, 32)]), "overlap"),
+        (file([], [text("general.alignment") + struct.pack("<II", 4, 33)]), "alignment"),
+        (file([], [text("general.alignment") + struct.pack("<II", 4, 0)]), "alignment"),
+        (file([], [text("k") + struct.pack("<I", 77)]), "type 77"),
+        (file([], [text("k") + struct.pack("<IB", 0, 1)] * 2), "twice"),
+        (file([], [text("k") + struct.pack("<IIQ", 9, 10, 2**62)]), "cut off"),
+        (file([], [text("k") + struct.pack("<I", 9) + struct.pack("<IQ", 9, 1) * 9]), "nested"),
+        (b"GGUF" + struct.pack("<IQQ", 3, 2**63, 2**63), "cut off"),
+    ],
+)
+def test_hostile_headers_are_refused(tmp_path, data, reason):
+    (tmp_path / "x.gguf").write_bytes(data)
+    with pytest.raises(inrush.DataError, match=reason):
+        inrush.open(tmp_path / "x.gguf")
