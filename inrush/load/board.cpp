@@ -8,6 +8,7 @@
 #include "inrush/base/align.h"
 #include "inrush/base/fd.h"
 #include "inrush/load/lane.h"
+#include "inrush/sinks/pool.h"
 
 namespace inrush {
 namespace {
@@ -34,7 +35,7 @@ HostSinkOptions sink_options(Preparation& preparation) {
   HostSinkOptions options;
   options.budget = preparation.budget;
   options.collect = preparation.options.collect;
-  options.caller_memory = static_cast<bool>(preparation.options.allocator);
+  options.caller_memory = preparation.options.allocator || preparation.options.pool > 0;
   options.out = std::move(preparation.options.out);
   return options;
 }
@@ -79,6 +80,9 @@ void Board::begin() {
     const bool decodes = decoding_ && plan.targets[i].size == tensor.size &&
                          decoding_->add(i, preparation_.options.decoder(tensor), tensor.size);
     if (plan.targets[i].size == 0 && !decodes) whole.push_back(i);
+  }
+  if (const uint64_t pool = preparation_.options.pool; pool > 0) {
+    preparation_.options.allocator = pool_allocator(std::max(pool, least_pool()));
   }
   allocate_ahead();
   settle_queue();

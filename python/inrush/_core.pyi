@@ -210,6 +210,13 @@ class LoadOptions:
     def budget(self, arg: int, /) -> None: ...
 
     @property
+    def pool(self) -> int:
+        """Bytes of memory that tensors share; 0: none."""
+
+    @pool.setter
+    def pool(self, arg: int, /) -> None: ...
+
+    @property
     def collect(self) -> bool:
         """Keep every tensor until it is asked for."""
 
