@@ -12,7 +12,7 @@ import re
 
 from inrush import _safe_open
 from inrush._checkpoint import TensorStream
-from inrush._errors import UsageError
+from inrush._errors import SafetensorError, UsageError
 from inrush._job import Job
 from inrush._options import Backend, BackendPolicy, instanttensor_backend
 
@@ -128,7 +128,7 @@ class safe_open(_safe_open.safe_open):
 
     def _info(self, name: str) -> _core.TensorInfo:
         if self._selected is not None and name not in self._selected:
-            raise _safe_open.SafetensorError(f"File does not contain tensor {name}")
+            raise SafetensorError(f"File does not contain tensor {name}")
         return super()._info(name)
 
     def keys(self) -> list[str]:
@@ -190,7 +190,7 @@ def _named(backend: Any) -> Any:
     return names if several else names[0]
 
 
-def _matcher(patterns: list[str], mode: str) -> Callable[[str], object]:
+def _matcher(patterns: Any, mode: str) -> Callable[[str], object]:
     if mode not in ("glob", "exact", "regex"):
         raise UsageError(f"tensor_name_match_mode {mode!r}: expected 'glob', 'exact' or 'regex'")
     if isinstance(patterns, str) or not all(isinstance(one, str) for one in patterns):
