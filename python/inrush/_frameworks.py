@@ -51,6 +51,9 @@ _DLPACK_TYPES = frozenset(
 )
 
 
+_TENSORFLOW_ALIGNMENT = 64
+
+
 def framework_of(name: str | None) -> str | None:
     """The framework's short name, such as 'np' or 'pt'; None stays None.
 
@@ -175,8 +178,14 @@ def _to_jax() -> Converter:
 def _to_tensorflow() -> Converter:
     import tensorflow
 
-    take = tensorflow.experimental.dlpack.from_dlpack
-    return _through_dlpack(lambda tensor: take(tensor.__dlpack__()), "tensorflow")
+    from_dlpack = tensorflow.experimental.dlpack.from_dlpack
+
+    def take(tensor: Tensor) -> Any:
+        # TensorFlow takes any address, and ends the process in the first kernel that needs better.
+        aligned = tensor.data_ptr % _TENSORFLOW_ALIGNMENT == 0
+        return from_dlpack((tensor if aligned else tensor.copy()).__dlpack__())
+
+    return _through_dlpack(take, "tensorflow")
 
 
 def _to_mlx() -> Converter:

@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import subprocess
 import sys
+import types
 
 import inrush.numpy
 import numpy
@@ -115,6 +116,31 @@ def test_other_frameworks_take_dlpack(every_dtype, framework, given, refused, te
     assert done.returncode == 0, done.stderr
     assert done.stdout.count(f"('taken', '{given}')") == 2
     assert text in done.stdout
+
+
+def test_tensorflow_is_given_aligned_memory(tmp_path, monkeypatch):
+    class Taken:
+        def __init__(self, capsule):
+            self.capsule = capsule
+
+        def __dlpack__(self, **_):
+            return self.capsule
+
+        def __dlpack_device__(self):
+            return (1, 0)
+
+    contents = {f"t{i}": random_tensor("F32", [i + 1]) for i in range(9)}
+    path = write_file(tmp_path / "x.safetensors", contents, shift=4)
+    dlpack = types.SimpleNamespace(from_dlpack=lambda capsule: numpy.from_dlpack(Taken(capsule)))
+    package = types.ModuleType("tensorflow")
+    package.experimental = types.SimpleNamespace(dlpack=dlpack)
+    monkeypatch.setitem(sys.modules, "tensorflow", package)
+    for backend in ("mmap", "pread"):
+        with safe_open(path, "tf", backend=backend) as opened:
+            for name, (_, _, data) in contents.items():
+                array = opened.get_tensor(name)
+                assert array.ctypes.data % 64 == 0
+                assert array.tobytes() == data
 
 
 @pytest.mark.parametrize("framework", ["tf", "tensorflow", "mlx", "paddle"])
