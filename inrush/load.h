@@ -52,7 +52,10 @@ struct LoadOptions {
   // Keep every tensor until next() asks for it: nothing waits for the consumer, and only staging
   // counts against the budget. wait() needs it.
   bool collect = false;
-  Allocator allocator;                // empty: memory of Inrush's own
+  Allocator allocator;  // empty: memory of Inrush's own
+  // Bytes of memory that tensors share: each is a view that is used again once it dies, and next()
+  // throws Error{memory} at once where the caller keeps too many. 0: each has memory to keep.
+  uint64_t pool = 0;
   std::map<std::string, Memory> out;  // destination of these tensors, by name
   DecoderFactory decoder;
   std::function<void(const Progress&)>

@@ -20,9 +20,13 @@ struct MemoryRequest {
   std::span<const uint64_t> shape;
   uint64_t size = 0;       // bytes
   uint32_t alignment = 1;  // least alignment of the answer
+  // Of the first byte in its blob: direct reads can land at addresses congruent to it.
+  uint64_t file_offset = 0;
+  bool due = false;  // the load cannot go on without it
 };
 
-// Answers one Memory for each request, in order. May throw Error{memory}.
+// Answers one Memory for each request, in order; fewer where it has no more for now, but all that
+// are due. May throw Error{memory}.
 using Allocator = std::function<std::vector<Memory>(std::span<const MemoryRequest>)>;
 
 }  // namespace inrush

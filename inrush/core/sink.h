@@ -46,6 +46,7 @@ struct SinkLayout {
   std::vector<Placement>
       placements;            // per range: as decided, after what memory and alignment allow
   std::vector<bool> mapped;  // per target: the file's own pages, wholly or in part
+  std::vector<bool> given;   // per target: it has memory of SinkOptions::out
   // Per target: targets [0, this) must have memory before all of its ranges can be granted.
   std::vector<uint32_t> needed_for;
 };

@@ -10,6 +10,7 @@
 #include "inrush/core/quoted.h"
 #include "inrush/load/lane.h"
 #include "inrush/sinks/host.h"
+#include "inrush/sinks/pool.h"
 
 namespace inrush {
 namespace {
@@ -36,7 +37,7 @@ SinkOptions sink_options(Preparation& preparation) {
   SinkOptions options;
   options.budget = preparation.budget;
   options.collect = preparation.options.collect;
-  options.caller_memory = static_cast<bool>(preparation.options.allocator);
+  options.caller_memory = preparation.options.allocator || preparation.options.pool > 0;
   options.out = std::move(preparation.options.out);
   return options;
 }
@@ -94,6 +95,9 @@ void Board::begin() {
                               quoted(tensor.name), index().blobs[tensor.blob].name));
     }
     if (target.first_range > target.last_range && !decodes) whole.push_back(i);
+  }
+  if (const uint64_t pool = preparation_.options.pool; pool > 0) {
+    preparation_.options.allocator = pool_allocator(std::max(pool, least_pool()));
   }
   allocate_ahead();
   settle_queue();

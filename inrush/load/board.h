@@ -89,6 +89,7 @@ class Board : public std::enable_shared_from_this<Board> {
   void finish_targets(const std::vector<uint32_t>& whole);
   void target_whole(uint32_t target);
   void allocate_ahead();
+  [[nodiscard]] uint64_t least_pool() const;
   std::optional<uint32_t> deliverable();
   Tensor deliver(uint32_t target);
   void check_identity(uint32_t blob, bool mapped);

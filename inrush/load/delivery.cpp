@@ -21,7 +21,8 @@ void Board::allocate_ahead() {
   if (!allocator || allocated_ == targets.size()) return;
   const auto all = static_cast<uint32_t>(targets.size());
   const uint32_t head = std::min(cursor_, all - 1);
-  uint32_t end = std::max(allocated_, sink_->layout().needed_for[head]);
+  const uint32_t due = sink_->layout().needed_for[head];
+  uint32_t end = std::max(allocated_, due);
   uint64_t ahead = 0;
   for (uint32_t i = head; i < end; ++i) ahead += targets[i].size;
   while (end < all && (preparation_.options.collect || ahead < preparation_.budget)) {
@@ -32,21 +33,41 @@ void Board::allocate_ahead() {
   if (end <= allocated_) return;
   std::vector<MemoryRequest> requests;
   for (uint32_t i = allocated_; i < end; ++i) {
+    if (sink_->layout().given[i]) continue;
     const TensorInfo& tensor = index().tensors[targets[i].tensor];
     requests.push_back({i, tensor.name, tensor.dtype, targets[i].shape, targets[i].size,
-                        alignment_of(tensor.dtype)});
+                        alignment_of(tensor.dtype), targets[i].file_offset, i < due});
   }
   std::vector<Memory> memories = allocator(requests);
-  if (memories.size() != requests.size()) {
-    throw Error(ErrorCode::usage, fmt::format("the allocator answered {} of {} requests",
-                                              memories.size(), requests.size()));
+  const size_t answered = memories.size();
+  const bool partly = answered < requests.size();
+  if (answered > requests.size() || (partly && requests[answered].due)) {
+    throw Error(ErrorCode::usage,
+                fmt::format("the allocator answered {} of {} requests", answered, requests.size()));
   }
-  for (size_t i = 0; i < memories.size(); ++i) {
+  for (size_t i = 0; i < answered; ++i) {
     sink_->provide(requests[i].target, std::move(memories[i]));
   }
-  allocated_ = end;
+  allocated_ = partly ? requests[answered].target : end;
   const std::lock_guard lock(mutex_);
   wake_lanes();
+}
+
+// What a pool must have for a caller who keeps no more than the tensor delivered last: that one,
+// and all that is due together.
+uint64_t Board::least_pool() const {
+  const auto& targets = preparation_.plan.targets;
+  std::vector<uint64_t> before(targets.size() + 1);  // bytes of the targets before each
+  uint64_t largest = 0;
+  for (size_t i = 0; i < targets.size(); ++i) {
+    before[i + 1] = before[i] + targets[i].size;
+    largest = std::max(largest, targets[i].size);
+  }
+  uint64_t due = 0;
+  for (uint32_t i = 0; i < targets.size(); ++i) {
+    due = std::max(due, before[sink_->layout().needed_for[i]] - before[i]);
+  }
+  return largest + due;
 }
 
 std::optional<uint32_t> Board::deliverable() {

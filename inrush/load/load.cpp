@@ -29,11 +29,15 @@ std::vector<Selection> everything(const Index& index) {
 Preparation prepare(const Checkpoint& checkpoint, LoadOptions options) {
   const Index& index = checkpoint.index();
   if (options.selections.empty()) options.selections = everything(index);
+  if (options.pool > 0 && (options.collect || options.allocator)) {
+    throw Error(ErrorCode::usage, "a pool serves neither collect nor an allocator");
+  }
   Plan plan = make_plan(index, options.selections, options.limits);
   // A decoder reads the bytes, and a mapped byte may vanish under it.
   if (options.decoder) options.choice.mapping = MappingRule::never;
   Facts facts = gather_facts(index.blobs, plan);
-  facts.private_host_memory = !options.allocator && options.out.empty() && !options.sink;
+  facts.private_host_memory =
+      !options.allocator && options.pool == 0 && options.out.empty() && !options.sink;
   auto registration = std::make_unique<Registration>(index.blobs);
   const Neighbours neighbours = registration->neighbours();
   facts.others_loading = neighbours.loading;

@@ -64,6 +64,7 @@ HostSink::HostSink(const Index& index, const Plan& plan, std::vector<Placement> 
       charged_(plan.ranges.size()) {
   layout_.placements = std::move(placements);
   layout_.mapped.resize(plan.targets.size());
+  layout_.given.resize(plan.targets.size());
   uint64_t largest = 0;
   for (const Range& range : plan.ranges) largest = std::max(largest, range.size);
   slot_size_ = align_up(largest, 4 * kKiB) + 2 * kSlotMargin;
@@ -94,7 +95,7 @@ void HostSink::settle_homes(std::map<std::string, Memory>& out) {
     if (options_.caller_memory) homes_[i].kind = Kind::caller;
     const auto given = out.find(index_.tensors[plan_.targets[i].tensor].name);
     if (given == out.end()) continue;
-    claimed[i] = true;
+    claimed[i] = layout_.given[i] = true;
     provide(static_cast<uint32_t>(i), given->second);
   }
   out.clear();

@@ -30,7 +30,9 @@ void translate(const std::exception_ptr& exception, void*) {
     std::rethrow_exception(exception);
   } catch (const Error& error) {
     const nb::object type = nb::module_::import_("inrush._errors").attr(class_of(error.code()));
-    PyErr_SetObject(type.ptr(), text_of(error.message()).ptr());
+    // Made here, for its class may be more than the one asked for (see inrush/_errors.py).
+    const nb::object made = type(text_of(error.message()));
+    PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(made.ptr())), made.ptr());
   }
 }
 

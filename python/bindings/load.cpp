@@ -128,6 +128,7 @@ void bind_options(nb::module_& module) {
           [](LoadOptions& options, MappingRule rule) { options.choice.mapping = rule; })
       .def_rw("order", &LoadOptions::order)
       .def_rw("budget", &LoadOptions::budget, "Bytes of staging; 0: automatic.")
+      .def_rw("pool", &LoadOptions::pool, "Bytes of memory that tensors share; 0: none.")
       .def_rw("collect", &LoadOptions::collect, "Keep every tensor until it is asked for.")
       .def_rw("trace", &LoadOptions::trace)
       .def_rw("selections", &LoadOptions::selections)

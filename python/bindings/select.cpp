@@ -6,6 +6,8 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
+
 #include "python/bindings/bindings.h"
 
 namespace inrush::python {
@@ -27,21 +29,34 @@ Selection make(const Checkpoint& checkpoint, std::vector<std::string> include,
   return {select(checkpoint.index(), options)};
 }
 
+// Extents of what is delivered.
+std::vector<uint64_t> shape_of(const Want& want, const TensorInfo& info) {
+  std::vector<uint64_t> shape = info.shape;
+  for (size_t i = 0; i < std::min(shape.size(), want.slice.size()); ++i) {
+    const SliceDim& dim = want.slice[i];
+    shape[i] = (dim.stop - dim.start + dim.step - 1) / dim.step;
+  }
+  return shape;
+}
+
 // Bytes of what is delivered, by name.
 std::map<std::string, uint64_t> sizes(const Selection& selection, const Checkpoint& checkpoint) {
   std::map<std::string, uint64_t> out;
   for (const Want& want : selection.wants) {
     const TensorInfo& info = checkpoint.index().tensors[want.tensor];
     uint64_t bits = bits_of(info.dtype);
-    for (size_t i = 0; i < info.shape.size(); ++i) {
-      if (i < want.slice.size()) {
-        const SliceDim& dim = want.slice[i];
-        bits *= (dim.stop - dim.start + dim.step - 1) / dim.step;
-      } else {
-        bits *= info.shape[i];
-      }
-    }
+    for (const uint64_t extent : shape_of(want, info)) bits *= extent;
     out[info.name] = bits / 8;
+  }
+  return out;
+}
+
+nb::typed<nb::dict, nb::str, Extents> shapes(const Selection& selection,
+                                             const Checkpoint& checkpoint) {
+  nb::typed<nb::dict, nb::str, Extents> out;
+  for (const Want& want : selection.wants) {
+    const TensorInfo& info = checkpoint.index().tensors[want.tensor];
+    out[info.name.c_str()] = extents_of(shape_of(want, info));
   }
   return out;
 }
@@ -51,7 +66,8 @@ std::map<std::string, uint64_t> sizes(const Selection& selection, const Checkpoi
 void bind_select(nb::module_& module) {
   nb::class_<Selection>(module, "Selection", "What one consumer wants, in its order.")
       .def("__len__", [](const Selection& selection) { return selection.wants.size(); })
-      .def("sizes", &sizes, nb::arg("checkpoint"), "Bytes of what is delivered, by name.");
+      .def("sizes", &sizes, nb::arg("checkpoint"), "Bytes of what is delivered, by name.")
+      .def("shapes", &shapes, nb::arg("checkpoint"), "Extents of what is delivered, by name.");
   module.def("select", &make, nb::arg("checkpoint"), nb::kw_only(), nb::arg("include"),
              nb::arg("exclude"), nb::arg("slices"), nb::arg("names"),
              "A selection by patterns; `names` says the order, and leaves out what it lacks.");

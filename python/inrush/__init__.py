@@ -19,13 +19,14 @@ from inrush._errors import (
     DataError,
     Error,
     MemoryBudgetError,
+    SafetensorError,
     SourceError,
     UsageError,
 )
 from inrush._job import Job
 from inrush._keys import Key
 from inrush._options import Backend, BackendPolicy
-from inrush._safe_open import SafetensorError, safe_open
+from inrush._safe_open import _safe_open_handle, safe_open
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from inrush._convert import convert
     from inrush._options import OptionWords
+    from inrush._serialize import TensorSpec, deserialize, serialize, serialize_file
 
 __version__ = "0.1.0"
 
@@ -54,11 +56,16 @@ __all__ = [
     "SourceError",
     "Tensor",
     "TensorInfo",
+    "TensorSpec",
     "TensorStream",
     "UsageError",
+    "_safe_open_handle",
     "convert",
+    "deserialize",
     "open",
     "safe_open",
+    "serialize",
+    "serialize_file",
 ]
 
 
@@ -72,9 +79,9 @@ def open(
     ----------
     source : str, os.PathLike or iterable of them
         A directory, a file, a URI, or several files that make one checkpoint.
-    framework : {None, 'np', 'pt'}
+    framework : {None, 'np', 'pt', 'jax', 'tf', 'mlx', 'paddle'}
         What tensors are delivered as: `inrush.Tensor` (DLPack and buffer protocol), numpy
-        arrays, or torch tensors. They share memory with what was read.
+        arrays, torch tensors, ... They share memory with what was read where the framework can.
     device : str
         Where tensors are delivered; ``'cpu'``.
     backend : Backend, BackendPolicy, str or list of them, optional
@@ -86,6 +93,13 @@ def open(
         What becomes of pages that the load brought into the page cache.
     mapping : {'auto', 'never'}
         Whether tensors may be the file's own pages.
+    copy : bool or None
+        None: they may, as `mapping` says. True: tensors own their memory. False: `tensors` yields
+        views of a buffer whose memory is used again once a view has died, and raises
+        `MemoryBudgetError` at once where the caller keeps so many that nothing is left for the
+        next; what the other methods return owns its memory.
+    buffer_size : int or str, optional
+        Bytes of that buffer; at least what the largest tensors need. Default: 256 MiB.
     order : {'file', 'ready'} or list of str
         Delivery by file name and offset, as bytes come, or as listed (names or patterns).
     include, exclude : str, callable or list of them, optional
@@ -123,12 +137,17 @@ def open(
     return Checkpoint(source, **options)
 
 
+_SERIALIZING = ("TensorSpec", "deserialize", "serialize", "serialize_file")
+
+
 def __getattr__(name: str) -> Any:
     if name == "convert":
         from inrush._convert import convert
 
         return convert
-    # inrush.torch and inrush.numpy need their frameworks, so they come when they are asked for.
-    if name in ("torch", "numpy"):
+    # They come when they are asked for: some need their frameworks, the others are rarely used.
+    if name in ("flax", "instanttensor", "numpy", "torch"):
         return importlib.import_module(f"inrush.{name}")
+    if name in _SERIALIZING:
+        return getattr(importlib.import_module("inrush._serialize"), name)
     raise AttributeError(f"module 'inrush' has no attribute {name!r}")

@@ -147,6 +147,9 @@ class Selection:
     def sizes(self, checkpoint: Checkpoint) -> dict[str, int]:
         """Bytes of what is delivered, by name."""
 
+    def shapes(self, checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
+        """Extents of what is delivered, by name."""
+
 def select(checkpoint: Checkpoint, *, include: Sequence[str], exclude: Sequence[str], slices: Sequence[tuple[str, str]], names: Sequence[str]) -> Selection:
     """
     A selection by patterns; `names` says the order, and leaves out what it lacks.
@@ -212,6 +215,13 @@ class LoadOptions:
 
     @budget.setter
     def budget(self, arg: int, /) -> None: ...
+
+    @property
+    def pool(self) -> int:
+        """Bytes of memory that tensors share; 0: none."""
+
+    @pool.setter
+    def pool(self, arg: int, /) -> None: ...
 
     @property
     def collect(self) -> bool:

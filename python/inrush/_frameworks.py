@@ -1,4 +1,4 @@
-"""Tensors of Inrush as arrays of numpy and torch, sharing memory. Imports them when asked."""
+"""Tensors of Inrush as arrays of the frameworks, sharing memory. Imports them when asked."""
 
 from __future__ import annotations
 
@@ -16,10 +16,22 @@ if TYPE_CHECKING:
 
     Converter = Callable[[Tensor], Any]
 
-_FRAMEWORKS = {"np": "np", "numpy": "np", "pt": "pt", "torch": "pt", "pytorch": "pt"}
+_FRAMEWORKS = {
+    "np": "np",
+    "numpy": "np",
+    "pt": "pt",
+    "torch": "pt",
+    "pytorch": "pt",
+    "jax": "jax",
+    "flax": "jax",
+    "tf": "tf",
+    "tensorflow": "tf",
+    "mlx": "mlx",
+    "paddle": "paddle",
+}
 
-# What torch takes from DLPack as it is; the others go through bytes and a view.
-_TORCH_DIRECT = frozenset(
+# What frameworks take from DLPack as it is. In torch the others go through bytes and a view.
+_DLPACK_TYPES = frozenset(
     (
         "BOOL",
         "U8",
@@ -39,8 +51,11 @@ _TORCH_DIRECT = frozenset(
 )
 
 
+_TENSORFLOW_ALIGNMENT = 64
+
+
 def framework_of(name: str | None) -> str | None:
-    """The framework's short name, 'np' or 'pt'; None stays None.
+    """The framework's short name, such as 'np' or 'pt'; None stays None.
 
     Raises
     ------
@@ -53,17 +68,35 @@ def framework_of(name: str | None) -> str | None:
         return _FRAMEWORKS[name]
     except (KeyError, TypeError):
         raise UsageError(
-            f"framework {name} is invalid: expected None, 'np' or 'pt'; others take the tensors "
-            "of framework=None through DLPack"
+            f"framework {name} is invalid: expected None or one of {', '.join(_FRAMEWORKS)}; "
+            "others take the tensors of framework=None through DLPack"
         ) from None
 
 
-def converter(framework: str | None) -> Converter | None:
-    """What turns a Tensor into the framework's array, or None where nothing has to be done."""
+def converter(framework: str | None, device: Any = None) -> Converter | None:
+    """What turns a Tensor into the framework's array, or None where nothing has to be done.
+
+    Parameters
+    ----------
+    framework : str, optional
+    device : optional
+        Where torch moves each tensor to; None leaves it in host memory.
+
+    Raises
+    ------
+    UsageError
+        If there is no such framework, or it is not installed.
+    """
     short = framework_of(framework)
     if short is None:
         return None
-    return _to_numpy() if short == "np" else _to_torch()
+    try:
+        convert = _CONVERTERS[short]()
+    except ImportError as error:
+        raise UsageError(f"framework {framework}: {error}") from error
+    if device is None:
+        return convert
+    return lambda tensor: convert(tensor).to(device)
 
 
 def _not_understood(dtype: str, framework: str) -> UsageError:
@@ -119,7 +152,7 @@ def _to_torch() -> Converter:
 
     # Without the checks of the public function, which looks at the type of its argument first.
     take = getattr(torch._C, "_from_dlpack", from_dlpack)
-    direct = _TORCH_DIRECT
+    direct = _DLPACK_TYPES
 
     def convert(tensor: Tensor) -> Any:
         dtype = tensor.dtype
@@ -131,6 +164,88 @@ def _to_torch() -> Converter:
         return take(tensor.as_bytes().__dlpack__()).view(torch_dtype)
 
     return convert
+
+
+def _to_jax() -> Converter:
+    # Through numpy, which has the dtypes that DLPack lacks; jax brings ml_dtypes with it.
+    import jax.numpy
+
+    array = _to_numpy()
+    take = jax.numpy.asarray
+    return lambda tensor: take(array(tensor))
+
+
+def _to_tensorflow() -> Converter:
+    import tensorflow
+
+    from_dlpack = tensorflow.experimental.dlpack.from_dlpack
+
+    def take(tensor: Tensor) -> Any:
+        # TensorFlow takes any address, and ends the process in the first kernel that needs better.
+        aligned = tensor.data_ptr % _TENSORFLOW_ALIGNMENT == 0
+        return from_dlpack((tensor if aligned else tensor.copy()).__dlpack__())
+
+    return _through_dlpack(take, "tensorflow")
+
+
+def _to_mlx() -> Converter:
+    import mlx.core
+
+    return _through_dlpack(mlx.core.array, "mlx")
+
+
+def _to_paddle() -> Converter:
+    import paddle
+
+    # Paddle takes unsigned integers of 16 bits for bfloat16.
+    return _through_dlpack(paddle.utils.dlpack.from_dlpack, "paddle", without=("U16",))
+
+
+def _through_dlpack(
+    take: Callable[[Tensor], Any], framework: str, without: tuple[str, ...] = ()
+) -> Converter:
+    known = _DLPACK_TYPES.difference(without)
+
+    def convert(tensor: Tensor) -> Any:
+        if tensor.dtype not in known:
+            raise _not_understood(tensor.dtype, framework)
+        return take(tensor)
+
+    return convert
+
+
+_CONVERTERS: dict[str, Callable[[], Converter]] = {
+    "np": _to_numpy,
+    "pt": _to_torch,
+    "jax": _to_jax,
+    "tf": _to_tensorflow,
+    "mlx": _to_mlx,
+    "paddle": _to_paddle,
+}
+
+
+def described(dtype: str, shape: tuple[int, ...], framework: str | None) -> tuple[Any, Any]:
+    """Dtype and shape of a tensor as its framework will have them.
+
+    Raises
+    ------
+    UsageError
+        If the framework has no such dtype.
+    """
+    word = FRAMEWORK_NAMES.get(dtype, "")
+    if framework == "pt":
+        import torch
+
+        torch_dtype = getattr(torch, word, None)
+        if torch_dtype is None:
+            raise _not_understood(dtype, "torch")
+        packed = PACKED.get(dtype)
+        if packed and shape:
+            shape = (*shape[:-1], shape[-1] // packed)
+        return torch_dtype, torch.Size(shape)
+    if framework == "np":
+        return _numpy_dtypes().get(dtype) or _ml_dtype(dtype), shape
+    return dtype, shape
 
 
 def is_torch(value: object) -> bool:

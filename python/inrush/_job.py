@@ -64,12 +64,13 @@ class Job:
         options: Options,
         *,
         collect: bool,
+        keep: bool = False,
         leaves: _core.Leaves | None = None,
     ) -> None:
-        self._convert = converter(options.framework)
+        self._convert = converter(options.framework, options.moved_to)
         self._out = options.out
         self._progress = options.progress
-        asked = load_options(checkpoint, options, collect=collect)
+        asked = load_options(checkpoint, options, collect=collect, keep=keep)
         if leaves is not None:
             _core.add_digests(asked, leaves)
         self._checkpoint = checkpoint

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
         budget: int | str | Mapping[str, int | str] | None
         page_cache: str
         mapping: str
+        copy: bool | None
+        buffer_size: int | str | None
         order: str | Iterable[str]
         include: Pattern | Iterable[Pattern] | None
         exclude: Pattern | Iterable[Pattern] | None
@@ -85,6 +87,8 @@ _DEFAULTS: dict[str, Any] = {
     "budget": None,
     "page_cache": "auto",
     "mapping": "auto",
+    "copy": None,
+    "buffer_size": None,
     "order": "file",
     "include": None,
     "exclude": None,
@@ -173,6 +177,20 @@ def environment(word: str) -> str | None:
     return os.environ.get("INRUSH_" + word.upper()) or None
 
 
+def instanttensor_backend() -> str | None:
+    """The value of ``INSTANTTENSOR_BACKEND``, such as ``"URING,AIO"``; None where it is unset.
+
+    Raises
+    ------
+    UsageError
+        If it is empty.
+    """
+    text = os.environ.get("INSTANTTENSOR_BACKEND")
+    if text is not None and not text.replace(",", " ").strip():
+        raise UsageError("INSTANTTENSOR_BACKEND is empty: expected names such as URING,AIO")
+    return text
+
+
 def is_traced() -> bool:
     """Whether ``INRUSH_DEBUG`` asks the command line for tracebacks."""
     return environment("debug") is not None
@@ -213,6 +231,12 @@ class Options:
         self.budget = parse_budget(values["budget"])
         self.page_cache = _one_of("page_cache", values["page_cache"], ("auto", "keep", "drop"))
         self.mapping = _one_of("mapping", values["mapping"], ("auto", "never"))
+        self.copy = _copy(values["copy"])
+        if self.copy is not None:
+            self.mapping = "never"
+        self.buffer_size = 0
+        if values["buffer_size"] is not None:
+            self.buffer_size = parse_size(values["buffer_size"], "buffer_size")
         self.order: str | list[str] = _order(values["order"])
         self.include: list[Pattern] = _patterns(values["include"])
         self.exclude: list[Pattern] = _patterns(values["exclude"])
@@ -224,21 +248,57 @@ class Options:
         self.key: Key | None = key_of(values["encryption"])
         self.progress: Callable[[int, int, float], object] | None = values["progress"]
         self.trace = bool(values["trace"])
-        check_device(values["device"])
+        # Where torch moves what was loaded; None leaves it in host memory.
+        self.moved_to: Any = base.moved_to if base else None
+        if parse_device(values["device"]) is not None:
+            raise UsageError(
+                f"device {str(values['device'])!r}: this build delivers to host memory only; load "
+                "with device='cpu' and move the tensors"
+            )
+
+    def moving_to(self, device: Any) -> Options:
+        """These options, for tensors that torch moves to `device` as they come; None: nowhere."""
+        self.moved_to = device
+        return self
 
 
-def check_device(device: Any) -> None:
-    """Raise UsageError unless `device` is the host."""
-    kind = str(getattr(device, "type", device)).lower()
-    if kind == "cpu":
-        return
-    known = kind.split(":")[0] in ("cuda", "hip", "mps", "npu", "xpu", "xla", "mlu", "musa", "hpu")
-    if known or isinstance(device, int):
-        raise UsageError(
-            f"device {str(device)!r}: this build delivers to host memory only; load with "
-            "device='cpu' and move the tensors"
-        )
-    raise UsageError(f"device {str(device)!r} is invalid: expected 'cpu'")
+_ACCELERATORS = ("cuda", "hip", "mps", "npu", "xpu", "xla", "mlu", "musa", "hpu")
+
+
+def parse_device(device: Any) -> Any:
+    """None for the host; else what torch's ``.to`` takes.
+
+    Parameters
+    ----------
+    device : str, int, torch.device or None
+        As safetensors takes it: ``'cpu'``, ``'cuda'``, ``'cuda:1'``; a number is that device of
+        whatever accelerator torch has; None is the host.
+
+    Raises
+    ------
+    UsageError
+        If no device is called that.
+    """
+    if device is None:
+        return None
+    if isinstance(device, int) and not isinstance(device, bool) and device >= 0:
+        return device
+    kind = getattr(device, "type", None)
+    if isinstance(kind, str):
+        return None if kind == "cpu" else device
+    if device == "cpu":
+        return None
+    name, colon, index = device.partition(":") if isinstance(device, str) else ("", "", "")
+    known = name in _ACCELERATORS and (not colon or (index.isascii() and index.isdigit()))
+    if not known or (name == "mps" and int(index or 0) > 0):
+        raise UsageError(f"device {device} is invalid")
+    return device
+
+
+def _copy(copy: Any) -> bool | None:
+    if copy is not None and not isinstance(copy, bool):
+        raise UsageError(f"copy {copy!r}: expected True, False or None")
+    return copy
 
 
 def _one_of(word: str, value: Any, allowed: tuple[str, ...]) -> str:

@@ -1,69 +1,82 @@
-"""`safe_open` with the manners of safetensors: names, arguments, errors."""
+"""`safe_open` with the manners of safetensors: names, arguments, errors; over any checkpoint."""
 
 from __future__ import annotations
 
-import os
-
 from inrush import _core
-from inrush._checkpoint import one_tensor, open_source
-from inrush._errors import Error
-from inrush._frameworks import converter
+from inrush._arguments import device_for, existing, hinted
+from inrush._checkpoint import TensorStream, one_tensor, open_source
+from inrush._errors import SafetensorError
+from inrush._frameworks import converter, described, framework_of
 from inrush._job import Job
 from inrush._options import Options
-from inrush._slicing import basic_index
+from inrush._slicing import basic_index, checked_index
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from types import TracebackType
     from typing import Any
 
-# Code written for safetensors catches one class for whatever is wrong.
-SafetensorError = Error
+    from inrush._arguments import Source
+    from inrush._slicing import BasicIndex
 
 
 class safe_open:
     """Open a checkpoint lazily and return tensors as asked.
 
-    Tensors of local files are views of privately mapped pages, read ahead in the background
-    where the file is cold. Where a file may not be mapped, each tensor is read when asked for.
+    Opening reads headers only. Single tensors of local files are views of privately mapped pages,
+    read ahead in the background where the file is cold; where a file may not be mapped, or with
+    `copy`, each is read when asked for. No thread is started before that. A handle may be used by
+    several threads, in a forked process, and without ``with``.
 
     Parameters
     ----------
-    filename : str or os.PathLike
-        A file; a directory or a URI works too.
-    framework : {'pt', 'torch', 'np', 'numpy', None}
-        What tensors are returned as; None returns `inrush.Tensor`.
-    device : str
-        ``'cpu'``.
+    filename : str, os.PathLike or iterable of them
+        A file; several files that make one checkpoint; a directory (its index file decides which
+        files belong to it) or a URI.
+    framework : str or None
+        What tensors are returned as: ``'pt'``, ``'np'``, ``'jax'``, ``'tf'``, ``'mlx'``,
+        ``'paddle'``, or safetensors' other names for them. None returns `inrush.Tensor`.
+    device : str, int, torch.device or None
+        ``'cpu'`` or None: host memory. Any other, for torch: tensors are read into host memory
+        and moved by torch.
     backend : str, optional
-        ``'mmap'`` or None: as above. Any other backend reads without mapping.
+        A hint, as safetensors has it: ``'mmap'``: as above; ``'pread'``: never map. A name of a
+        backend of Inrush, such as ``'uring'``, reads with that one.
+    copy : bool or None
+        None: tensors may be the file's own pages. True: they own their memory. False: `tensors`
+        yields views of a buffer whose memory is used again once a view has died; the tensors of
+        all other methods own theirs.
+    buffer_size : int or str, optional
+        Bytes of that buffer; at least what the largest tensors need, by default 256 MiB.
 
     Raises
     ------
     FileNotFoundError
-        If the file does not exist.
+        If a file does not exist.
     SafetensorError
         If it is malformed, or an argument is invalid.
     """
 
     def __init__(
         self,
-        filename: str | os.PathLike[str],
+        filename: Source,
         framework: str | None,
         device: Any = "cpu",
         *,
-        backend: Any = None,
+        backend: Any = "mmap",
+        copy: bool | None = None,
+        buffer_size: int | str | None = None,
     ) -> None:
-        path = os.fspath(filename)
-        if "://" not in path and not os.path.exists(path):
-            raise FileNotFoundError(f"No such file or directory: {path}")
-        mapped = backend is None or str(backend).lower() == "mmap"
-        words = {"framework": framework, "device": device}
-        self._options = Options(words if mapped else {**words, "backend": backend})
-        self._convert = converter(framework)
-        self._core: _core.Checkpoint | None = open_source(path)
-        self._view = _core.View(self._core) if mapped and self._options.mapping == "auto" else None
+        source = existing(filename)
+        words = {"framework": framework, "copy": copy, "buffer_size": buffer_size}
+        self._framework = framework_of(framework)
+        self._options = Options({**words, **hinted(backend)}).moving_to(
+            device_for(framework, device)
+        )
+        self._convert = converter(framework, self._options.moved_to)
+        self._core: _core.Checkpoint | None = open_source(source)
+        maps = self._options.mapping == "auto" and not self._options.backend
+        self._view = _core.View(self._core) if maps else None
 
     def _opened(self) -> _core.Checkpoint:
         if self._core is None:
@@ -77,20 +90,45 @@ class safe_open:
         return info
 
     def keys(self) -> list[str]:
-        """The names of the tensors, sorted."""
+        """The names of the tensors of all files, sorted."""
         return self._opened().names(sorted=True)
 
     def offset_keys(self) -> list[str]:
-        """The names of the tensors in file order."""
+        """The names of the tensors by file name, then offset."""
         return self._opened().names()
 
     def metadata(self) -> dict[str, str] | None:
-        """The metadata of the header, None where it has none."""
+        """The metadata of all files' headers, None where none has any.
+
+        Where two files have the same key, it is the first one's.
+        """
         merged: dict[str, str] | None = None
         for one in self._opened().metadata:
             if one is not None:
                 merged = {**one, **(merged or {})}
         return merged
+
+    @property
+    def total_tensor_size(self) -> int:
+        """Bytes of all tensors."""
+        return self._opened().nbytes
+
+    def get_tensor_metadata(self, name: str) -> tuple[Any, Any]:
+        """The dtype and the shape of a tensor, without reading it.
+
+        Returns
+        -------
+        tuple
+            As the framework has them: ``(torch.dtype, torch.Size)``, ``(numpy.dtype, tuple)``;
+            else safetensors' name of the dtype, and a tuple of elements.
+
+        Raises
+        ------
+        SafetensorError
+            If there is none of that name, or the file is closed.
+        """
+        info = self._info(name)
+        return described(info.dtype, info.shape, self._framework)
 
     def get_tensor(self, name: str) -> Any:
         """The tensor of that name.
@@ -103,25 +141,29 @@ class safe_open:
         info = self._info(name)
         tensor = None if self._view is None else self._view.tensor(info)
         if tensor is None:
-            return self._read(name)
+            tensor = read_part(self._opened(), self._options, name)
         return tensor if self._convert is None else self._convert(tensor)
 
     def get_tensors(self) -> dict[str, Any]:
         """All tensors by name, loaded together."""
-        with Job(self._opened(), self._options, collect=True) as job:
+        # What torch moves elsewhere need not be in host memory all at once.
+        collect = self._options.moved_to is None
+        with Job(self._opened(), self._options, collect=collect, keep=True) as job:
             return dict(iter(job))
+
+    def tensors(self) -> TensorStream:
+        """All tensors by file name, then offset, streamed while they are read.
+
+        Returns
+        -------
+        TensorStream
+            Yields (name, tensor). Every iteration reads anew; one that is left early stops.
+        """
+        return TensorStream(self._opened(), self._options)
 
     def get_slice(self, name: str) -> TensorSlice:
         """An object to index instead of the tensor, which reads only what the index asks for."""
         return TensorSlice(self, self._info(name))
-
-    def _read(self, name: str, slices: Any = None, shape: Sequence[int] | None = None) -> Any:
-        options = Options(one_tensor(name, slices), self._options)
-        with Job(self._opened(), options, collect=True) as job:
-            tensor = next(iter(job))[1]
-        if shape is not None:
-            tensor = tensor.reshape(shape)
-        return tensor if self._convert is None else self._convert(tensor)
 
     def __enter__(self) -> safe_open:
         return self
@@ -136,14 +178,28 @@ class safe_open:
         self._view = None
 
 
+class _safe_open_handle(safe_open):
+    """`safe_open` of a file object that has a name and a descriptor, as fsspec's local files do."""
+
+    def __init__(
+        self, f: Any, framework: str | None, device: Any = "cpu", *, backend: Any = "mmap"
+    ) -> None:
+        if not hasattr(f, "fileno"):
+            raise AttributeError(f"a {type(f).__name__} has no descriptor of a file")
+        super().__init__(f.name, framework, device, backend=backend)
+
+
 class TensorSlice:
-    """A tensor that is read by indexing it. Made by `safe_open.get_slice`."""
+    """A tensor that is read by indexing it. Made by `safe_open.get_slice`, which it outlives."""
 
     def __init__(self, opened: safe_open, info: _core.TensorInfo) -> None:
-        self._opened = opened
         self._info = info
-        # A mapped tensor costs nothing until it is touched, and outlives the closing of the file.
-        self._mapped = opened.get_tensor(info.name) if opened._view is not None else None
+        self._core = opened._opened()
+        self._options = opened._options
+        self._framework = opened._framework
+        self._convert = opened._convert
+        # A mapped tensor costs nothing until it is touched.
+        self._mapped = None if opened._view is None else opened._view.tensor(info)
 
     def get_shape(self) -> list[int]:
         """Extents in elements."""
@@ -154,10 +210,36 @@ class TensorSlice:
         return self._info.dtype
 
     def __getitem__(self, index: Any) -> Any:
-        """The part of the tensor that `index` selects, as the framework would index it."""
-        if self._mapped is not None and self._opened._convert is not None:
-            return self._mapped[index]
-        basic = basic_index(index, self.get_shape())
+        """The part of the tensor that `index` selects.
+
+        torch indexes as it does, and so does framework None; for the others an index is made of
+        integers, and of slices that end inside the tensor, as with safetensors.
+
+        Raises
+        ------
+        IndexError, ValueError
+            Where torch would.
+        SafetensorError
+            If the index is no such one.
+        """
+        shape = self._info.shape
+        if self._framework not in (None, "pt"):
+            index = checked_index(index, shape)
+        if self._mapped is not None and self._convert and self._options.moved_to is None:
+            return self._convert(self._mapped)[index]
+        basic = basic_index(index, shape)
         if basic is None:
-            return self._opened.get_tensor(self._info.name)[index]
-        return self._opened._read(self._info.name, basic.slices, basic.shape)
+            whole = read_part(self._core, self._options, self._info.name)
+            return whole if self._convert is None else self._convert(whole)[index]
+        part = read_part(self._core, self._options, self._info.name, basic)
+        return part if self._convert is None else self._convert(part)
+
+
+def read_part(
+    core: _core.Checkpoint, options: Options, name: str, part: BasicIndex | None = None
+) -> _core.Tensor:
+    """One tensor, or a part of it, read now into memory of its own."""
+    words = one_tensor(name, None if part is None else part.slices)
+    with Job(core, Options(words, options).moving_to(None), collect=True) as job:
+        tensor: _core.Tensor = next(iter(job))[1]
+    return tensor if part is None else tensor.reshape(part.shape)

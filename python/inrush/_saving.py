@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 from inrush import _core
+from inrush._arguments import device_for, existing, hinted
 from inrush._checkpoint import open_source
 from inrush._errors import Error, UsageError
 from inrush._job import Job
@@ -13,7 +15,7 @@ from inrush._options import Options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from typing import Any
 
 
@@ -24,7 +26,8 @@ def save_file(
     fsync: bool = True,
 ) -> None:
     """Write a safetensors file through a temporary beside it."""
-    _core.save_file(os.fsencode(filename), _save_tensors(memories), _checked(metadata), fsync)
+    checked = checked_metadata(metadata)
+    _core.save_file(os.fsencode(filename), _save_tensors(memories), checked, fsync)
 
 
 def save_sharded(
@@ -62,7 +65,7 @@ def shard_size(size: int | str) -> int:
 
 def save_bytes(memories: Mapping[str, Memory], metadata: Mapping[str, str] | None) -> bytes:
     """The safetensors file as bytes."""
-    return _core.save_bytes(_save_tensors(memories), _checked(metadata))
+    return _core.save_bytes(_save_tensors(memories), checked_metadata(metadata))
 
 
 def _save_tensors(memories: Mapping[str, Memory]) -> list[_core.SaveTensor]:
@@ -79,7 +82,8 @@ def _save_tensors(memories: Mapping[str, Memory]) -> list[_core.SaveTensor]:
     return tensors
 
 
-def _checked(metadata: Mapping[str, str] | None) -> dict[str, str] | None:
+def checked_metadata(metadata: Mapping[str, str] | None) -> dict[str, str] | None:
+    """The metadata; TypeError where a key or a value is no string."""
     if metadata is None:
         return None
     for key, value in metadata.items():
@@ -88,25 +92,37 @@ def _checked(metadata: Mapping[str, str] | None) -> dict[str, str] | None:
     return dict(metadata)
 
 
-def load_file(source: Any, framework: str, device: Any, options: Mapping[str, Any]) -> Any:
-    """The tensors of a file by name, as arrays of the framework."""
-    path = os.fspath(source)
-    if "://" not in path and not os.path.exists(path):
-        raise FileNotFoundError(f"No such file or directory: {path}")
-    chosen = Options({**options, "framework": framework, "device": device})
-    with Job(open_source(path), chosen, collect=True) as job:
+def load_file(
+    source: Any, framework: str, options: Mapping[str, Any], *, device: Any = None, backend: Any
+) -> Any:
+    """The tensors of a file by name, as arrays of the framework; `backend` is safetensors' hint."""
+    place = device_for(framework, device)
+    path = existing(source)
+    chosen = Options({**options, **hinted(backend), "framework": framework}).moving_to(place)
+    # What torch moves elsewhere need not be in host memory all at once.
+    with Job(open_source(path), chosen, collect=place is None, keep=True) as job:
         return dict(iter(job))
 
 
 def load_bytes(data: bytes, framework: str) -> Any:
     """The tensors of a file that is in memory, by name, as arrays of the framework."""
+    with (
+        opened_bytes(data) as checkpoint,
+        Job(checkpoint, Options({"framework": framework}), collect=True) as job,
+    ):
+        return dict(iter(job))
+
+
+@contextlib.contextmanager
+def opened_bytes(data: bytes) -> Iterator[_core.Checkpoint]:
+    """A file that is in memory, opened; errors call it ``<bytes>``."""
     descriptor = os.memfd_create("inrush")
     path = f"/proc/self/fd/{descriptor}"
     try:
         rest = memoryview(data).cast("B")
         while rest:
             rest = rest[os.write(descriptor, rest) :]
-        return load_file(path, framework, "cpu", {})
+        yield open_source(path)
     except Error as error:
         raise type(error)(str(error).replace(path, "<bytes>")) from None
     finally:

@@ -18,13 +18,19 @@ _PAGE_CACHE = {
     "keep": _core.PageCache.keep,
     "drop": _core.PageCache.drop,
 }
+# Of copy=False, unless the caller says how much.
+_BUFFER_SIZE = 256 << 20
+
 _MAPPING = {"auto": _core.MappingRule.auto, "never": _core.MappingRule.never}
 
 
 def load_options(
-    checkpoint: _core.Checkpoint, options: Options, *, collect: bool
+    checkpoint: _core.Checkpoint, options: Options, *, collect: bool, keep: bool = False
 ) -> _core.LoadOptions:
-    """What a `_core.Load` of this checkpoint with these options takes."""
+    """What a `_core.Load` of this checkpoint with these options takes.
+
+    `keep`: the caller keeps every tensor, so none of them is a view of a buffer.
+    """
     asked = _core.LoadOptions()
     asked.backend = options.backend
     asked.strict = options.strict
@@ -32,6 +38,8 @@ def load_options(
     asked.mapping = _MAPPING[options.mapping]
     asked.budget = options.budget
     asked.collect = collect
+    if options.copy is False and not (collect or keep):
+        asked.pool = options.buffer_size or _BUFFER_SIZE
     asked.trace = options.trace
     if isinstance(options.order, list):
         asked.order = _core.Order.given

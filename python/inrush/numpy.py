@@ -6,27 +6,39 @@ import numpy
 
 from inrush import _saving
 from inrush._memory import Memory
+from inrush._safe_open import safe_open
+from inrush._serialize import TensorSpec, deserialize, serialize, serialize_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
     from typing import Any
 
-    from typing_extensions import Unpack
-
-    from inrush._options import OptionWords
-
     Array = numpy.ndarray[Any, numpy.dtype[Any]]
 
-__all__ = ["load", "load_file", "save", "save_file"]
+__all__ = [
+    "TensorSpec",
+    "deserialize",
+    "load",
+    "load_file",
+    "safe_open",
+    "save",
+    "save_file",
+    "serialize",
+    "serialize_file",
+]
 
 
-def load_file(filename: str | os.PathLike[str], **options: Unpack[OptionWords]) -> dict[str, Array]:
-    """Load a file (a directory, a URI) into numpy arrays.
+def load_file(
+    filename: str | os.PathLike[str], *, backend: str | None = "mmap", **options: Any
+) -> dict[str, Array]:
+    """Load a file (several, a directory, a URI) into numpy arrays.
 
     Parameters
     ----------
-    filename : str or os.PathLike
+    filename : str, os.PathLike or iterable of them
+    backend : str, optional
+        A hint, as for `inrush.safe_open`.
     **options
         As for `inrush.open`.
 
@@ -40,9 +52,9 @@ def load_file(filename: str | os.PathLike[str], **options: Unpack[OptionWords]) 
     FileNotFoundError
         If the file does not exist.
     inrush.Error
-        If it is malformed or cannot be read.
+        If it is malformed or cannot be read, or numpy has no such dtype.
     """
-    result: dict[str, Array] = _saving.load_file(filename, "np", "cpu", dict(options))
+    result: dict[str, Array] = _saving.load_file(filename, "np", options, backend=backend)
     return result
 
 

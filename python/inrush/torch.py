@@ -5,29 +5,69 @@ from __future__ import annotations
 import torch
 
 from inrush import _saving
+from inrush._arguments import device_for, hinted
 from inrush._memory import Memory
+from inrush._modules import Filling, MismatchError, opened_for
+from inrush._safe_open import safe_open
+from inrush._serialize import TensorSpec, deserialize, serialize, serialize_file
 from inrush._sharding import save_sharded
+from inrush._sharing import end_ptr as _end_ptr
+from inrush._sharing import find_shared_tensors as _find_shared_tensors
+from inrush._sharing import is_complete as _is_complete
+from inrush._sharing import remove_duplicate_names as _remove_duplicate_names
+from inrush._sharing import storage_ptr, storage_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
+    from collections.abc import Iterable, Mapping
     from typing import Any
 
-__all__ = ["load", "load_file", "save", "save_file", "save_sharded"]
+    from inrush._checkpoint import Checkpoint
+
+    Source = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+
+# The names with an underscore are those that other packages import from safetensors.torch.
+__all__ = [
+    "MismatchError",
+    "TensorSpec",
+    "_end_ptr",
+    "_find_shared_tensors",
+    "_is_complete",
+    "_remove_duplicate_names",
+    "deserialize",
+    "load",
+    "load_file",
+    "load_into",
+    "load_model",
+    "safe_open",
+    "save",
+    "save_file",
+    "save_model",
+    "save_sharded",
+    "serialize",
+    "serialize_file",
+    "storage_ptr",
+    "storage_size",
+]
 
 
 def load_file(
     filename: str | os.PathLike[str],
-    device: str | int | torch.device = "cpu",
+    device: str | int | torch.device | None = "cpu",
+    *,
+    backend: str | None = "mmap",
     **options: Any,
 ) -> dict[str, torch.Tensor]:
-    """Load a file (a directory, a URI) into torch tensors.
+    """Load a file (several, a directory, a URI) into torch tensors.
 
     Parameters
     ----------
-    filename : str or os.PathLike
-    device : str
-        ``'cpu'``.
+    filename : str, os.PathLike or iterable of them
+    device : str, int, torch.device or None
+        ``'cpu'`` or None: host memory. Any other: read into host memory, moved by torch.
+    backend : str, optional
+        A hint, as for `inrush.safe_open`.
     **options
         As for `inrush.open`.
 
@@ -40,9 +80,11 @@ def load_file(
     FileNotFoundError
         If the file does not exist.
     inrush.Error
-        If it is malformed or cannot be read.
+        If it is malformed or cannot be read, or torch has no such dtype.
     """
-    result: dict[str, torch.Tensor] = _saving.load_file(filename, "pt", device, dict(options))
+    result: dict[str, torch.Tensor] = _saving.load_file(
+        filename, "pt", options, device=device, backend=backend
+    )
     return result
 
 
@@ -88,35 +130,164 @@ def save(tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = Non
     return _saving.save_bytes(_memories(tensors), metadata)
 
 
+def load_into(
+    model: torch.nn.Module,
+    source: Source | Checkpoint,
+    strict: bool = True,
+    *,
+    dtype: str | torch.dtype | None = None,
+    slices: Mapping[str, Any] | None = None,
+    assign: bool = False,
+    **options: Any,
+) -> tuple[list[str], list[str]]:
+    """Load a checkpoint into the parameters and persistent buffers of a model.
+
+    Names, shapes and dtypes are compared before the first byte is written. Host memory of the
+    model is filled in place, so no second copy of the weights exists; what lies elsewhere, is not
+    contiguous or changes its dtype is copied one tensor at a time. Tied tensors stay tied, and a
+    model may be loaded into again.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    source : str, os.PathLike, iterable of them, or inrush.Checkpoint
+    strict : bool
+        Whether missing and unexpected names are an error.
+    dtype : None, 'model' or torch.dtype
+        None: the checkpoint's dtypes, which must be the model's. ``'model'``: each tensor is cast
+        to what the model has. A torch.dtype: floating-point tensors are cast to it, which must be
+        what the model has, unless `assign`.
+    slices : mapping, optional
+        Name or pattern to the part of a tensor that the model has, as for `inrush.open`.
+    assign : bool
+        Whether the model gets new tensors in place of its own (one built on the meta device has
+        no memory to fill); all of them at the end, or none after an error.
+    **options
+        As for `inrush.open`.
+
+    Returns
+    -------
+    missing, unexpected : list of str
+        Names that only the model has, and that only the checkpoint has. Of tied names, which are
+        one tensor, one is enough, and the checkpoint's others are unexpected.
+
+    Raises
+    ------
+    MismatchError
+        If names (with `strict`), shapes or dtypes differ: nothing was written.
+    inrush.Error
+        If the load fails halfway. The message says how many tensors were written by then, the
+        exception's attribute ``written`` which.
+    """
+    words = {"strict": strict, "dtype": dtype, "slices": slices, "assign": assign}
+    filling = Filling(model, opened_for(source), words)
+    filling.load(options)
+    return filling.fitting.missing, filling.fitting.unexpected
+
+
+def load_model(
+    model: torch.nn.Module,
+    filename: str | os.PathLike[str],
+    strict: bool = True,
+    device: str | int | torch.device | None = "cpu",
+    *,
+    backend: str | None = "mmap",
+) -> tuple[list[str], list[str]]:
+    """Load a file into a model, as `load_into` with ``dtype='model'``.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    filename : str or os.PathLike
+    strict : bool
+        Whether missing and unexpected names are an error.
+    device : str, int, torch.device or None
+        Checked, for safetensors' sake: tensors go straight to where the model has them.
+    backend : str, optional
+        A hint, as for `inrush.safe_open`.
+
+    Returns
+    -------
+    missing, unexpected : list of str
+        As of `load_into`.
+
+    Raises
+    ------
+    RuntimeError
+        If names (with `strict`) or shapes differ: nothing was written.
+    FileNotFoundError
+        If the file does not exist.
+    inrush.Error
+        If it is malformed or cannot be read.
+    """
+    device_for("pt", device)
+    return load_into(model, filename, strict, dtype="model", **hinted(backend))
+
+
+def save_model(
+    model: torch.nn.Module,
+    filename: str | os.PathLike[str],
+    metadata: dict[str, str] | None = None,
+    force_contiguous: bool = True,
+) -> None:
+    """Save a model, each shared tensor once; metadata notes which name stands for which.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    filename : str or os.PathLike
+    metadata : dict of str to str, optional
+    force_contiguous : bool
+        Whether strided tensors are saved as their contiguous copies.
+
+    Raises
+    ------
+    ValueError
+        If a tensor is not contiguous and may not be made so.
+    RuntimeError
+        If of tensors that share a storage none covers it wholly.
+    inrush.SourceError
+        If the file cannot be written.
+    """
+    tensors = dict(model.state_dict())
+    notes = dict(metadata or {})
+    for kept, removed in _remove_duplicate_names(tensors).items():
+        for name in removed:
+            notes.setdefault(name, kept)
+            del tensors[name]
+    if force_contiguous:
+        tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    try:
+        save_file(tensors, filename, notes if notes or metadata is not None else None)
+    except ValueError as error:
+        raise ValueError(
+            f"{error} Or use save_model(..., force_contiguous=True), which saves contiguous copies."
+        ) from error
+
+
 def _memories(tensors: Any) -> dict[str, Memory]:
     if not isinstance(tensors, dict):
         raise ValueError(f"Expected a dict of [str, torch.Tensor] but received {type(tensors)}")
-    memories = {}
     for name, tensor in tensors.items():
         if not isinstance(tensor, torch.Tensor):
             kind = type(tensor)
             raise ValueError(f"Key `{name}` is invalid, expected torch.Tensor but received {kind}")
-        if tensor.layout != torch.strided:
-            raise ValueError(f"`{name}` is a sparse tensor; make it dense with .to_dense()")
+    sparse = [name for name, tensor in tensors.items() if tensor.layout != torch.strided]
+    if sparse:
+        raise ValueError(
+            f"You are trying to save a sparse tensors: `{sparse}` which this library does not "
+            "support. You can make it a dense tensor before saving with `.to_dense()` but be aware "
+            "this might make a much larger file than needed."
+        )
+    shared = [names for names in _find_shared_tensors(tensors) if len(names) > 1]
+    if shared:
+        raise RuntimeError(
+            f"Some tensors share memory: {[sorted(names) for names in shared]}. Saved, each would "
+            "be a copy of its own; save one of them, use save_model, or clone what is meant twice"
+        )
+    memories = {}
+    for name, tensor in tensors.items():
         if not tensor.is_contiguous():
-            raise ValueError(f"`{name}` is a non contiguous tensor; save its .contiguous() copy")
+            raise ValueError(f"`{name}` is a non contiguous tensor; save its .contiguous() copy.")
         memories[name] = Memory(tensor.detach().cpu())
-    _refuse_shared(memories, tensors)
     return memories
-
-
-def _refuse_shared(memories: dict[str, Memory], tensors: dict[str, torch.Tensor]) -> None:
-    # On a device the copies to the host are apart, so the tensors themselves are asked.
-    spans = sorted(
-        (str(tensor.device), tensor.data_ptr(), name) for name, tensor in tensors.items()
-    )
-    end, last, last_device = 0, "", ""
-    for device, start, name in spans:
-        size = memories[name].nbytes
-        if size and device == last_device and start < end:
-            raise RuntimeError(
-                f"Some tensors share memory: {last!r} and {name!r}. Saved, they would be two "
-                "copies; save one of them, or clone one if two are meant"
-            )
-        if size and (device != last_device or start + size > end):
-            end, last, last_device = start + size, name, device

@@ -119,8 +119,12 @@ def test_a_missing_file_is_pythons_own_error():
         (("xx",), {}, "framework xx is invalid"),
         (("pt",), {"device": "foo"}, "foo.* is invalid"),
         (("pt",), {"backend": "foo"}, "backend .foo"),
-        (("pt",), {"device": "cuda"}, "host memory"),
-        (("pt", 0), {}, "host memory"),
+        (("np",), {"device": "cuda:1"}, "Device cuda:1 is not supported for framework np"),
+        (("np", 0), {}, "Device 0 is not supported for framework np"),
+        (("pt", -1), {}, "device -1 is invalid"),
+        (("pt", "mps:1"), {}, "device mps:1 is invalid"),
+        (("pt",), {"copy": "yes"}, "copy 'yes': expected True, False or None"),
+        (("pt",), {"buffer_size": -1}, "buffer_size -1"),
     ],
 )
 def test_bad_arguments_are_safetensor_errors(every_dtype, arguments, words, text):

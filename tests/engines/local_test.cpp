@@ -43,7 +43,7 @@ TEST(EngineTable, a_sandbox_that_forbids_an_engine_is_named_as_the_reason) {
   has(forbidden, "Operation not permitted (sysctl kernel.io_uring_disabled, or a seccomp");
   has(reason_where("uring", SYS_io_uring_setup, ENOSYS), "has no io_uring");
   has(reason_where("uring", SYS_io_uring_setup, ENOMEM), "RLIMIT_MEMLOCK");
-  has(reason_where("aio", SYS_io_getevents, ENOSYS), "has no Linux AIO");
+  has(reason_where("aio", SYS_io_setup, ENOSYS), "has no Linux AIO");
 }
 
 class DirectOnly : public ::testing::TestWithParam<const char*> {

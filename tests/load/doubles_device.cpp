@@ -73,6 +73,7 @@ DeviceSink::DeviceSink(const Plan& plan, uint32_t slots, std::function<void()> p
   layout_.regions = {region};
   layout_.placements.assign(plan.ranges.size(), Placement::copied);
   layout_.mapped.resize(plan.targets.size());
+  layout_.given.resize(plan.targets.size());
   for (uint32_t i = 0; i < plan.targets.size(); ++i) {
     uint32_t needed = i + 1;
     for (const Range& range : plan.ranges) {

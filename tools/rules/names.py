@@ -69,7 +69,8 @@ def _cpp_names(text: str) -> Iterator[tuple[str, int]]:
 def _python_names(text: str) -> Iterator[tuple[str, int]]:
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            yield node.name, node.lineno
+            if node.name != "__new__":  # the language's name
+                yield node.name, node.lineno
         elif isinstance(node, ast.arg):
             yield node.arg, node.lineno
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):

@@ -1,0 +1,58 @@
+"""Arguments as safetensors has them, and what they are here."""
+
+from __future__ import annotations
+
+import os
+
+from inrush._errors import SafetensorError
+from inrush._frameworks import framework_of
+from inrush._options import parse_device
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    Source = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+
+
+def existing(source: Source) -> Source:
+    """The source, all of whose files exist as far as that can be seen here.
+
+    Raises
+    ------
+    FileNotFoundError
+        As safetensors words it.
+    """
+    if isinstance(source, (str, bytes, os.PathLike)):
+        if "://" not in os.fsdecode(source) and not os.path.exists(source):
+            raise FileNotFoundError(f"No such file or directory: {os.fsdecode(source)}")
+        return source
+    try:
+        paths = [os.fspath(path) for path in source]
+    except TypeError:
+        raise SafetensorError(f"filename {source!r}: expected a path or paths") from None
+    for path in paths:
+        existing(path)
+    return paths
+
+
+def hinted(backend: Any) -> dict[str, Any]:
+    """The options that safetensors' argument `backend` stands for."""
+    if backend is None or backend == "mmap":
+        return {}
+    return {"mapping": "never"} if backend == "pread" else {"backend": backend}
+
+
+def device_for(framework: str | None, device: Any) -> Any:
+    """Where torch moves tensors to, None for host memory.
+
+    Raises
+    ------
+    UsageError
+        If no device is called that, or the framework's tensors are not moved there.
+    """
+    place = parse_device(device)
+    if place is not None and framework_of(framework) != "pt":
+        raise SafetensorError(f"Device {device} is not supported for framework {framework}")
+    return place
