@@ -23,7 +23,6 @@ from inrush._errors import (
     UsageError,
 )
 from inrush._job import Job
-from inrush._keys import Key
 from inrush._options import Backend, BackendPolicy
 from inrush._safe_open import SafetensorError, safe_open
 
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from inrush._convert import convert
+    from inrush._keys import Key
     from inrush._options import OptionWords
 
 __version__ = "0.1.0"
@@ -124,10 +124,15 @@ def open(
 
 
 def __getattr__(name: str) -> Any:
+    # And so do those that few need.
     if name == "convert":
         from inrush._convert import convert
 
         return convert
+    if name == "Key":
+        from inrush._keys import Key
+
+        return Key
     # inrush.torch and inrush.numpy need their frameworks, so they come when they are asked for.
     if name in ("torch", "numpy"):
         return importlib.import_module(f"inrush.{name}")

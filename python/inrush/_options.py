@@ -11,14 +11,13 @@ import os
 import re
 
 from inrush._errors import UsageError
-from inrush._keys import Key, key_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import Any, TypedDict
 
-    from inrush._keys import Encryption
+    from inrush._keys import Encryption, Key
 
     Pattern = str | Callable[[str], bool]
 
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
         slices: Mapping[str, Any] | None
         out: Mapping[str, Any] | None
         verify: str
-        encryption: Encryption | None
+        encryption: Encryption | Key | None
         progress: Callable[[int, int, float], object] | None
         trace: bool
 
@@ -221,10 +220,18 @@ class Options:
         self.verify = _one_of("verify", values["verify"], ("none", "crc", "full"))
         if self.verify != "none" and self.slices:
             raise UsageError("verify: only whole tensors can be checked, and slices are asked for")
-        self.key: Key | None = key_of(values["encryption"])
+        self.key: Key | None = _key(values["encryption"])
         self.progress: Callable[[int, int, float], object] | None = values["progress"]
         self.trace = bool(values["trace"])
         check_device(values["device"])
+
+
+def _key(encryption: Encryption | Key | None) -> Key | None:
+    if encryption is None:
+        return None
+    from inrush._keys import key_of  # few need it, and importing it takes time
+
+    return key_of(encryption)
 
 
 def check_device(device: Any) -> None:
