@@ -24,7 +24,6 @@ from inrush._errors import (
     UsageError,
 )
 from inrush._job import Job
-from inrush._keys import Key
 from inrush._options import Backend, BackendPolicy
 from inrush._safe_open import _safe_open_handle, safe_open
 
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from inrush._convert import convert
+    from inrush._keys import Key
     from inrush._options import OptionWords
     from inrush._serialize import TensorSpec, deserialize, serialize, serialize_file
 
@@ -137,17 +137,21 @@ def open(
     return Checkpoint(source, **options)
 
 
-_SERIALIZING = ("TensorSpec", "deserialize", "serialize", "serialize_file")
+# These come when they are asked for: some need their frameworks, the others are rarely used.
+_MODULES = ("flax", "instanttensor", "numpy", "tensorizer", "torch")
+_HOMES = {
+    "Key": "inrush._keys",
+    "TensorSpec": "inrush._serialize",
+    "convert": "inrush._convert",
+    "deserialize": "inrush._serialize",
+    "serialize": "inrush._serialize",
+    "serialize_file": "inrush._serialize",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "convert":
-        from inrush._convert import convert
-
-        return convert
-    # They come when they are asked for: some need their frameworks, the others are rarely used.
-    if name in ("flax", "instanttensor", "numpy", "torch"):
+    if name in _MODULES:
         return importlib.import_module(f"inrush.{name}")
-    if name in _SERIALIZING:
-        return getattr(importlib.import_module("inrush._serialize"), name)
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'inrush' has no attribute {name!r}")

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 _VERIFY = {"none": _core.Verify.none, "crc": _core.Verify.crc, "full": _core.Verify.full}
 
 
-def checks_of(checkpoint: _core.Checkpoint, options: Options) -> _core.Checks | None:
-    """What to check and to decrypt by; None where there is nothing to do.
+def checks_of(checkpoint: _core.Checkpoint, options: Options) -> _core.Checks:
+    """What to check and to decrypt by.
 
     Raises
     ------
@@ -25,8 +25,6 @@ def checks_of(checkpoint: _core.Checkpoint, options: Options) -> _core.Checks | 
     if key is None and checkpoint.encrypted:
         path = environment("key_file")
         key = None if path is None else Key.from_file(path)
-    if key is None and options.verify == "none" and not checkpoint.encrypted:
-        return None
     if key is not None and checkpoint.format == "tensorizer":
         _warn_once()
     return _core.Checks.make(

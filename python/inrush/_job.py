@@ -7,7 +7,6 @@ import threading
 import time
 
 from inrush import _core
-from inrush._checks import checks_of
 from inrush._errors import Error
 from inrush._frameworks import converter
 from inrush._selection import load_options
@@ -74,9 +73,10 @@ class Job:
         if leaves is not None:
             _core.add_digests(asked, leaves)
         self._checkpoint = checkpoint
-        checks = checks_of(checkpoint, options)
-        if checks is not None:
-            checks.add_to(asked)
+        if options.key is not None or options.verify != "none" or checkpoint.encrypted:
+            from inrush._checks import checks_of  # few need it, and importing it takes time
+
+            checks_of(checkpoint, options).add_to(asked)
         self._load = _core.Load(checkpoint, asked)
         self._lock = threading.Lock()
         self._logged = False

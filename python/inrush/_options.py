@@ -11,14 +11,13 @@ import os
 import re
 
 from inrush._errors import UsageError
-from inrush._keys import Key, key_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import Any, TypedDict
 
-    from inrush._keys import Encryption
+    from inrush._keys import Encryption, Key
 
     Pattern = str | Callable[[str], bool]
 
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
         slices: Mapping[str, Any] | None
         out: Mapping[str, Any] | None
         verify: str
-        encryption: Encryption | None
+        encryption: Encryption | Key | None
         progress: Callable[[int, int, float], object] | None
         trace: bool
 
@@ -245,7 +244,7 @@ class Options:
         self.verify = _one_of("verify", values["verify"], ("none", "crc", "full"))
         if self.verify != "none" and self.slices:
             raise UsageError("verify: only whole tensors can be checked, and slices are asked for")
-        self.key: Key | None = key_of(values["encryption"])
+        self.key: Key | None = _key(values["encryption"])
         self.progress: Callable[[int, int, float], object] | None = values["progress"]
         self.trace = bool(values["trace"])
         # Where torch moves what was loaded; None leaves it in host memory.
@@ -260,6 +259,14 @@ class Options:
         """These options, for tensors that torch moves to `device` as they come; None: nowhere."""
         self.moved_to = device
         return self
+
+
+def _key(encryption: Encryption | Key | None) -> Key | None:
+    if encryption is None:
+        return None
+    from inrush._keys import key_of  # few need it, and importing it takes time
+
+    return key_of(encryption)
 
 
 _ACCELERATORS = ("cuda", "hip", "mps", "npu", "xpu", "xla", "mlu", "musa", "hpu")

@@ -16,6 +16,7 @@ from inrush._errors import UsageError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from typing import Any, BinaryIO
 
     from inrush._keys import Key
 
@@ -79,6 +80,11 @@ class Cipher:
         self._key = _core.derive_key(key.passphrase or b"", salt, operations, memory)
         fields = struct.pack("<HHQQiH", 1, 1, operations, memory, 2, len(salt)) + salt
         self._derivation = struct.pack("<Q", len(fields)) + fields
+
+    @property
+    def key(self) -> bytes:
+        """The 32 bytes that encrypt."""
+        return self._key
 
     def block(self, size: int, nonce: bytes, codes: bytes = b"") -> bytes:
         """The crypt chunks of a record's header; without codes, with room for them."""
@@ -186,6 +192,56 @@ class Record:
             crypt = self._cipher.block(self.size, self._nonce, codes)
         front = struct.pack("<Q", self.header_size) + self._front(checksums)
         return front + crypt + struct.pack("<q", self.size), stored
+
+
+class Line:
+    """A line of a file's index, as it was read.
+
+    Attributes
+    ----------
+    path : bytes
+    kind : int
+    dtype : str
+    shape : tuple of int
+    header, data, size : int
+        Where the record begins, where the tensor's bytes begin, and how many they are.
+    """
+
+    __slots__ = ("data", "dtype", "header", "kind", "path", "shape", "size")
+
+    def __init__(self, fields: tuple[Any, ...]) -> None:
+        self.path, self.kind, self.dtype, self.shape, self.header, self.data, self.size = fields
+
+
+def read_lines(file: BinaryIO) -> list[Line]:
+    """The index of a file that was opened before, and so is known to be sound."""
+    file.seek(0)
+    head = file.read(HEAD_SIZE)
+    version, flags = struct.unpack_from("<IQ", head, len(MAGIC))
+    count, size = struct.unpack_from("<QQ", head, HEAD_SIZE - 16)
+    index = file.read(size)
+    tagged = bool(flags & _TAGGED)
+    if version == _LONG_VERSION and not tagged:  # as before its release
+        tagged = struct.unpack_from("<I", index)[0] in (1, _LONG_VERSION)
+    lines = []
+    at = 0
+
+    def take(form: str) -> Any:
+        nonlocal at
+        values = struct.unpack_from("<" + form, index, at)
+        at += struct.calcsize("<" + form)
+        return values if len(values) != 1 else values[0]
+
+    for _ in range(count):
+        wide = tagged and take("I") == _LONG_VERSION
+        path = take(f"{take('H')}s")
+        kind = take("B")
+        dtype = take(f"{take('B')}s").decode()
+        rank = take("B")
+        lengths = take(f"{rank}{'Q' if wide else 'I'}") if rank else ()
+        shape = lengths if isinstance(lengths, tuple) else (lengths,)
+        lines.append(Line((path, kind, dtype, shape, *take("QQQ"))))
+    return lines
 
 
 def version_of(records: Iterable[Record], *, encrypted: bool, meta: bool = False) -> int:

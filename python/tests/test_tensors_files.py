@@ -275,8 +275,21 @@ def test_any_backend_decrypts_and_verifies(tmp_path, backend):
 def test_long_dimensions_make_version_5(tmp_path):
     tensors = {"a": torch.rand(3), "L": torch.empty(2**32 + 5, 0, dtype=torch.uint8)}
     path = written(tmp_path / "x.tensors", tensors)
-    assert path.read_bytes()[5] == 5
+    data = bytearray(path.read_bytes())
+    assert (data[5], data[9]) == (5, 2)
     check(path, tensors, verify="full")
+    data[9] = 0  # as before the release: no flag says that the lines have tags
+    path.write_bytes(data)
+    check(path, tensors, verify="full")
+
+
+def test_a_meta_tensor_in_an_encrypted_file_is_zeros(tmp_path):
+    key = bytes(range(32))
+    tensors = {"m": torch.empty(2, 3, device="meta"), "x": torch.arange(8, dtype=torch.int32)}
+    params = tensorizer.EncryptionParams(key)
+    path = written(tmp_path / "x.tensors", tensors, encryption=params)
+    assert path.read_bytes()[5] == 4
+    check(path, {**tensors, "m": torch.zeros(2, 3)}, encryption=key, verify="full")
 
 
 def test_nested_structures_are_named_by_their_way(tmp_path):

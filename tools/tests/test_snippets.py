@@ -59,7 +59,9 @@ def model(tmp_path_factory):
 @pytest.fixture(scope="module")
 def place(tmp_path_factory, model):
     """A folder to run in; commands share it, so that verify finds what manifest wrote."""
-    return tmp_path_factory.mktemp("place")
+    folder = tmp_path_factory.mktemp("place")
+    (folder / "key").write_bytes(os.urandom(32))
+    return folder
 
 
 def environment(place):

@@ -1,0 +1,133 @@
+"""Keys as tensorizer's users hold them."""
+
+from __future__ import annotations
+
+import enum
+import os
+
+from inrush._keys import Key
+from inrush._tensors_file import Cipher
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_KEY_SIZE = 32
+_SALT_SIZE = 16
+
+
+class CryptographyError(Exception):
+    """A key is wrong, missing or not wanted, or encrypted bytes were changed."""
+
+
+class OpsLimit(enum.IntEnum):
+    """Passes of Argon2id."""
+
+    MIN = 1
+    INTERACTIVE = 2
+    MODERATE = 3
+    SENSITIVE = 4
+
+
+class MemLimit(enum.IntEnum):
+    """Bytes of memory of Argon2id."""
+
+    MIN = 8192
+    INTERACTIVE = 64 << 20
+    MODERATE = 256 << 20
+    SENSITIVE = 1 << 30
+
+
+def _checked_key(key: Any) -> bytes:
+    if not isinstance(key, (bytes, bytearray, memoryview)):
+        raise TypeError(f"a key is bytes, not {type(key).__name__}")
+    if len(key) != _KEY_SIZE:
+        raise ValueError(f"a key of {len(key)} bytes, not {_KEY_SIZE}")
+    return bytes(key)
+
+
+def _source_bytes(source: str | bytes, encoding: str) -> bytes:
+    if isinstance(source, str):
+        return source.encode(encoding)
+    if isinstance(source, bytes):
+        return source
+    raise TypeError(f"a passphrase is text or bytes, not {type(source).__name__}")
+
+
+class EncryptionParams:
+    """What a `TensorSerializer` encrypts with.
+
+    Parameters
+    ----------
+    key : bytes
+        32 of them.
+    """
+
+    OpsLimit = OpsLimit
+    MemLimit = MemLimit
+
+    def __init__(self, key: bytes) -> None:
+        self._key = _checked_key(key)
+        self._salt: bytes | None = None
+        self._cipher = Cipher(Key(self._key))
+
+    @classmethod
+    def random(cls) -> EncryptionParams:
+        """A key that nobody has had; keep its `key`."""
+        return cls(os.urandom(_KEY_SIZE))
+
+    @classmethod
+    def from_string(
+        cls,
+        source: str | bytes,
+        opslimit: int | None = None,
+        memlimit: int | None = None,
+        salt: bytes | None = None,
+        *,
+        encoding: str = "utf-8",
+    ) -> EncryptionParams:
+        """A key derived from a passphrase by Argon2id; costs and salt stand in the file."""
+        if salt is not None and len(salt) != _SALT_SIZE:
+            raise ValueError(f"a salt of {len(salt)} bytes, not {_SALT_SIZE}")
+        made = cls.__new__(cls)
+        made._salt = os.urandom(_SALT_SIZE) if salt is None else bytes(salt)
+        made._cipher = Cipher(
+            Key(passphrase=_source_bytes(source, encoding)),
+            salt=made._salt,
+            operations=int(OpsLimit.MODERATE if opslimit is None else opslimit),
+            memory=int(MemLimit.MODERATE if memlimit is None else memlimit),
+        )
+        made._key = made._cipher.key
+        return made
+
+    @property
+    def key(self) -> bytes:
+        """The key, 32 bytes."""
+        return self._key
+
+    @property
+    def salt(self) -> bytes:
+        """The salt that the key was derived with."""
+        if self._salt is None:
+            raise ValueError("an exact key has no salt")
+        return self._salt
+
+
+class DecryptionParams:
+    """What a `TensorDeserializer` decrypts with; made by `from_key` or `from_string`."""
+
+    def __init__(self, key: Key) -> None:
+        self._key = key
+
+    @classmethod
+    def from_key(cls, key: bytes) -> DecryptionParams:
+        """The 32 bytes that it was encrypted with."""
+        return cls(Key(_checked_key(key)))
+
+    @classmethod
+    def from_string(cls, source: str | bytes, *, encoding: str = "utf-8") -> DecryptionParams:
+        """The passphrase that its key was derived from."""
+        return cls(Key(passphrase=_source_bytes(source, encoding)))
+
+    def __inrush_key__(self) -> Key:
+        return self._key

@@ -1,0 +1,99 @@
+"""Names of tensors: text, or the way through nested dictionaries and lists."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import Any
+
+    Path = str | tuple[str | int, ...]
+
+_STRUCTURED = b"\x1e"
+
+
+def encode_path(path: Path) -> bytes:
+    """As it stands in a file.
+
+    Raises
+    ------
+    ValueError
+        For an empty name, and for one that readers would take for a structure.
+    """
+    if isinstance(path, str):
+        name = path.encode()
+        if not name or name.startswith(_STRUCTURED):
+            raise ValueError(f"name {path!r}: empty, or begins with 0x1E")
+        return name
+    if len(path) == 1 and isinstance(path[0], str):
+        return encode_path(path[0])
+    return _STRUCTURED + json.dumps(path, separators=(",", ":")).encode()
+
+
+def decode_path(raw: bytes) -> Path:
+    """From how it stands in a file."""
+    if not raw.startswith(_STRUCTURED):
+        return raw.decode()
+    parts = tuple(json.loads(raw[1:]))
+    return parts[0] if len(parts) == 1 and isinstance(parts[0], str) else parts
+
+
+def flatten(state: Any, way: tuple[str | int, ...] = ()) -> Iterator[tuple[Path, Any]]:
+    """(path, tensor) of nested dictionaries, lists and tuples.
+
+    Raises
+    ------
+    TypeError
+        For a key that is no text, and for a leaf that is no tensor.
+    """
+    import torch
+
+    if isinstance(state, torch.Tensor):
+        yield (way[0] if len(way) == 1 and isinstance(way[0], str) else way), state
+    elif isinstance(state, Mapping):
+        for key, value in state.items():
+            if not isinstance(key, str):
+                raise TypeError(f"key {key!r} below {way}: only text can be a key")
+            yield from flatten(value, (*way, key))
+    elif isinstance(state, Sequence) and not isinstance(state, (str, bytes, bytearray)):
+        for i, value in enumerate(state):
+            yield from flatten(value, (*way, i))
+    else:
+        raise TypeError(f"at {way}: a {type(state).__name__} is no tensor")
+
+
+def check_paths(paths: Iterable[Path]) -> None:
+    """Raise ValueError where a tensor would stand in another one's way."""
+    layers: dict[tuple[Any, ...], type] = {}
+    leaves: set[tuple[Any, ...]] = set()
+    for path in paths:
+        way = (path,) if isinstance(path, str) else path
+        if way in leaves or way in layers:
+            raise ValueError(f"Conflicting tensor paths: {path!r} is there already")
+        leaves.add(way)
+        for depth in range(len(way)):
+            above, kind = way[:depth], type(way[depth])
+            if above in leaves or layers.setdefault(above, kind) is not kind:
+                raise ValueError(f"Conflicting tensor paths: {path!r} and what is above it")
+
+
+def nest(flat: Mapping[Path, Any]) -> dict[Any, Any]:
+    """The structure with these leaves; layers below the first are read-only mappings."""
+    root: dict[Any, Any] = {}
+    for path, value in flat.items():
+        way = (path,) if isinstance(path, str) else path
+        here = root
+        for part in way[:-1]:
+            here = here.setdefault(part, {})
+        here[way[-1]] = value
+    return {key: _frozen(value) for key, value in root.items()}
+
+
+def _frozen(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return MappingProxyType({key: _frozen(below) for key, below in value.items()})

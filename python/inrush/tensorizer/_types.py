@@ -1,0 +1,63 @@
+"""What tensorizer's files say of a tensor, in torch's words."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+
+import torch
+
+from inrush._tensors_file import OPAQUE, PLAIN
+
+FilterFuncType = Callable[[str | tuple[str | int, ...]], bool]
+
+_OPAQUE_CODES = {text.rpartition("\0")[2]: text for text in OPAQUE.values()} | {
+    "torch.complex32": "<V4\0torch.complex32"
+}
+_PLAIN_CODES = {
+    torch.bool: "|b1",
+    torch.uint8: "|u1",
+    torch.int8: "|i1",
+    torch.int16: "<i2",
+    torch.int32: "<i4",
+    torch.int64: "<i8",
+    torch.float16: "<f2",
+    torch.float32: "<f4",
+    torch.float64: "<f8",
+    torch.complex64: "<c8",
+    torch.complex128: "<c16",
+    torch.uint16: "<u2",
+    torch.uint32: "<u4",
+    torch.uint64: "<u8",
+}
+_TORCH_TYPES = {code: dtype for dtype, code in _PLAIN_CODES.items()}
+assert set(PLAIN.values()) <= set(_TORCH_TYPES)
+
+
+class HashMismatchError(Exception):
+    """A tensor's bytes are not those that its checksums were made of."""
+
+
+class TensorType(enum.IntEnum):
+    """What a tensor of a file was."""
+
+    PARAM = 0
+    BUFFER = 1
+    STATE_DICT = 2
+
+
+def code_of(dtype: torch.dtype) -> str:
+    """How a file names this dtype."""
+    code = _PLAIN_CODES.get(dtype) or _OPAQUE_CODES.get(str(dtype))
+    if code is None:
+        raise NotImplementedError(f"tensors of {dtype} cannot be written")
+    return code
+
+
+def type_of(code: str) -> torch.dtype:
+    """The dtype that a file names so."""
+    name = code.partition("\0")[2].removeprefix("torch.")
+    dtype = getattr(torch, name, None) if name else _TORCH_TYPES.get(code)
+    if not isinstance(dtype, torch.dtype):
+        raise ValueError(f"Invalid torch_dtype: {name or code!r}")
+    return dtype
