@@ -17,8 +17,8 @@ VENV := .venv/bin
 CXX_SOURCES = $(shell git ls-files '*.h' '*.cpp')
 SHELL_SOURCES = .ci/run $(shell git ls-files '*.sh')
 
-.PHONY: build demo test test-cpp test-python test-examples check bench asan tsan fuzz docs wheel format \
-	clean help
+.PHONY: build demo test test-cpp test-python test-examples check bench asan tsan fuzz docs wheel \
+	aarch64 format clean help
 .DELETE_ON_ERROR:
 
 build: ## the library and the Python package; the command is .venv/bin/inrush
@@ -102,13 +102,17 @@ docs: build ## the site, in site/
 	@tools/setup.sh docs
 	NO_MKDOCS_2_WARNING=1 $(VENV)/mkdocs build --strict --quiet --config-file tools/mkdocs.yml
 
-wheel: ## a wheel for this Python, in dist/
+wheel: ## wheels for CPython 3.10 and later, checked and tried, in dist/
 	@tools/setup.sh build
-	$(VENV)/pip wheel -q --no-deps -w dist .
+	tools/wheels.sh
+
+aarch64: ## the C++ library and its tests for aarch64, cross-built and run under emulation
+	@tools/setup.sh build
+	tools/aarch64.sh
 
 clean: ## removes what was built; .venv stays
 	rm -rf build dist site python/inrush/_core*.so
 
 help:
-	@grep -hE '^[a-z-]+( [a-z-]+)*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | \
+	@grep -hE '^[a-z0-9-]+( [a-z0-9-]+)*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | \
 	  column -t -s "$$(printf '\t')"

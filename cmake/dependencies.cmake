@@ -1,6 +1,9 @@
 # Every dependency, looked for at once, so that one message names all the Debian packages to install.
 find_package(Threads REQUIRED)
 set(missing)
+if(INRUSH_PORTABLE)
+  set(OPENSSL_USE_STATIC_LIBS TRUE)
+endif()
 
 find_package(fmt QUIET)
 if(NOT fmt_FOUND)
@@ -12,9 +15,11 @@ if(NOT OPENSSL_FOUND)
   list(APPEND missing libssl-dev)
 endif()
 
-find_package(simdjson QUIET CONFIG)
-if(NOT simdjson_FOUND)
-  list(APPEND missing libsimdjson-dev)
+if(NOT INRUSH_PORTABLE)
+  find_package(simdjson QUIET CONFIG)
+  if(NOT simdjson_FOUND)
+    list(APPEND missing libsimdjson-dev)
+  endif()
 endif()
 
 find_package(PkgConfig QUIET)
@@ -42,7 +47,8 @@ if(INRUSH_PYTHON)
   # Never the newest Python on the machine, but the one that asks: the wheel's, or the venv's.
   set(Python_FIND_STRATEGY LOCATION)
   set(Python_FIND_VIRTUALENV FIRST)
-  find_package(Python 3.10 QUIET COMPONENTS Interpreter Development.Module)
+  find_package(Python 3.10 QUIET
+    COMPONENTS Interpreter Development.Module ${SKBUILD_SABI_COMPONENT})
   if(NOT Python_FOUND)
     list(APPEND missing python3-dev)
   endif()
@@ -52,4 +58,22 @@ if(missing)
   list(JOIN missing " " packages)
   message(FATAL_ERROR "Inrush needs development packages that are not installed here.\n"
     "On Debian or Ubuntu: apt-get install ${packages}\n")
+endif()
+
+# What every layer links. A wheel must not ask for libraries of the machine it lands on.
+set(third_party
+  fmt::fmt OpenSSL::Crypto PkgConfig::SODIUM PkgConfig::URING simdjson::simdjson)
+if(INRUSH_PORTABLE)
+  if(NOT EXISTS "${INRUSH_SIMDJSON_SOURCE}/simdjson.cpp")
+    message(FATAL_ERROR "INRUSH_PORTABLE: INRUSH_SIMDJSON_SOURCE has no simdjson.cpp")
+  endif()
+  add_library(simdjson_static STATIC ${INRUSH_SIMDJSON_SOURCE}/simdjson.cpp)
+  target_include_directories(simdjson_static SYSTEM PUBLIC ${INRUSH_SIMDJSON_SOURCE})
+  target_compile_options(simdjson_static PRIVATE -w)
+  find_library(URING_ARCHIVE liburing.a REQUIRED)
+  find_library(SODIUM_ARCHIVE libsodium.a REQUIRED)
+  set(third_party
+    fmt::fmt-header-only OpenSSL::Crypto ${SODIUM_ARCHIVE} ${URING_ARCHIVE} simdjson_static)
+  # libgcc stays shared: as a part of this it asks for _dl_find_object of glibc 2.35.
+  add_link_options(-static-libstdc++ -Wl,--exclude-libs,ALL -Wl,--gc-sections)
 endif()

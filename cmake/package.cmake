@@ -18,14 +18,12 @@ target_include_directories(inrush PUBLIC
   $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}> $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
 target_link_libraries(inrush
   PUBLIC Threads::Threads
-  PRIVATE fmt::fmt OpenSSL::Crypto PkgConfig::SODIUM PkgConfig::URING simdjson::simdjson
-    ${CMAKE_DL_LIBS})
+  PRIVATE ${third_party} ${CMAKE_DL_LIBS})
 
 # Public are the headers directly in inrush/ and those of the layers below that they include.
 file(GLOB public_headers inrush/*.h)
 file(GLOB core_headers inrush/core/*.h)
 set(policy_headers inrush/policy/choose.h inrush/policy/facts.h inrush/policy/profile.h)
-set(codecs_headers inrush/codecs/sha256_tree.h)
 set(codecs_headers inrush/codecs/sha256_tree.h)
 set(include_dir ${CMAKE_INSTALL_INCLUDEDIR}/inrush)
 set(cmake_dir ${CMAKE_INSTALL_LIBDIR}/cmake/inrush)
@@ -33,7 +31,6 @@ set(cmake_dir ${CMAKE_INSTALL_LIBDIR}/cmake/inrush)
 install(FILES ${public_headers} DESTINATION ${include_dir} COMPONENT development)
 install(FILES ${core_headers} DESTINATION ${include_dir}/core COMPONENT development)
 install(FILES ${policy_headers} DESTINATION ${include_dir}/policy COMPONENT development)
-install(FILES ${codecs_headers} DESTINATION ${include_dir}/codecs COMPONENT development)
 install(FILES ${codecs_headers} DESTINATION ${include_dir}/codecs COMPONENT development)
 install(TARGETS inrush EXPORT inrush-targets
   ARCHIVE COMPONENT development

@@ -23,6 +23,7 @@ PY
     test) echo fuse3 libfuse3-dev squashfs-tools xfsprogs btrfs-progs ;;
     check) echo shellcheck ;;
     bench) echo fio fuse3 libfuse3-dev ;;
+    aarch64) echo g++-aarch64-linux-gnu qemu-user-static ;;
   esac
 }
 

@@ -43,7 +43,7 @@ nb::bytes save_bytes(std::vector<SaveTensor> tensors, const Metadata& metadata) 
   nb::bytes out =
       nb::steal<nb::bytes>(PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(size)));
   if (!out.is_valid()) throw nb::python_error();
-  char* end = PyBytes_AS_STRING(out.ptr());
+  char* end = PyBytes_AsString(out.ptr());
   const nb::gil_scoped_release released;
   end = std::copy(header.begin(), header.end(), end);
   for (const SaveTensor& tensor : tensors) {

@@ -1,0 +1,17 @@
+# Debian's cross compiler for aarch64, with the libraries that tools/aarch64.sh unpacked.
+set(CMAKE_SYSTEM_NAME Linux)
+set(CMAKE_SYSTEM_PROCESSOR aarch64)
+set(CMAKE_CXX_COMPILER aarch64-linux-gnu-g++)
+set(CMAKE_CROSSCOMPILING_EMULATOR qemu-aarch64-static -L /usr/aarch64-linux-gnu)
+set(CMAKE_FIND_ROOT_PATH ${INRUSH_AARCH64_ROOT} /usr/aarch64-linux-gnu)
+set(CMAKE_LIBRARY_ARCHITECTURE aarch64-linux-gnu)
+set(CMAKE_FIND_ROOT_PATH_MODE_PROGRAM NEVER)
+set(CMAKE_FIND_ROOT_PATH_MODE_LIBRARY ONLY)
+set(CMAKE_FIND_ROOT_PATH_MODE_INCLUDE ONLY)
+set(CMAKE_FIND_ROOT_PATH_MODE_PACKAGE ONLY)
+set(libraries ${INRUSH_AARCH64_ROOT}/usr/lib/aarch64-linux-gnu)
+# Debian keeps the headers of one architecture apart.
+set(CMAKE_CXX_FLAGS_INIT "-isystem ${INRUSH_AARCH64_ROOT}/usr/include/aarch64-linux-gnu")
+set(CMAKE_EXE_LINKER_FLAGS_INIT "-Wl,-rpath-link,${libraries} -Wl,-rpath,${libraries}")
+list(APPEND CMAKE_TRY_COMPILE_PLATFORM_VARIABLES INRUSH_AARCH64_ROOT)
+unset(libraries)
