@@ -6,6 +6,9 @@
 
 #include "python/bindings/bindings.h"
 
+// No part of the limited API that a wheel for 3.12 and later is held to, yet in every CPython.
+extern "C" int PyGILState_Check(void);
+
 namespace inrush::python {
 namespace {
 
