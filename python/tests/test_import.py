@@ -3,7 +3,8 @@
 import subprocess
 import sys
 
-HEAVY = ("numpy", "torch", "typer", "rich", "matplotlib", "click")
+# How long it takes is measured by `make bench`; what it brings in is what makes it long.
+HEAVY = ("numpy", "torch", "typer", "rich", "matplotlib", "click", "logging", "json", "inspect")
 
 
 def run(code: str) -> str:
@@ -14,12 +15,6 @@ def run(code: str) -> str:
 def test_import_brings_in_no_framework():
     code = f"import inrush, sys; print([name for name in {HEAVY!r} if name in sys.modules])"
     assert run(code) == "[]"
-
-
-def test_import_takes_at_most_50_ms():
-    # CPU time, and the best of five: other processes run here too.
-    code = "import time; t = time.process_time(); import inrush; print(time.process_time() - t)"
-    assert min(float(run(code)) for _ in range(5)) <= 0.05
 
 
 def test_opening_and_loading_imports_no_framework(every_dtype):
