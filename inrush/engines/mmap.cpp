@@ -27,6 +27,7 @@
 
 #include "inrush/base/align.h"
 #include "inrush/base/fd.h"
+#include "inrush/base/madvise.h"
 #include "inrush/base/read_fully.h"
 #include "inrush/engines/blocking.h"
 #include "inrush/engines/local_files.h"
@@ -36,7 +37,6 @@ namespace inrush {
 
 namespace {
 
-constexpr int kPopulateRead = 22;           // MADV_POPULATE_READ: Linux 5.14, glibc 2.35
 constexpr uint64_t kMostAtOnce = 8 * kMiB;  // between two, a thread looks whether it shall stop
 constexpr uint32_t kMostThreads = 16;
 constexpr int kMostTries = 100;

@@ -14,13 +14,12 @@
 
 #include "inrush/base/align.h"
 #include "inrush/base/fd.h"
+#include "inrush/base/madvise.h"
 #include "inrush/policy/facts.h"
 #include "inrush/policy/filesystem.h"
 
 namespace inrush {
 namespace {
-
-constexpr int kPopulateRead = 22;  // MADV_POPULATE_READ: Linux 5.14, glibc 2.35
 
 // How far read-ahead runs before the tensor asked for last, and in what steps: enough to keep a
 // fast disk busy while the caller works on a tensor, little enough to stop soon.

@@ -8,14 +8,13 @@
 #include <cstring>
 #include <string_view>
 
+#include "inrush/base/madvise.h"
 #include "inrush/policy/probes.h"
 #include "inrush/policy/profile.h"
 #include "inrush/policy/registry.h"
 
 namespace inrush {
 namespace {
-
-constexpr int kPopulateRead = 22;  // MADV_POPULATE_READ: Linux 5.14, glibc 2.35
 
 std::string reason(std::string_view call, int error_number) {
   char text[128];
