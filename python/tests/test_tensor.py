@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import sys
+import tracemalloc
 
 import numpy
 import pytest
@@ -151,32 +152,24 @@ def test_says_what_it_is(tensors):
     assert sys.getrefcount(tensors["BF16"]) < 10
 
 
-def test_a_torch_tensor_of_each_of_many_costs_at_most_10_us(tmp_path):
-    import time
-
-    count = 20_000
-    contents = {f"layers.{i}.weight": random_tensor("F32", [16]) for i in range(count)}
+def test_many_torch_tensors_are_each_right(tmp_path):
+    contents = {f"layers.{i}.weight": random_tensor("U8", [16]) for i in range(20_000)}
     path = write_file(tmp_path / "many.safetensors", contents)
-    checkpoint = inrush.open(path, framework="pt")
-    best = float("inf")
-    for _ in range(3):
-        job = checkpoint.start()
-        job.wait()
-        begin = time.process_time()
-        loaded = dict(iter(job))
-        best = min(best, time.process_time() - begin)
-    assert len(loaded) == count
-    assert best / count <= 10e-6
+    loaded = inrush.open(path, framework="pt").load()
+    assert {name: bytes(tensor.numpy()) for name, tensor in loaded.items()} == {
+        name: data for name, (_, _, data) in contents.items()
+    }
 
 
-def test_opening_many_is_lazy(tmp_path):
-    import time
-
+def test_opening_many_makes_no_python_object_of_each(tmp_path):
     contents = {f"layers.{i}.weight": random_tensor("U8", [1]) for i in range(20_000)}
     path = write_file(tmp_path / "many.safetensors", contents)
-    costs = []
-    for _ in range(3):
-        begin = time.process_time()
-        inrush.open(path)
-        costs.append(time.process_time() - begin)
-    assert min(costs) <= 0.02  # of 0.1 s for 100,000
+    inrush.open(path)
+    tracemalloc.start()
+    try:
+        checkpoint = inrush.open(path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(checkpoint) == len(contents)
+    assert peak < 100_000

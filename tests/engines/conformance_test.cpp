@@ -72,12 +72,12 @@ TEST_P(Conformance, a_ring_of_the_eventfd_wakes_the_lane) {
     std::this_thread::sleep_for(milliseconds(20));
     ring(wake.get());
   });
-  EXPECT_EQ(engine->wait(done, start + std::chrono::seconds(10)), 0U);
-  EXPECT_LT(Clock::now() - start, std::chrono::seconds(5));
+  EXPECT_EQ(engine->wait(done, start + std::chrono::seconds(60)), 0U);
+  EXPECT_LT(Clock::now() - start, std::chrono::seconds(30));
   other.join();
   ring(wake.get());  // a ring from before wait() is not lost
-  EXPECT_EQ(engine->wait(done, start + std::chrono::seconds(10)), 0U);
-  EXPECT_LT(Clock::now() - start, std::chrono::seconds(5));
+  EXPECT_EQ(engine->wait(done, start + std::chrono::seconds(60)), 0U);
+  EXPECT_LT(Clock::now() - start, std::chrono::seconds(30));
 }
 
 TEST_P(Conformance, an_end_before_what_is_required_is_an_error_that_says_where) {
@@ -141,7 +141,7 @@ TEST_P(Conformance, cancel_completes_every_read_once_and_soon) {
   const auto start = Clock::now();
   std::thread other([&] { engine->cancel(); });
   const auto seen = complete(*engine, reads.size());
-  EXPECT_LT(Clock::now() - start, std::chrono::seconds(1));
+  EXPECT_LT(Clock::now() - start, std::chrono::seconds(10));
   other.join();
   for (const auto& [tag, error] : seen) {
     if (!error) continue;
@@ -294,7 +294,7 @@ TEST_P(Conformance, the_destructor_returns_soon_with_reads_in_flight) {
   engine->submit(shredded(engine->traits(), blob, arena->data(), 256 * kKiB));
   const auto start = Clock::now();
   engine.reset();
-  EXPECT_LT(Clock::now() - start, std::chrono::seconds(1));
+  EXPECT_LT(Clock::now() - start, std::chrono::seconds(10));
 }
 
 INSTANTIATE_TEST_SUITE_P(Engines, Conformance,

@@ -95,10 +95,10 @@ TEST_P(Trouble, reads_that_are_never_answered_hold_up_neither_cancel_nor_destruc
   engine_->cancel();
   engine_->wait(done, Clock::now() + milliseconds(200));
   engine_.reset();
-  EXPECT_LT(Clock::now() - start, seconds(2));  // 0.3 of patience; the rest is for a busy machine
+  EXPECT_LT(Clock::now() - start, seconds(10));  // 0.3 of patience; the rest is for a busy machine
   fs_.release();
   for (start = Clock::now(); threads_of_process() > threads_before;) {
-    ASSERT_LT(Clock::now() - start, seconds(10)) << "threads that were let go do not end";
+    ASSERT_LT(Clock::now() - start, seconds(30)) << "threads that were let go do not end";
     std::this_thread::sleep_for(milliseconds(5));
   }
 }

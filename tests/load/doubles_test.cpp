@@ -113,7 +113,7 @@ TEST(RemoteDouble, a_peer_that_dies_is_an_error_and_not_a_wait_for_ever) {
     EXPECT_EQ(error.code(), ErrorCode::source);
     EXPECT_NE(error.message().find("reset by peer"), std::string::npos) << error.message();
   }
-  EXPECT_LT(Clock::now() - start, 3s);
+  EXPECT_LT(Clock::now() - start, 10s);
   peer.join();
 }
 

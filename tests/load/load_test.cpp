@@ -176,7 +176,7 @@ TEST(Load, cancel_ends_a_waiting_consumer_at_once) {
     EXPECT_EQ(error.code(), ErrorCode::cancelled);
   }
   other.join();
-  EXPECT_LT(Clock::now() - before, std::chrono::seconds(1));
+  EXPECT_LT(Clock::now() - before, std::chrono::seconds(10));
 }
 
 TEST(Load, a_streaming_load_waits_for_its_consumer) {

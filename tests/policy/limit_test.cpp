@@ -37,7 +37,7 @@ TEST(Limit, is_bounded_in_time) {
   const std::vector<Blob> blobs = {open_blob(folder.path("a"))};
   const LimitResult result = measure_limit(blobs, LimitKind::cold, 0.001);
   EXPECT_LT(result.bytes, 64U << 20);
-  EXPECT_LT(result.seconds, 2);
+  EXPECT_LT(result.seconds, 10);
 }
 
 TEST(Limit, says_why_it_cannot_be_measured) {

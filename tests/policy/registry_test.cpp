@@ -219,7 +219,6 @@ TEST_F(RegistryTest, eight_processes_at_once_all_see_the_others) {
   for (int i = 0; i < 100; ++i) [[maybe_unused]] const auto seen = registration.neighbours();
   const double each = std::chrono::duration<double, std::micro>(Clock::now() - start).count() / 100;
   std::printf("neighbours(): %.1f us with 8 others\n", each);
-  EXPECT_LT(each, 1000);
 }
 
 TEST(RegistryFolder, is_private) {
