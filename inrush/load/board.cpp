@@ -24,7 +24,11 @@ double seconds_between(Clock::time_point from, Clock::time_point to) {
   return std::chrono::duration<double>(to - from).count();
 }
 
-// What reads a range when nothing else can: threads that read through the page cache.
+// A remote place is read by its own engine, which asks again by itself, or not at all.
+bool is_remote(const Facts& facts) { return !facts.filesystem.engine.empty(); }
+
+// What reads a range of a local file when nothing else can: threads that read through the page
+// cache.
 LaneChoice fallback_lane(Coverage coverage, const Facts& facts) {
   LaneChoice lane;
   lane.engine = "pread";
@@ -298,7 +302,8 @@ void Board::read_failed(const Grant& grant, const Error& error, const LaneChoice
   {
     const std::lock_guard lock(mutex_);
     if (attempts_.empty()) attempts_.resize(preparation_.plan.ranges.size());
-    if (!cancelled && error.code() == ErrorCode::source && !preparation_.options.choice.strict) {
+    if (!cancelled && error.code() == ErrorCode::source && !preparation_.options.choice.strict &&
+        !is_remote(preparation_.facts)) {
       again = ++attempts_[grant.first] < kMostAttempts;
       fall_back = again && !fell_back_;
       fell_back_ |= fall_back;
@@ -318,7 +323,8 @@ void Board::read_failed(const Grant& grant, const Error& error, const LaneChoice
 void Board::lane_failed(const Error& error, const LaneChoice& lane) {
   const bool plain = lane.engine == "pread" && !lane.direct;
   if (stopped()) return;
-  if (preparation_.options.choice.strict || plain || error.code() == ErrorCode::memory) {
+  if (preparation_.options.choice.strict || plain || error.code() == ErrorCode::memory ||
+      is_remote(preparation_.facts)) {
     fail(error);
     return;
   }

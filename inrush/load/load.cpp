@@ -1,5 +1,7 @@
 #include "inrush/load.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <numeric>
 
@@ -26,12 +28,24 @@ std::vector<Selection> everything(const Index& index) {
   return {all};
 }
 
+// Lanes of one load have one way to reach its bytes.
+void check_one_way(std::span<const Blob> blobs) {
+  for (const Blob& blob : blobs) {
+    if (blob.engine == blobs.front().engine) continue;
+    throw Error(ErrorCode::usage,
+                fmt::format("load {} and {}: local files and remote ones, or ones of different "
+                            "stores, are no one checkpoint",
+                            blobs.front().name, blob.name));
+  }
+}
+
 Preparation prepare(const Checkpoint& checkpoint, LoadOptions options) {
   const Index& index = checkpoint.index();
   if (options.selections.empty()) options.selections = everything(index);
   if (options.pool > 0 && (options.collect || options.allocator)) {
     throw Error(ErrorCode::usage, "a pool serves neither collect nor an allocator");
   }
+  check_one_way(index.blobs);
   Plan plan = make_plan(index, options.selections, options.limits);
   // A decoder reads the bytes, and a mapped byte may vanish under it.
   if (options.decoder) options.choice.mapping = MappingRule::never;
