@@ -24,7 +24,7 @@ SHELL_SOURCES = .ci/run $(shell git ls-files '*.sh')
 build: ## the library and the Python package; the command is .venv/bin/inrush
 	@tools/setup.sh build
 	@$(MAKE) build/release/build.ninja
-	@cmake --build build/release -j $(JOBS) --target inrush _core
+	@cmake --build build/release -j $(JOBS) --target inrush _core fake_driver
 
 build/%/build.ninja: CMakePresets.json
 	cmake --preset $* --log-level=WARNING

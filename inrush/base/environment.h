@@ -12,6 +12,10 @@ struct Environment {
   std::string cache_home;   // XDG_CACHE_HOME
   std::string home;         // HOME
   std::string runtime_dir;  // XDG_RUNTIME_DIR
+  // Libraries of a GPU's vendor to load instead of the system's; "off": none.
+  std::string cuda_library;    // INRUSH_CUDA_LIBRARY
+  std::string hip_library;     // INRUSH_HIP_LIBRARY
+  std::string cufile_library;  // INRUSH_CUFILE_LIBRARY
 };
 
 Environment read_environment();

@@ -8,6 +8,8 @@ namespace inrush {
 
 enum class MemoryKind : uint8_t { host, pinned, device };
 
+enum class DeviceVendor : uint8_t { cuda, hip };
+
 enum class Backing : uint8_t {
   anonymous,  // ours, private
   memfd,      // ours, can be exported to another process

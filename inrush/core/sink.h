@@ -101,6 +101,8 @@ struct SinkOptions {
   std::map<std::string, Memory> out;  // memory of these targets, by tensor name
   // Ranges were placed outside of landed(): poll() has them. From any thread, under no lock.
   std::function<void()> placed;
+  // The sink cannot go on: its device is lost, say. From any thread, under no lock.
+  std::function<void(const Error&)> failed;
 };
 
 // Makes the sink of a load. Throws Error{memory} when the budget is below what it needs, naming

@@ -39,6 +39,7 @@ struct Memory {
   MemoryKind kind = MemoryKind::host;
   int device = -1;
   std::shared_ptr<void> owner;
+  DeviceVendor vendor = DeviceVendor::cuda;  // of a device's memory
 };
 
 struct Tensor {

@@ -56,6 +56,7 @@ Board::Board(Preparation preparation) : preparation_(std::move(preparation)), st
     const std::lock_guard lock(mutex_);
     wake_lanes();
   };
+  options.failed = [this](const Error& error) { fail(error); };
   const SinkFactory& make = preparation_.options.sink;
   sink_ =
       make ? make(index(), plan, std::move(placements), std::move(options))
@@ -354,7 +355,14 @@ void Board::cancel() { stop(Error(ErrorCode::cancelled, "the load was cancelled"
 void Board::shut_down() {
   cancel();
   std::unique_lock lock(mutex_);
-  changed_.wait_for(lock, kShutDown, [this] { return lanes_alive_ == 0; });
+  if (!changed_.wait_for(lock, kShutDown, [this] { return lanes_alive_ == 0; })) return;
+  lock.unlock();
+  // Staging is given back now, and not when the last lane's thread has left.
+  decoding_.reset();
+  if (sink_) last_sink_stats_ = sink_->stats();
+  sink_.reset();
+  preparation_.options.allocator = {};
+  preparation_.options.sink = {};
 }
 
 void Board::add(const TraceEvent& event) {
@@ -404,7 +412,7 @@ LoadStats Board::stats() const {
   stats.choice = preparation_.choice.name;
   stats.why = preparation_.choice.why;
   stats.bytes_read = bytes_read_;
-  const SinkStats sink = sink_->stats();
+  const SinkStats sink = sink_ ? sink_->stats() : last_sink_stats_;
   stats.bytes_copied = sink.bytes_copied;
   stats.reads = reads_;
   stats.retries = retries_;

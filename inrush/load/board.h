@@ -64,14 +64,13 @@ class Board : public std::enable_shared_from_this<Board> {
   [[nodiscard]] bool direct_retired() const { return direct_retired_.load(); }
   void look_around();
   [[nodiscard]] double seconds_since_start() const;
-
   // For the consumer.
   std::optional<Tensor> next(Deadline deadline, bool& timed_out);
   bool wait(Deadline deadline);
   void cancel();
   // Whether the load ended well, and showed what this path can do.
   [[nodiscard]] bool taught(Profile& learnt) const;
-  // Cancels and waits, a second at most, until no lane is left.
+  // Cancels, waits a second at most until no lane is left, and gives the sink back then.
   void shut_down();
 
   [[nodiscard]] LoadStats stats() const;
@@ -101,6 +100,7 @@ class Board : public std::enable_shared_from_this<Board> {
 
   Preparation preparation_;
   std::unique_ptr<Sink> sink_;
+  SinkStats last_sink_stats_;
   std::unique_ptr<RangeQueue> queue_;
   std::unique_ptr<Decoding> decoding_;
   std::vector<bool> resident_;                          // per range
@@ -135,7 +135,7 @@ class Board : public std::enable_shared_from_this<Board> {
   uint32_t lanes_alive_ = 0;
   uint32_t lanes_started_ = 0;
   bool fell_back_ = false;
-  std::vector<std::string> fallbacks_;  // why lanes were replaced
+  std::vector<std::string> fallbacks_;
   uint32_t cursor_ = 0;                 // next target in order
   uint32_t delivered_ = 0;
   uint32_t whole_count_ = 0;

@@ -11,6 +11,7 @@
 #include <numeric>
 
 #include "inrush/base/align.h"
+#include "inrush/sinks/due.h"
 
 namespace inrush {
 namespace {
@@ -190,24 +191,9 @@ void HostSink::place_mappings() {
 }
 
 void HostSink::settle_needs() {
-  std::vector<uint32_t> highest(plan_.ranges.size());  // target + 1 that ranges up to here feed
-  uint32_t running = 0;
-  for (size_t i = 0; i < plan_.ranges.size(); ++i) {
-    const Range& range = plan_.ranges[i];
-    for (uint32_t p = 0; p < range.piece_count; ++p) {
-      running = std::max(running, plan_.pieces[range.first_piece + p].target + 1);
-    }
-    highest[i] = running;
-  }
-  uint32_t due = 0;
-  layout_.needed_for.resize(homes_.size());
-  due_after_.resize(homes_.size());
-  for (uint32_t i = 0; i < homes_.size(); ++i) {
-    const Target& target = plan_.targets[i];
-    if (target.first_range <= target.last_range) due = std::max(due, target.last_range + 1);
-    due_after_[i] = due;
-    layout_.needed_for[i] = std::max(i + 1, due == 0 ? 0 : highest[due - 1]);
-  }
+  DueRanges ranges = due_ranges(plan_);
+  due_after_ = std::move(ranges.due_after);
+  layout_.needed_for = std::move(ranges.needed_for);
 }
 
 void HostSink::advance_due() {

@@ -1,0 +1,107 @@
+#include "inrush/device.h"
+
+#include <fmt/format.h>
+
+#include <charconv>
+#include <map>
+#include <memory>
+#include <utility>
+
+#include "inrush/core/error.h"
+#include "inrush/shim/device.h"
+#include "inrush/sinks/device.h"
+#include "inrush/sinks/device_memory.h"
+
+namespace inrush {
+namespace {
+
+DriverDescription describe(DeviceVendor vendor) {
+  DriverDescription found;
+  found.vendor = name_of(vendor);
+  try {
+    const auto driver = DeviceDriver::load(vendor);
+    found.library = driver->library();
+    found.version = driver->version_text();
+    for (int i = 0; i < driver->device_count(); ++i) {
+      const DeviceFact fact = driver->describe(i);
+      found.devices.push_back({fact.name, fact.bus, fact.numa_node, fact.integrated});
+    }
+  } catch (const Error& error) {
+    found.reason = error.message();
+  }
+  return found;
+}
+
+std::shared_ptr<const DeviceDriver> load_driver(const std::string& vendor) {
+  try {
+    return DeviceDriver::load(vendor == "hip" ? DeviceVendor::hip : DeviceVendor::cuda);
+  } catch (const Error& error) {
+    throw Error(ErrorCode::usage,
+                fmt::format("load to {}: there is no driver to use: {}", vendor, error.message()));
+  }
+}
+
+}  // namespace
+
+std::vector<DriverDescription> describe_drivers() {
+  return {describe(DeviceVendor::cuda), describe(DeviceVendor::hip)};
+}
+
+DeviceName parse_device(std::string_view name) {
+  if (name == "cpu") return {"cpu", -1};
+  const size_t colon = name.find(':');
+  DeviceName device{std::string(name.substr(0, colon)), 0};
+  const char* const end = name.data() + name.size();
+  bool sound = device.vendor == "cuda" || device.vendor == "hip";
+  if (colon != std::string_view::npos) {
+    const char* const digits = name.data() + colon + 1;
+    const auto [rest, error] = std::from_chars(digits, end, device.index);
+    sound = sound && error == std::errc() && rest == end && digits != end && device.index >= 0;
+  }
+  if (sound) return device;
+  throw Error(ErrorCode::usage,
+              fmt::format("device {} is invalid: expected cpu, cuda:N or hip:N", name));
+}
+
+void deliver_to(LoadOptions& options, const DeviceOptions& devices) {
+  std::shared_ptr<const DeviceDriver> driver;
+  std::string vendor;
+  std::vector<int> indices;  // per name: into `opened`, -1 for the host
+  std::map<int, int> known;  // device -> its place in `opened`
+  std::vector<std::shared_ptr<const Device>> opened;
+  for (const std::string& text : devices.devices) {
+    const DeviceName name = parse_device(text);
+    if (name.index < 0) {
+      indices.push_back(-1);
+      continue;
+    }
+    if (!driver) {
+      driver = load_driver(name.vendor);
+      vendor = name.vendor;
+    }
+    if (name.vendor != vendor) {
+      throw Error(ErrorCode::usage, fmt::format("a load goes to devices of one vendor, not to {} "
+                                                "and {}",
+                                                vendor, name.vendor));
+    }
+    const auto [place, fresh] = known.emplace(name.index, static_cast<int>(opened.size()));
+    if (fresh) opened.push_back(std::make_shared<const Device>(driver, name.index));
+    indices.push_back(place->second);
+  }
+  if (opened.empty()) return;
+  DevicePlace place = [indices, wanted = devices.place](std::string_view tensor) {
+    return indices.at(wanted ? wanted(tensor) : 0);
+  };
+  if (!options.allocator) options.allocator = device_allocator(opened, std::move(place));
+  options.pool = 0;
+  DeviceSinkOptions sink;
+  sink.devices = std::move(opened);
+  if (devices.consumer_stream) {
+    sink.consumer_stream = [ask = devices.consumer_stream](int device) {
+      return static_cast<vendor::Stream>(ask(device));
+    };
+  }
+  options.sink = device_sink(std::move(sink));
+}
+
+}  // namespace inrush

@@ -1,0 +1,206 @@
+#include "inrush/shim/device.h"
+
+#include <fmt/format.h>
+
+#include <new>
+
+namespace inrush {
+
+// Enters the device's context, and leaves the thread as it was.
+class Device::Scope {
+ public:
+  explicit Scope(const Device& device) : Scope(device, std::nothrow) {
+    device.check(result_, "enter the context");
+  }
+  // For giving things back, which is tried in any case: a driver that is unwell may still do it.
+  Scope(const Device& device, std::nothrow_t) noexcept
+      : table_(device.table_), cuda_(device.primary_ != nullptr) {
+    if (cuda_) {
+      result_ = table_.primary_push(device.primary_);
+      return;
+    }
+    result_ = table_.get_device(&before_);
+    if (result_ == vendor::kSuccess && before_ != device.handle_) {
+      result_ = table_.set_device(device.handle_);
+      moved_ = result_ == vendor::kSuccess;
+    }
+  }
+  ~Scope() {
+    vendor::Primary left = nullptr;
+    if (cuda_ && result_ == vendor::kSuccess) table_.primary_pop(&left);
+    if (moved_) table_.set_device(before_);
+  }
+  Scope(const Scope&) = delete;
+  Scope& operator=(const Scope&) = delete;
+
+ private:
+  const vendor::DeviceTable& table_;
+  bool cuda_;
+  bool moved_ = false;
+  int before_ = -1;
+  vendor::Result result_ = vendor::kSuccess;
+};
+
+Device::Device(std::shared_ptr<const DeviceDriver> driver, int index)
+    : driver_(std::move(driver)),
+      table_(driver_->table()),
+      index_(index),
+      handle_(driver_->handle_of(index)),
+      fact_(driver_->describe(index)),
+      name_(driver_->name_of(index)) {
+  if (table_.primary_retain == nullptr) return;
+  check(table_.primary_retain(&primary_, handle_), "take the primary context");
+}
+
+Device::~Device() {
+  if (primary_ != nullptr) table_.primary_release(handle_);
+}
+
+void Device::fail(vendor::Result result, const std::string& what) const {
+  throw driver_->error(fmt::format("{} on {}", what, name_), result);
+}
+
+DeviceRoom Device::room() const {
+  const Scope scope(*this);
+  size_t free = 0;
+  size_t total = 0;
+  check(table_.mem_info(&free, &total), "ask for free memory");
+  return {free, total};
+}
+
+vendor::Address Device::allocate(uint64_t size) const {
+  const Scope scope(*this);
+  vendor::Address address = 0;
+  const vendor::Result result = table_.mem_alloc(&address, size);
+  if (result == vendor::kSuccess) return address;
+  size_t free = 0;
+  size_t total = 0;
+  const bool told = result == vendor::kOutOfMemory && table_.mem_info(&free, &total) == 0;
+  fail(result, told ? fmt::format("allocate {} bytes ({} of {} are free)", size, free, total)
+                    : fmt::format("allocate {} bytes", size));
+}
+
+// Memory may outlive the driver (the process ends) and the process (a fork): nothing is left to
+// free then, so what the driver answers does not matter.
+void Device::free(vendor::Address address) const noexcept {
+  const Scope scope(*this, std::nothrow);
+  table_.mem_free(address);
+}
+
+std::byte* Device::host_address(vendor::Address address) const {
+  const Scope scope(*this);
+  void* host = nullptr;
+  if (table_.pointer_attribute(&host, vendor::kPointerHostAddress, address) != vendor::kSuccess) {
+    return nullptr;
+  }
+  return static_cast<std::byte*>(host);
+}
+
+void Device::pin(void* memory, uint64_t size) const {
+  const Scope scope(*this);
+  const vendor::Result result = table_.host_register(memory, size, vendor::kHostRegisterPortable);
+  if (result != vendor::kSuccess) fail(result, fmt::format("pin {} bytes for copies", size));
+}
+
+void Device::unpin(void* memory) const noexcept {
+  const Scope scope(*this, std::nothrow);
+  table_.host_unregister(memory);
+}
+
+vendor::Stream Device::make_stream() const {
+  const Scope scope(*this);
+  vendor::Stream stream = nullptr;
+  check(table_.stream_create(&stream, vendor::kStreamNonBlocking), "create a stream");
+  return stream;
+}
+
+vendor::Event Device::make_event() const {
+  const Scope scope(*this);
+  vendor::Event event = nullptr;
+  constexpr unsigned kFlags = vendor::kEventBlockingSync | vendor::kEventDisableTiming;
+  check(table_.event_create(&event, kFlags), "create an event");
+  return event;
+}
+
+void Device::destroy(vendor::Stream stream) const noexcept {
+  const Scope scope(*this, std::nothrow);
+  table_.stream_destroy(stream);
+}
+
+void Device::destroy(vendor::Event event) const noexcept {
+  const Scope scope(*this, std::nothrow);
+  table_.event_destroy(event);
+}
+
+void Device::copy(const DeviceCopy& copy, vendor::Stream stream) const {
+  const Scope scope(*this);
+  // What a 2-D copy cannot say: rows that overlap or are one, and pitches beyond the device's.
+  const bool pitched = copy.rows > 1 && copy.source_pitch >= copy.row_size &&
+                       copy.target_pitch >= copy.row_size && copy.source_pitch <= fact_.max_pitch &&
+                       copy.target_pitch <= fact_.max_pitch;
+  if (!pitched) {
+    for (uint64_t row = 0; row < copy.rows; ++row) {
+      check(table_.copy_to_device(copy.target + row * copy.target_pitch,
+                                  copy.source + row * copy.source_pitch, copy.row_size, stream),
+            "copy");
+    }
+    return;
+  }
+  if (table_.hip_copy_2d != nullptr) {
+    check(table_.hip_copy_2d(reinterpret_cast<void*>(copy.target), copy.target_pitch, copy.source,
+                             copy.source_pitch, copy.row_size, copy.rows, vendor::kCopyHostToDevice,
+                             stream),
+          "copy rows");
+    return;
+  }
+  vendor::Copy2d rows;
+  rows.source_type = vendor::kMemoryHost;
+  rows.source_host = copy.source;
+  rows.source_pitch = copy.source_pitch;
+  rows.target_type = vendor::kMemoryDevice;
+  rows.target_device = copy.target;
+  rows.target_pitch = copy.target_pitch;
+  rows.width = copy.row_size;
+  rows.height = copy.rows;
+  check(table_.copy_2d(&rows, stream), "copy rows");
+}
+
+void Device::copy_on_device(vendor::Address target, vendor::Address source, uint64_t size,
+                            vendor::Stream stream) const {
+  const Scope scope(*this);
+  check(table_.copy_on_device(target, source, size, stream), "copy from staging");
+}
+
+void Device::fill_zeros(vendor::Address target, uint64_t size, vendor::Stream stream) const {
+  const Scope scope(*this);
+  check(table_.fill(target, 0, size, stream), "fill with zeros");
+}
+
+void Device::record(vendor::Event event, vendor::Stream stream) const {
+  const Scope scope(*this);
+  check(table_.event_record(event, stream), "record an event");
+}
+
+void Device::wait_on_stream(vendor::Stream stream, vendor::Event event) const {
+  const Scope scope(*this);
+  check(table_.stream_wait_event(stream, event, 0), "make a stream wait");
+}
+
+bool Device::is_done(vendor::Event event) const {
+  const Scope scope(*this);
+  const vendor::Result result = table_.event_query(event);
+  if (result != vendor::kNotReady) check(result, "copy");
+  return result == vendor::kSuccess;
+}
+
+void Device::wait(vendor::Event event) const {
+  const Scope scope(*this);
+  check(table_.event_synchronize(event), "copy");
+}
+
+void Device::wait(vendor::Stream stream) const {
+  const Scope scope(*this);
+  check(table_.stream_synchronize(stream), "copy");
+}
+
+}  // namespace inrush

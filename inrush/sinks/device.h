@@ -1,0 +1,106 @@
+// The sink of device memory: ranges are read into pinned slots and copied from there by streams
+// that run beside everything else; a slot is free again once the event behind its copies is done.
+// Every target has the caller's memory, on any of the devices or in the host's; where the host can
+// touch a device's memory, ranges are read straight into it.
+// A target is whole once its copies are done, so what take() gives is ready on every stream.
+// The budget is the ring of slots. The last free one is kept for what is due.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <vector>
+
+#include "inrush/core/sink.h"
+#include "inrush/shim/device.h"
+#include "inrush/sinks/device_copies.h"
+#include "inrush/sinks/pinned_ring.h"
+
+namespace inrush {
+
+struct DeviceSinkOptions {
+  std::vector<std::shared_ptr<const Device>> devices;  // at least one
+  // The stream that the consumer works on, which new memory may still be in use on. Called on the
+  // consumer's thread. Empty: the default stream.
+  std::function<vendor::Stream(int device)> consumer_stream;
+};
+
+class DeviceSink final : public Sink {
+ public:
+  // Throws Error{memory} when the budget is below two slots, naming that, and what the driver says.
+  DeviceSink(const Index& index, const Plan& plan, SinkOptions options, DeviceSinkOptions devices);
+  ~DeviceSink() override;
+
+  [[nodiscard]] const SinkLayout& layout() const override { return layout_; }
+  std::optional<Grant> try_reserve(uint32_t first, uint32_t count, const EngineTraits& traits,
+                                   bool hedge) override;
+  void landed(const Grant& grant) override;
+  void release(const Grant& grant) override;
+  void poll(std::vector<uint32_t>& placed) override;
+  [[nodiscard]] SinkStats stats() const override;
+  void provide(uint32_t target, Memory memory) override;
+  [[nodiscard]] std::byte* address(uint32_t target) const override { return homes_[target].host; }
+  Memory take(uint32_t target) override;
+
+ private:
+  enum class State : uint8_t { waiting, granted, placing, placed };
+  struct Home {
+    Memory memory;              // data is nullptr until there is any
+    std::byte* host = nullptr;  // where the host can touch it
+    uint32_t copies = 0;        // index into copies_; for memory of a device
+    bool taken = false;
+  };
+  struct Slot {
+    bool busy = false;
+    uint32_t first = 0;  // ranges whose copies read it
+    uint32_t count = 0;
+    uint32_t batches = 0;  // under way
+  };
+  using Batches = std::vector<std::vector<DeviceCopy>>;  // per device
+
+  void settle_slots(uint64_t budget);
+  void advance_due();
+  [[nodiscard]] bool has_memory(uint32_t range) const;
+  [[nodiscard]] std::byte* direct_address(uint32_t range) const;
+  std::optional<Grant> in_place_grant(uint32_t first, const EngineTraits& traits);
+  std::optional<Grant> slot_grant(uint32_t first, uint32_t count, const EngineTraits& traits);
+  std::optional<uint32_t> take_slot(bool due, std::unique_lock<std::mutex>& lock);
+  void free_slot(int32_t slot);
+  void add_copies(uint32_t range, const std::byte* source, Batches& batches) const;
+  void submit(uint32_t slot, const Batches& batches);
+  void batch_done(uint32_t slot);
+  void mark_placed(uint32_t first, uint32_t count);
+  void give_up(const Error& error);
+
+  const Index& index_;
+  const Plan& plan_;
+  SinkOptions options_;
+  DeviceSinkOptions devices_;
+  SinkLayout layout_;
+  std::vector<uint32_t> due_after_;
+  uint64_t block_size_ = 0;  // most bytes of the ranges in one slot
+  uint64_t slot_size_ = 0;
+  std::vector<Home> homes_;  // per target
+
+  mutable std::mutex mutex_;
+  std::vector<State> states_;  // per range
+  std::vector<Slot> slots_;
+  std::vector<uint32_t> newly_placed_;
+  uint32_t head_ = 0;  // the oldest target not taken
+  uint32_t due_ = 0;   // ranges below it are due
+  uint32_t busy_ = 0;
+  uint32_t most_busy_ = 0;
+  uint64_t copied_ = 0;
+  bool growing_ = false;
+  bool failed_ = false;
+
+  std::unique_ptr<PinnedRing> ring_;
+  std::vector<std::unique_ptr<DeviceCopies>> copies_;  // per device; ends before what it reads
+};
+
+// A factory for LoadOptions::sink; its loads need an allocator, or memory in `out` for all.
+SinkFactory device_sink(DeviceSinkOptions options);
+
+}  // namespace inrush

@@ -1,0 +1,150 @@
+// The machine behind the fake driver: devices, memory, streams, events, and the ledger of all that.
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace fake {
+
+using Result = int;
+constexpr Result kOk = 0;
+constexpr Result kInvalidValue = 1;
+constexpr Result kOutOfMemory = 2;
+constexpr Result kNoDevice = 100;
+constexpr Result kInvalidDevice = 101;
+constexpr Result kNoneEntered = 201;
+constexpr Result kInvalidHandle = 400;
+constexpr Result kNotReady = 600, kLost = 719;
+
+// What is known to have happened before: for each stream the number of its last operation.
+using Clock = std::map<uint64_t, uint64_t>;
+
+// Bytes that an operation of a stream writes.
+struct Access {
+  uint64_t begin;
+  uint64_t end;
+  uint64_t stream;
+  uint64_t number;
+};
+
+struct Allocation {
+  uint64_t size = 0;
+  uint64_t mapped = 0;
+  int device = 0;
+  std::byte* alias = nullptr;  // where the fake itself touches it
+  std::vector<Access> accesses;
+};
+
+struct Event {
+  int device = 0;
+  uint64_t recorded = 0;  // how often
+  uint64_t reached = 0;
+  Clock clock;
+  bool consumers = false;
+};
+
+struct Stream {
+  uint64_t id = 0;
+  int device = 0;
+  bool consumers = false;
+  Clock clock;
+  std::deque<std::function<void()>> operations;
+  uint64_t enqueued = 0;
+  uint64_t done = 0;
+  bool closing = false;
+  std::thread thread;
+};
+
+struct Rows {
+  uint64_t target = 0;
+  const std::byte* source = nullptr;
+  uint64_t row_size = 0;
+  uint64_t rows = 1;
+  uint64_t target_pitch = 0;
+  uint64_t source_pitch = 0;
+};
+
+class Machine {
+ public:
+  Machine();
+
+  void reset();
+  void set(const std::string& what, int64_t value);
+  void fail(const char* call, int64_t after, Result result);
+  int64_t count(const char* call);
+  std::string report();
+  [[nodiscard]] int64_t setting(const std::string& what);
+  uint64_t touched();
+  void touch(int device);
+  std::byte* alias_of(uint64_t address, uint64_t size);
+
+  // What every function of the driver asks first: what it returns, unless that is kOk.
+  Result enter(const char* call);
+
+  Result allocate(int device, uint64_t* address, uint64_t size);
+  Result free(uint64_t address);
+  Result pin(void* memory, uint64_t size);
+  Result unpin(void* memory);
+  void room(int device, uint64_t* free, uint64_t* total);
+
+  Stream* make_stream(int device, bool consumers);
+  Result destroy(Stream* stream);
+  Event* make_event(int device);
+  Result destroy(Event* event);
+  // nullptr is the device's default stream.
+  Stream* stream_of(Stream* stream, int device);
+
+  Result copy(const Rows& rows, Stream* stream);
+  Result copy_on_device(uint64_t target, uint64_t source, uint64_t size, Stream* stream);
+  Result fill(uint64_t target, int value, uint64_t size, Stream* stream, int64_t delay_us);
+  Result record(Event* event, Stream* stream);
+  Result wait(Stream* stream, Event* event);
+  Result query(Event* event);
+  Result synchronize(Event* event);
+  Result synchronize(Stream* stream);
+  Result retain(int device, int change);
+
+ private:
+  void clear();
+  void blame(const std::string& what);
+  void run(Stream* stream);
+  void enqueue(Stream* stream, std::function<void()> operation);
+  void access(Stream* stream, uint64_t begin, uint64_t end, const char* what);
+  Allocation* allocation_at(uint64_t address, uint64_t size, uint64_t* base);
+  [[nodiscard]] bool is_pinned(const std::byte* memory, uint64_t size) const;
+  [[nodiscard]] bool is_known(const Event* event) const;
+  static void merge(Clock& into, const Clock& from);
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::map<std::string, int64_t> settings_;
+  std::map<std::string, int64_t> counts_;
+  int64_t calls_ = 0;
+  std::string failing_;
+  int64_t fails_after_ = -1;
+  Result failure_ = 0;
+  std::set<std::string> blames_;
+  std::map<uint64_t, Allocation> allocations_;
+  std::map<const std::byte*, uint64_t> pinned_;
+  std::map<const std::byte*, int> reading_;  // pinned memory that copies under way read
+  std::set<Stream*> streams_;
+  std::set<Event*> events_;
+  std::map<int, Stream*> defaults_;
+  std::map<int, int> retained_;
+  uint64_t touched_ = 0;
+  uint64_t next_stream_ = 1;
+  Clock host_;  // what the host knows to be done
+};
+
+Machine& machine();
+
+}  // namespace fake

@@ -1,0 +1,310 @@
+// Whole loads into device memory, against a driver that remembers what was done wrong.
+#include "inrush/device.h"
+
+#include <atomic>
+
+#include "inrush/checkpoint.h"
+#include "tests/fake_driver/fixture.h"
+#include "tests/load/fixture.h"
+
+namespace inrush {
+namespace {
+
+using test::Bytes;
+using test::DeviceTest;
+using test::Folder;
+
+constexpr uint64_t kMiB = 1ULL << 20;
+
+class DeviceLoad : public DeviceTest {
+ protected:
+  DeviceLoad() { ::setenv("INRUSH_PROFILE", "off", 1); }
+
+  // Tensors of all sorts of sizes, so that they begin at any offset.
+  void write_checkpoint() {
+    folder.shard("model-1.safetensors", "a", {3 * kMiB + 5, 17, 4096, 1, 700'001, 0, 12}, 3);
+    folder.shard("model-2.safetensors", "b", {64, 64, 64, 2 * kMiB, 8192, 8192, 5 * kMiB});
+  }
+
+  [[nodiscard]] Load begin(const std::vector<std::string>& devices,
+                           LoadOptions options = {}) const {
+    deliver_to(options, {.devices = devices, .place = {}, .consumer_stream = {}});
+    return {Checkpoint::open(folder.path()), std::move(options)};
+  }
+
+  // What is in a tensor, wherever it lies.
+  [[nodiscard]] Bytes bytes_of(const Memory& memory) const {
+    if (memory.size == 0) return {};
+    const void* at = memory.kind == MemoryKind::device ? driver.map(memory.data) : memory.data;
+    const auto* begin = static_cast<const std::byte*>(at);
+    return begin == nullptr ? Bytes{} : Bytes(begin, begin + memory.size);
+  }
+
+  // How many tensors came, all of them right.
+  size_t drain(Load& load) const {
+    size_t count = 0;
+    while (const auto tensor = load.next()) {
+      EXPECT_EQ(bytes_of(tensor->memory), folder.expected.at(tensor->name)) << tensor->name;
+      ++count;
+    }
+    return count;
+  }
+
+  // The error that a load ends with, or "".
+  [[nodiscard]] std::string failure(const std::vector<std::string>& devices,
+                                    LoadOptions options = {}) const {
+    try {
+      Load load = begin(devices, std::move(options));
+      while (load.next()) {
+      }
+    } catch (const Error& error) {
+      return error.message();
+    }
+    return "";
+  }
+
+  Folder folder;
+};
+
+TEST_F(DeviceLoad, every_byte_reaches_the_device) {
+  write_checkpoint();
+  for (const char* device : {"cuda:0", "cuda:1", "hip:0", "hip:1"}) {
+    for (const bool cold : {false, true}) {
+      if (cold) folder.make_cold();
+      Load load = begin({device});
+      EXPECT_EQ(drain(load), folder.expected.size()) << device;
+    }
+  }
+}
+
+TEST_F(DeviceLoad, no_context_is_made_on_another_device) {
+  write_checkpoint();
+  Load load = begin({"cuda:1"});
+  drain(load);
+  EXPECT_EQ(driver.touched(), 2U);
+}
+
+TEST_F(DeviceLoad, by_every_backend) {
+  write_checkpoint();
+  for (const char* backend : {"URING", "AIO", "PREAD", "URING_BUFFERED", "PREAD_BUFFERED"}) {
+    LoadOptions options;
+    options.choice.backend = {backend};
+    Load load = begin({"cuda"}, std::move(options));
+    EXPECT_EQ(drain(load), folder.expected.size()) << backend;
+  }
+}
+
+TEST_F(DeviceLoad, slow_copies_and_a_small_ring_wait_for_each_other) {
+  write_checkpoint();
+  driver.set("copy_delay_us", 2000);
+  LoadOptions options;
+  options.budget = 5 * kMiB;
+  Load load = begin({"cuda"}, std::move(options));
+  EXPECT_EQ(drain(load), folder.expected.size());
+  EXPECT_LE(load.stats().peak_staging, 5 * kMiB);
+}
+
+TEST_F(DeviceLoad, a_budget_below_two_slots_is_an_error_that_names_the_least) {
+  write_checkpoint();
+  LoadOptions options;
+  options.budget = kMiB;
+  const std::string message = failure({"cuda"}, std::move(options));
+  EXPECT_EQ(message.find("budget of 1048576 bytes of pinned memory is below the least"), 0U)
+      << message;
+}
+
+TEST_F(DeviceLoad, collected_tensors_wait_until_they_are_asked_for) {
+  write_checkpoint();
+  LoadOptions options;
+  options.collect = true;
+  Load load = begin({"cuda"}, std::move(options));
+  EXPECT_TRUE(load.wait(Clock::now() + std::chrono::seconds(60)));
+  EXPECT_EQ(drain(load), folder.expected.size());
+}
+
+TEST_F(DeviceLoad, tensors_outlive_their_load) {
+  write_checkpoint();
+  std::vector<Tensor> kept;
+  {
+    Load load = begin({"cuda"});
+    while (auto tensor = load.next()) kept.push_back(std::move(*tensor));
+  }
+  for (const Tensor& tensor : kept) {
+    EXPECT_EQ(bytes_of(tensor.memory), folder.expected.at(tensor.name)) << tensor.name;
+  }
+}
+
+TEST_F(DeviceLoad, slices_along_an_inner_dimension_are_two_dimensional_copies) {
+  constexpr uint64_t kRows = 300;
+  constexpr uint64_t kColumns = 5000;
+  folder.shard("model.safetensors", "w", {kRows * kColumns});
+  const Checkpoint checkpoint = Checkpoint::open(folder.path());
+  LoadOptions options;
+  Selection half;
+  half.wants.push_back({0, {{0, kRows * kColumns, 2}}});
+  options.selections = {half};
+  deliver_to(options, {.devices = {"cuda"}, .place = {}, .consumer_stream = {}});
+  Load load(checkpoint, options);
+  const auto tensor = load.next();
+  ASSERT_TRUE(tensor);
+  const Bytes& all = folder.expected.at("w0");
+  const Bytes got = bytes_of(tensor->memory);
+  ASSERT_EQ(got.size(), kRows * kColumns / 2);
+  for (size_t i = 0; i < got.size(); ++i) ASSERT_EQ(got[i], all[2 * i]) << i;
+  EXPECT_GT(driver.count("cuMemcpy2DAsync_v2"), 0);
+}
+
+TEST_F(DeviceLoad, many_small_neighbours_are_few_copies) {
+  folder.shard("model.safetensors", "t", std::vector<size_t>(1000, 512));
+  Load load = begin({"cuda"});
+  EXPECT_EQ(drain(load), 1000U);
+  EXPECT_LT(driver.count("cuMemcpyHtoDAsync_v2"), 20);
+}
+
+TEST_F(DeviceLoad, several_devices_and_the_host_in_one_load) {
+  write_checkpoint();
+  LoadOptions options;
+  deliver_to(options, {.devices = {"cuda:0", "cuda:1", "cpu"},
+                       .place = [](std::string_view name) { return name.back() % 3UL; },
+                       .consumer_stream = {}});
+  Load load(Checkpoint::open(folder.path()), options);
+  size_t count = 0;
+  while (const auto tensor = load.next()) {
+    const int where = tensor->name.back() % 3;
+    EXPECT_EQ(tensor->memory.kind, where == 2 ? MemoryKind::host : MemoryKind::device);
+    EXPECT_EQ(tensor->memory.device, where == 2 ? -1 : where);
+    EXPECT_EQ(bytes_of(tensor->memory), folder.expected.at(tensor->name)) << tensor->name;
+    ++count;
+  }
+  EXPECT_EQ(count, folder.expected.size());
+}
+
+TEST_F(DeviceLoad, memory_that_the_consumer_still_works_on_is_filled_after_that) {
+  write_checkpoint();
+  void* stream = driver.consumer_stream(0);
+  LoadOptions options;
+  LoadOptions plain;
+  deliver_to(plain, {.devices = {"cuda"}, .place = {}, .consumer_stream = {}});
+  // An allocator whose memory a kernel on the consumer's stream is still writing, as a caching
+  // allocator's may be.
+  options.allocator = [give = plain.allocator, this, stream](auto requests) {
+    std::vector<Memory> memories = give(requests);
+    for (const Memory& memory : memories) {
+      if (memory.size > 0) driver.use(memory.data, memory.size, stream, 3000);
+    }
+    return memories;
+  };
+  deliver_to(options, {.devices = {"cuda"}, .place = {}, .consumer_stream = [stream](int) {
+                         return stream;
+                       }});
+  {
+    Load load(Checkpoint::open(folder.path()), options);
+    EXPECT_EQ(drain(load), folder.expected.size());
+  }
+}
+
+TEST_F(DeviceLoad, what_is_delivered_may_be_used_on_any_stream_at_once) {
+  write_checkpoint();
+  driver.set("copy_delay_us", 500);
+  void* stream = driver.consumer_stream(0);
+  Load load = begin({"cuda"});
+  while (const auto tensor = load.next()) {
+    if (tensor->memory.size > 0) driver.use(tensor->memory.data, tensor->memory.size, stream, 0);
+  }
+}
+
+TEST_F(DeviceLoad, an_integrated_device_is_read_into_without_a_copy) {
+  driver.set("integrated", 1);
+  write_checkpoint();
+  for (const char* device : {"cuda", "hip"}) {
+    folder.make_cold();
+    const int64_t before = driver.count("cuMemcpyHtoDAsync_v2");
+    Load load = begin({device});
+    EXPECT_EQ(drain(load), folder.expected.size());
+    EXPECT_EQ(driver.count("cuMemcpyHtoDAsync_v2"), before);
+    EXPECT_EQ(driver.count("hipMemcpyHtoDAsync"), 0);
+  }
+}
+
+TEST_F(DeviceLoad, a_device_that_there_is_none_of) {
+  write_checkpoint();
+  EXPECT_EQ(failure({"cuda:7"}), "device cuda:7: there are 2 devices, from 0 on");
+  EXPECT_EQ(failure({"gpu"}), "device gpu is invalid: expected cpu, cuda:N or hip:N");
+  EXPECT_EQ(failure({"cuda:x"}), "device cuda:x is invalid: expected cpu, cuda:N or hip:N");
+  EXPECT_EQ(failure({"cuda:0", "hip:0"}),
+            "a load goes to devices of one vendor, not to cuda and hip");
+  ::setenv("INRUSH_CUDA_LIBRARY", "off", 1);
+  EXPECT_EQ(failure({"cuda"}),
+            "load to cuda: there is no driver to use: it is switched off by the environment");
+}
+
+TEST_F(DeviceLoad, a_device_that_is_lost_in_mid_load_is_one_error) {
+  write_checkpoint();
+  for (const int64_t calls : {60, 90, 120, 150, 200}) {
+    driver.set("lost_after", calls);
+    const std::string message = failure({"cuda"});
+    if (!message.empty()) {
+      EXPECT_NE(message.find("CUDA_ERROR_LAUNCH_FAILED (719)"), std::string::npos) << message;
+    }
+    driver.set("lost_after", -1);
+    EXPECT_EQ(driver.report(), "") << calls;
+  }
+  Load load = begin({"cuda"});
+  EXPECT_EQ(drain(load), folder.expected.size());
+}
+
+TEST_F(DeviceLoad, a_failure_of_any_call_is_one_error_and_nothing_is_left_behind) {
+  write_checkpoint();
+  for (const char* device : {"cuda", "hip"}) {
+    const int64_t before = driver.count();
+    ASSERT_EQ(failure({device}), "");
+    const int64_t calls = driver.count() - before;
+    int64_t failures = 0;
+    for (int64_t i = 0; i < calls; i += i < 120 ? 1 : 7) {
+      driver.fail(nullptr, i, 2);
+      failures += failure({device}).empty() ? 0 : 1;
+      driver.fail(nullptr, -1, 0);
+      EXPECT_EQ(driver.report(), "") << device << " " << i;
+    }
+    EXPECT_GT(failures, 40);
+    EXPECT_EQ(failure({device}), "");
+  }
+}
+
+TEST_F(DeviceLoad, a_device_that_is_full_is_one_error_that_says_so) {
+  write_checkpoint();
+  driver.set("memory", 4 * kMiB);
+  const std::string message = failure({"cuda"});
+  EXPECT_NE(message.find("of 4194304 are free) on cuda:0: CUDA_ERROR_OUT_OF_MEMORY (2)"),
+            std::string::npos)
+      << message;
+}
+
+TEST_F(DeviceLoad, a_source_that_dies_in_mid_load_leaves_nothing_behind) {
+  write_checkpoint();
+  LoadOptions options;
+  options.collect = true;
+  const Checkpoint checkpoint = Checkpoint::open(folder.path());
+  std::filesystem::resize_file(folder.path() + "/model-2.safetensors", 3 * kMiB);
+  deliver_to(options, {.devices = {"cuda"}, .place = {}, .consumer_stream = {}});
+  try {
+    Load load(checkpoint, options);
+    while (load.next()) {
+    }
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::data) << error.message();
+  }
+}
+
+TEST_F(DeviceLoad, a_load_that_is_left_early_gives_everything_back) {
+  write_checkpoint();
+  driver.set("copy_delay_us", 3000);
+  for (int i = 0; i < 5; ++i) {
+    Load load = begin({"cuda"});
+    static_cast<void>(load.next());
+  }
+}
+
+}  // namespace
+}  // namespace inrush
