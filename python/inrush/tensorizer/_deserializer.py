@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import enum
 import threading
-import typing
 import warnings
 from collections.abc import Mapping
 
@@ -27,7 +25,14 @@ from inrush.tensorizer._paths import (
     way_of,
 )
 from inrush.tensorizer._source import open_as_source, readable
-from inrush.tensorizer._types import HashMismatchError, TensorType, code_of, type_of
+from inrush.tensorizer._types import (
+    FileFeatureFlags,
+    FileHeader,
+    HashMismatchError,
+    TensorType,
+    code_of,
+    type_of,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,20 +44,6 @@ if TYPE_CHECKING:
     from inrush.tensorizer._types import FilterFuncType
 
 _REDIS_VALUE = 256 << 20  # bytes; Redis takes at most 512 MiB
-
-
-class _FileFeatureFlags(enum.IntFlag):
-    """What a file's head says."""
-
-    encrypted = 1
-    versioned_metadata_entries = 2
-
-
-class _FileHeader(typing.NamedTuple):
-    """What tensorizer's tests look at."""
-
-    version_number: int
-    feature_flags: _FileFeatureFlags
 
 
 class TensorDeserializer(Mapping):  # type: ignore[type-arg]
@@ -152,14 +143,14 @@ class TensorDeserializer(Mapping):  # type: ignore[type-arg]
             return file.read(HEAD_SIZE)
 
     @property
-    def _file_header(self) -> _FileHeader:
+    def _file_header(self) -> FileHeader:
         head = self._head()
         version = int.from_bytes(head[5:9], "little")
         flags = int.from_bytes(head[9:41], "little") if version >= 4 else int(version == 3)
-        return _FileHeader(version, _FileFeatureFlags(flags))
+        return FileHeader(version, FileFeatureFlags(flags))
 
     @property
-    def _file_flags(self) -> _FileFeatureFlags:
+    def _file_flags(self) -> FileFeatureFlags:
         return self._file_header.feature_flags
 
     def _index(self) -> tuple[bytes, bytes]:

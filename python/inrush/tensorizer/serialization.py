@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 
 from inrush.tensorizer._crypto import CryptographyError, DecryptionParams, EncryptionParams
-from inrush.tensorizer._deserializer import TensorDeserializer, _FileFeatureFlags
+from inrush.tensorizer._deserializer import TensorDeserializer
 from inrush.tensorizer._devices import current_cuda_device as _resolve_cuda_device
 from inrush.tensorizer._serializer import TensorSerializer
+from inrush.tensorizer._types import FileFeatureFlags as _FileFeatureFlags
 from inrush.tensorizer._types import FilterFuncType, HashMismatchError, TensorType
 
 __all__ = [
