@@ -447,6 +447,9 @@ class Leaves:
 
     def __init__(self) -> None: ...
 
+def tree_digest(address: int, nbytes: int) -> str:
+    """The digest that manifests have, of memory."""
+
 def add_digests(options: LoadOptions, leaves: Leaves) -> None:
     """Have a load digest every tensor."""
 

@@ -197,6 +197,30 @@ def _strides(shape: Sequence[int]) -> list[int]:
     return strides
 
 
+def in_ranks(items: Sequence[Item], count: int) -> list[Item]:
+    """The tensors named for `count` folders, in their order, each with about as many bytes.
+
+    Parameters
+    ----------
+    items : sequence of Item
+    count : int
+        At most as many as there are tensors.
+    """
+    if count > len(items):
+        raise UsageError(f"convert: {count} ranks for {len(items)} tensors: one would have none")
+    total = sum(item.nbytes for item in items)
+    named = []
+    rank = before = 0
+    for place, item in enumerate(items):
+        due = before * count >= total * (rank + 1) or len(items) - place == count - rank - 1
+        if rank + 1 < count and due and place > rank:
+            rank += 1
+        before += item.nbytes
+        name = f"rank_{rank}/{item.name}"
+        named.append(Item(name, item.dtype, item.shape, item.nbytes, item.encoding))
+    return named
+
+
 def serverless_layout(items: Iterable[Item], *, shard_size: int) -> Layout:
     """What sllm_store reads, and does not read short: no file ends within a page.
 
