@@ -81,8 +81,8 @@ def convert(
     verify : {'none', 'crc', 'full'}
         Check the source's own checksums.
     encryption, encrypt : Key, bytes or str, optional
-        The key of the source, and the one that the destination is encrypted with (tensorizer
-        only): 32 bytes, or where to find them, as for `inrush.open`.
+        The key of the source, and the one that the destination is encrypted with: 32 bytes, or
+        where to find them, as for `inrush.open`. Encrypted safetensors are sealed files.
     budget : int or str, optional
         As for `inrush.open`.
     dtype : str, optional
@@ -120,8 +120,8 @@ def convert(
             f"convert: ranks={ranks!r}: expected 1 to {_MOST_RANKS}, and to='serverlessllm'"
         )
     key = key_of(encrypt)
-    if key is not None and to != "tensorizer":
-        raise UsageError(f"convert: {to} cannot be encrypted; tensorizer can")
+    if key is not None and to == "serverlessllm":
+        raise UsageError("convert: ServerlessLLM cannot be encrypted; the others can")
     words = {
         "include": include, "exclude": exclude, "verify": verify, "encryption": encryption,
         "budget": budget, "progress": progress, "order": "file",
@@ -176,9 +176,13 @@ class _Work:
             zip((info.name for info in infos), (i.name for i in items), strict=True)
         )
         if self._to == "safetensors":
-            metadata = self._checkpoint.metadata if self._checkpoint.format == "safetensors" else {}
+            known = self._checkpoint.format in ("safetensors", "sealed")
             self._layout = safetensors_layout(
-                items, shard_size=shard_size, metadata=metadata, file=self.single
+                items,
+                shard_size=shard_size,
+                metadata=self._checkpoint.metadata if known else {},
+                file=self.single,
+                key=self._key,
             )
         elif self._to == "serverlessllm":
             self._layout = serverless_layout(items, shard_size=shard_size)
@@ -207,6 +211,8 @@ class _Work:
             options = Options({"include": None, "exclude": None, "order": left}, self._options)
         with Job(self._core, options, collect=False, leaves=_core.Leaves()) as job:
             self._write(job, partial, ledger)
+        for file, sealed in layout.seals.items():
+            partial.write(file, 0, sealed.header())
 
     def _write(self, job: Job, partial: _Partial, ledger: _core.Ledger) -> None:
         fresh: list[tuple[str, Place]] = []

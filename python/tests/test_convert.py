@@ -390,3 +390,27 @@ def test_flags_say_what_is_meant_with_the_keys(tmp_path, source, inrush_command)
     for words in (("--encrypt",), ("--rekey", "--key-file", keys[0]), ("--encrypt", "--decrypt")):
         done = inrush_command("convert", path, tmp_path / "none", *to, *words)
         assert done.returncode == 2, done.stderr
+
+
+@pytest.mark.parametrize("shard_size", [None, "1MB"])
+@pytest.mark.parametrize("passphrase", [False, True])
+def test_safetensors_are_sealed_and_opened_again(tmp_path, source, shard_size, passphrase):
+    path, tensors = source
+    key = inrush.Key(passphrase="words") if passphrase else inrush.Key(os.urandom(32))
+    digests = inrush.convert(
+        path, tmp_path / "sealed", to="safetensors", encrypt=key, shard_size=shard_size
+    )
+    checkpoint = check(tmp_path / "sealed", tensors, encryption=key)
+    assert checkpoint.format == "sealed" and checkpoint.metadata == {"format": "pt"}
+    assert (len(checkpoint.files) > 1) is (shard_size is not None)
+    large = tensors["large"][2]
+    for name, _ in checkpoint.files:
+        assert large[:32] not in (tmp_path / "sealed" / name).read_bytes()
+    with pytest.raises(inrush.UsageError, match="no key"):
+        inrush.open(tmp_path / "sealed").load()
+    again = inrush.convert(
+        tmp_path / "sealed", tmp_path / "y.safetensors", to="safetensors", encryption=key
+    )
+    assert again == digests
+    check(tmp_path / "y.safetensors", tensors)
+    assert nothing_left(tmp_path)

@@ -44,7 +44,7 @@ Dtype = Annotated[
 Ranks = Annotated[int | None, typer.Option(help="Folders rank_0, rank_1, ...: serverlessllm only.")]
 
 EncryptKeyFile = Annotated[
-    str | None, typer.Option(metavar="FILE", help="Encrypt with this key: tensorizer only.")
+    str | None, typer.Option(metavar="FILE", help="Encrypt with this key: not serverlessllm.")
 ]
 
 EncryptPassphraseFile = Annotated[
