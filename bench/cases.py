@@ -11,6 +11,7 @@ from dataclasses import replace
 from bench import limits, pages
 from bench.confined import confined
 from bench.fixtures import GIB, MIB, Fixture
+from bench.formats import formats
 from bench.measure import RAW, Cell, backends, inrush, ours, peers, rivals
 from bench.places import Unavailable, open_filesystem
 from bench.processes import Failed
@@ -183,5 +184,6 @@ PARTS: dict[str, Callable[[Session], None]] = {
     "cgroup": cgroup,
     "save": saving,
     "pretrained": pretrained,
+    "formats": formats,
     "regret": regret,
 }

@@ -32,7 +32,7 @@ class Task:
 
     contender: str
     folder: str
-    job: str = "load"  # load, loop, open, each, save, pretrained
+    job: str = "load"  # load, loop, open, each, save, pretrained, formats
     threads: int = 1
     options: dict[str, Any] = field(default_factory=dict)
     env: dict[str, str] = field(default_factory=dict)
@@ -128,15 +128,20 @@ def prepare(task: Task, native: Native, said: dict[str, Callable[[], Any]]) -> T
             return tensors, loaded, loaded
 
         return load_and_touch
-    if task.job in ("save", "pretrained"):
-        from bench import saving
+    if task.job in ("save", "pretrained", "formats"):
+        if task.job == "formats":
+            from bench import formats
 
-        work = saving.prepare(task.job, task.contender, task.folder, task.options)
+            work = formats.prepare(task.contender, task.folder, task.options)
+        else:
+            from bench import saving
+
+            work = saving.prepare(task.job, task.contender, task.folder, task.options)
 
         def work_and_touch() -> tuple[dict[str, Any], float, float]:
             tensors = work()
             done = time.perf_counter()
-            if task.job == "pretrained":
+            if task.job != "save":
                 native.touch(list(tensors.values()))
             return tensors, done, done
 

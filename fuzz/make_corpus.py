@@ -6,6 +6,7 @@ Each seed is a small good input, or one that is wrong in one known way. Usage: f
 
 import hashlib
 import json
+import struct
 from pathlib import Path
 
 CORPUS = Path(__file__).resolve().parent / "corpus"
@@ -218,6 +219,20 @@ def tensorizer_seeds() -> list[bytes]:
     return seeds
 
 
+def sealed_seeds() -> list[bytes]:
+    """Heads of files with a tensor of two chunks, and of none; the data are put behind."""
+    seeds = []
+    for size, chunks in ((0, 0), (4096, 4)):
+        tensors = {"a": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}} if size else {}
+        text = json.dumps(tensors).encode()
+        numbers = [0, 0, 0], [0, 1], [1024, chunks, len(text)]
+        head = b"INRSEAL1" + struct.pack("<3Q", *numbers[0]) + bytes(64)
+        head += struct.pack("<2I", *numbers[1]) + struct.pack("<3Q", *numbers[2]) + bytes(64)
+        whole = head + bytes(16 * chunks) + text
+        seeds.append(whole + bytes(-len(whole) % 4096 if size else 0))
+    return seeds
+
+
 if __name__ == "__main__":
     write("safetensors_header", safetensors_seeds())
     write("index_json", index_seeds())
@@ -225,6 +240,7 @@ if __name__ == "__main__":
     write("pytorch", pytorch_seeds())
     write("gguf", gguf_seeds())
     write("tensorizer", tensorizer_seeds())
+    write("sealed", sealed_seeds())
     write("manifest", manifest_seeds())
     write("ledger", ledger_seeds())
     write("plan", plan_seeds())

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <span>
@@ -11,33 +12,72 @@
 #include <vector>
 
 #include "inrush/codecs/checksums.h"
+#include "inrush/codecs/seal.h"
 #include "inrush/codecs/secretbox.h"
 #include "inrush/core/error.h"
 #include "inrush/core/quoted.h"
+#include "inrush/formats/sealed.h"
 #include "inrush/formats/tensorizer.h"
 
 namespace inrush {
 namespace {
 
+// The key that was given, or those that its passphrase leads to. Any thread.
+class KeyRing {
+ public:
+  explicit KeyRing(KeyOptions given) : given_(std::move(given)) {}
+  ~KeyRing() {
+    wipe(std::as_writable_bytes(std::span(given_.passphrase)));
+    if (given_.key) wipe(*given_.key);
+  }
+  KeyRing(const KeyRing&) = delete;
+  KeyRing& operator=(const KeyRing&) = delete;
+
+  // `where` begins what an error says.
+  SecretKey key(const std::optional<TensorsKeyDerivation>& derivation, const std::string& where) {
+    if (given_.key) return SecretKey(std::span<const std::byte, SecretKey::kSize>(*given_.key));
+    const auto refuse = [&](const std::string& reason) {
+      throw Error(ErrorCode::usage, where + ": " + reason);
+    };
+    if (!derivation) refuse("encrypted with a key, and a passphrase was given");
+    if (derivation->operations > given_.most_operations ||
+        derivation->memory > given_.most_memory) {
+      refuse(fmt::format(
+          "to derive its key takes {} operations and {} bytes of memory, over the "
+          "limits of {} and {}",
+          derivation->operations, derivation->memory, given_.most_operations, given_.most_memory));
+    }
+    const std::lock_guard lock(mutex_);  // the first derives, the others wait for it
+    for (const auto& [known, key] : derived_) {
+      if (known == *derivation) return key;
+    }
+    if (derived_.size() == kMostDerived) refuse("more different key derivations than make sense");
+    const SecretKey key = derive_key(given_.passphrase, derivation->salt,
+                                     {derivation->operations, derivation->memory});
+    derived_.emplace_back(*derivation, key);
+    return key;
+  }
+
+ private:
+  static constexpr size_t kMostDerived = 16;  // each may take a second
+
+  KeyOptions given_;
+  std::mutex mutex_;
+  std::vector<std::pair<TensorsKeyDerivation, SecretKey>> derived_;
+};
+
 // The records of .tensors files, and the keys that they ask for. Shared by the decoders.
 class TensorsChecks : public std::enable_shared_from_this<TensorsChecks> {
  public:
-  TensorsChecks(const Checkpoint& checkpoint, CheckOptions options)
-      : checkpoint_(checkpoint), options_(std::move(options)) {
+  TensorsChecks(const Checkpoint& checkpoint, const CheckOptions& options)
+      : checkpoint_(checkpoint), verify_(options.verify) {
+    if (options.key) keys_.emplace(*options.key);
     for (const Blob& blob : checkpoint.index().blobs) {
       TensorsFile& file = files_.emplace_back(read_tensors_file(checkpoint.store(), blob));
       for (const auto& entry : file.entries) places_.emplace(entry.tensor.name, &entry);
       check_key(file, blob);
     }
   }
-
-  ~TensorsChecks() {
-    if (!options_.key) return;
-    wipe(std::as_writable_bytes(std::span(options_.key->passphrase)));
-    if (options_.key->key) wipe(*options_.key->key);
-  }
-  TensorsChecks(const TensorsChecks&) = delete;
-  TensorsChecks& operator=(const TensorsChecks&) = delete;
 
   std::unique_ptr<Decoder> decoder(const TensorInfo& tensor) {
     std::vector<std::unique_ptr<Decoder>> all;
@@ -48,7 +88,7 @@ class TensorsChecks : public std::enable_shared_from_this<TensorsChecks> {
                     std::move(record.cipher->codes)};
       all.push_back(make_secretbox(tensor, blob.name, key_of(tensor, record), std::move(box)));
     }
-    if (options_.verify != Verify::none) {
+    if (verify_ != Verify::none) {
       all.push_back(make_checksums(tensor, blob.name, [self = shared_from_this(), tensor] {
         return self->checksums_of(tensor);
       }));
@@ -58,11 +98,11 @@ class TensorsChecks : public std::enable_shared_from_this<TensorsChecks> {
 
  private:
   void check_key(const TensorsFile& file, const Blob& blob) const {
-    if (file.encrypted && !options_.key) {
+    if (file.encrypted && !keys_) {
       throw Error(ErrorCode::usage,
                   fmt::format("open {}: it is encrypted, and no key was given", blob.name));
     }
-    if (!file.encrypted && options_.key) {
+    if (!file.encrypted && keys_) {
       throw Error(ErrorCode::usage,
                   fmt::format("open {}: a key was given, but it is not encrypted", blob.name));
     }
@@ -78,51 +118,117 @@ class TensorsChecks : public std::enable_shared_from_this<TensorsChecks> {
     TensorsRecord record = record_of(tensor);
     const bool sealed = record.cipher.has_value();
     const bool either = record.crc32.has_value() || record.sha256.has_value();
-    if (!either || (options_.verify == Verify::crc && !record.crc32 && !sealed)) {
+    if (!either || (verify_ == Verify::crc && !record.crc32 && !sealed)) {
       throw Error(ErrorCode::data, fmt::format("verify {} [{}, +{}): tensor {}: it has no checksum",
                                                checkpoint_.index().blobs[tensor.blob].name,
                                                tensor.offset, tensor.size, quoted(tensor.name)));
     }
-    if (options_.verify == Verify::crc) record.sha256.reset();
+    if (verify_ == Verify::crc) record.sha256.reset();
     return {std::move(record.hashed), record.crc32, record.sha256};
   }
 
   SecretKey key_of(const TensorInfo& tensor, const TensorsRecord& record) {
-    const KeyOptions& given = *options_.key;
-    if (given.key) return SecretKey(std::span<const std::byte, SecretKey::kSize>(*given.key));
-    const auto refuse = [&](const std::string& reason) {
-      throw Error(ErrorCode::usage, fmt::format("decrypt {}: tensor {}: {}",
-                                                checkpoint_.index().blobs[tensor.blob].name,
-                                                quoted(tensor.name), reason));
-    };
-    if (!record.derivation) refuse("encrypted with a key, and a passphrase was given");
-    const TensorsKeyDerivation& derivation = *record.derivation;
-    if (derivation.operations > given.most_operations || derivation.memory > given.most_memory) {
-      refuse(fmt::format(
-          "to derive its key takes {} operations and {} bytes of memory, over the "
-          "limits of {} and {}",
-          derivation.operations, derivation.memory, given.most_operations, given.most_memory));
-    }
-    const std::lock_guard lock(mutex_);  // the first derives, the others wait for it
-    for (const auto& [known, key] : derived_) {
-      if (known == derivation) return key;
-    }
-    if (derived_.size() == kMostDerived) refuse("more different key derivations than make sense");
-    const SecretKey key =
-        derive_key(given.passphrase, derivation.salt, {derivation.operations, derivation.memory});
-    derived_.emplace_back(derivation, key);
-    return key;
+    return keys_->key(record.derivation, fmt::format("decrypt {}: tensor {}",
+                                                     checkpoint_.index().blobs[tensor.blob].name,
+                                                     quoted(tensor.name)));
   }
 
-  static constexpr size_t kMostDerived = 16;  // each may take a second
-
   const Checkpoint checkpoint_;
-  CheckOptions options_;
+  const Verify verify_;
+  std::optional<KeyRing> keys_;
   std::vector<TensorsFile> files_;                               // of each blob
   std::unordered_map<std::string, const TensorsEntry*> places_;  // by name
-  std::mutex mutex_;
-  std::vector<std::pair<TensorsKeyDerivation, SecretKey>> derived_;
 };
+
+// Sealed files, none of which was changed, swapped for one of another checkpoint, or left out.
+class SealedChecks {
+ public:
+  SealedChecks(const Checkpoint& checkpoint, const KeyOptions& key) {
+    KeyRing keys(key);
+    const Index& index = checkpoint.index();
+    for (uint32_t i = 0; i < index.blobs.size(); ++i) {
+      SealedFile file = read_sealed_file(checkpoint.store(), index.blobs[i]);
+      add(index, i, file, keys);
+      heads_.push_back(file.head);
+    }
+    check_set(index);
+    if (places_.size() != index.tensors.size()) {
+      throw Error(ErrorCode::data,
+                  fmt::format("open {}: it changed since it was opened", checkpoint.uri()));
+    }
+  }
+
+  std::unique_ptr<Decoder> decoder(const TensorInfo& tensor, const std::string& file) const {
+    if (tensor.encoding != kSecretbox) return nullptr;
+    const Place& place = places_.at(tensor.name);
+    return make_secretbox(tensor, file, place.key, place.box);
+  }
+
+ private:
+  struct Place {
+    SecretKey key;
+    Secretbox box;
+  };
+
+  void add(const Index& index, uint32_t blob, const SealedFile& file, KeyRing& keys) {
+    const std::string& name = index.blobs[blob].name;
+    const SealedHead& head = file.head;
+    std::optional<TensorsKeyDerivation> derivation;
+    if (head.derived) derivation = {head.operations, head.memory, head.derivation_salt};
+    const SealKeys own = seal_keys(keys.key(derivation, "decrypt " + name), head.salt);
+    if (!same_tag(seal_tag(own.header, file.covered), head.tag)) {
+      throw Error(ErrorCode::data,
+                  fmt::format("decrypt {} [0, +{}): the key is wrong, or the header was changed",
+                              name, file.covered.size()));
+    }
+    for (size_t i = 0; i < file.header.tensors.size(); ++i) {
+      const TensorInfo& tensor = file.header.tensors[i];
+      const TensorInfo* known = index.find(tensor.name);
+      // What was indexed is what the tag is over.
+      if (known == nullptr || known->blob != blob || known->offset != tensor.offset ||
+          known->size != tensor.size || known->shape != tensor.shape ||
+          known->dtype != tensor.dtype) {
+        throw Error(ErrorCode::data,
+                    fmt::format("decrypt {}: tensor {}: it changed since it was opened", name,
+                                quoted(tensor.name)));
+      }
+      const auto first = file.codes.begin() + static_cast<long>(file.first_chunk[i]);
+      const uint64_t chunks = (tensor.size + head.chunk_size - 1) / head.chunk_size;
+      places_.emplace(tensor.name, Place{own.data,
+                                         {head.chunk_size,
+                                          nonce_of({}, file.first_chunk[i]),
+                                          {first, first + static_cast<long>(chunks)}}});
+    }
+  }
+
+  void check_set(const Index& index) const {
+    std::vector<bool> seen(heads_.size());
+    for (size_t i = 0; i < heads_.size(); ++i) {
+      const SealedHead& head = heads_[i];
+      if (head.set != heads_.front().set || head.parts != heads_.size() || seen[head.part]) {
+        throw Error(ErrorCode::data,
+                    fmt::format("decrypt {}: it is part {} of {} of what was sealed at once, and "
+                                "not all of that, or more, was opened",
+                                index.blobs[i].name, head.part + 1, head.parts));
+      }
+      seen[head.part] = true;
+    }
+  }
+
+  std::vector<SealedHead> heads_;
+  std::unordered_map<std::string, Place> places_;
+};
+
+DecoderFactory sealed_checks(const Checkpoint& checkpoint, const CheckOptions& options) {
+  if (!options.key) {
+    throw Error(ErrorCode::usage,
+                fmt::format("open {}: it is encrypted, and no key was given", checkpoint.uri()));
+  }
+  auto checks = std::make_shared<const SealedChecks>(checkpoint, *options.key);
+  return [checks, checkpoint](const TensorInfo& tensor) {
+    return checks->decoder(tensor, checkpoint.index().blobs[tensor.blob].name);
+  };
+}
 
 }  // namespace
 
@@ -130,7 +236,9 @@ DecoderFactory checks_of(const Checkpoint& checkpoint, const CheckOptions& optio
   const Index& index = checkpoint.index();
   const bool sealed = std::any_of(index.tensors.begin(), index.tensors.end(),
                                   [](const auto& t) { return t.encoding == kSecretbox; });
-  if (options.verify == Verify::none && !options.key && !sealed) return {};
+  if (options.verify == Verify::none && !options.key && !sealed && index.format != "sealed")
+    return {};
+  if (index.format == "sealed") return sealed_checks(checkpoint, options);
   if (index.format != "tensorizer") {
     throw Error(ErrorCode::usage,
                 fmt::format("open {}: {} has neither checksums nor encryption of its own; a "

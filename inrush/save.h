@@ -2,6 +2,7 @@
 // is not copied as a whole: parts of a few MiB go through a Writer.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -30,10 +31,25 @@ struct SaveTensor {
 // Bytes of the tensor's data.
 uint64_t size_of(const SaveTensor& tensor);
 
+// Encrypt what is saved: a sealed file, which docs/formats/sealed.md describes.
+struct SealOptions {
+  SealOptions() = default;
+  SealOptions(const SealOptions&) = default;
+  SealOptions& operator=(const SealOptions&) = default;
+  ~SealOptions();  // wipes what is secret
+
+  std::optional<std::array<std::byte, 32>> key;
+  std::string passphrase;  // where there is no key: one is derived, at this cost
+  uint64_t operations = 3;
+  uint64_t memory = 256ULL << 20;    // bytes
+  uint64_t chunk_size = 1ULL << 20;  // bytes encrypted at once
+};
+
 struct SaveOptions {
   using Metadata = std::optional<std::map<std::string, std::string>>;
   Metadata metadata;
   bool sync = true;  // fsync the file and its folder before it takes its name
+  std::optional<SealOptions> seal;
 };
 
 struct ShardOptions {
@@ -42,6 +58,7 @@ struct ShardOptions {
   SaveOptions::Metadata metadata;           // of the one file, or of the index of several
   SaveOptions::Metadata file_metadata;      // of every file
   bool sync = true;
+  std::optional<SealOptions> seal;  // all files but the index
 };
 
 // Writes `path` through a temporary beside it. Throws Error; then nothing is left behind.
@@ -59,6 +76,24 @@ std::vector<std::string> save_sharded(const std::string& folder, std::vector<Sav
 // A safetensors file through any writer. Throws what that throws, after abort().
 void write_safetensors(Writer& writer, std::vector<SaveTensor> tensors,
                        const SaveOptions::Metadata& metadata);
+
+// Writes the files of one checkpoint sealed. The key is derived once. One thread.
+class Sealer {
+ public:
+  Sealer(const SealOptions& options, size_t files);
+  ~Sealer();
+  Sealer(const Sealer&) = delete;
+  Sealer& operator=(const Sealer&) = delete;
+
+  // The next file. Throws what the writer throws, after abort(); Error{usage} where that can only
+  // append.
+  void write(Writer& writer, std::vector<SaveTensor> tensors,
+             const SaveOptions::Metadata& metadata);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
 
 // The header that safetensors would write: 8 bytes of length, JSON, padding.
 std::string safetensors_header(std::vector<SaveTensor>& tensors,

@@ -21,7 +21,8 @@ PY
       ;;
     fuzz) echo clang ;;
     # Filesystems that tests mount where they may.
-    test) echo fuse3 libfuse3-dev squashfs-tools xfsprogs btrfs-progs nginx-light openssl ;;
+    test)
+      echo fuse3 libfuse3-dev squashfs-tools xfsprogs btrfs-progs nginx-light openssl redis-server ;;
     check) echo shellcheck ;;
     bench) echo fio fuse3 libfuse3-dev ;;
     aarch64) echo g++-aarch64-linux-gnu qemu-user-static ;;

@@ -95,7 +95,8 @@ class Chain final : public Decoder {
  public:
   Chain(uint64_t size, std::vector<std::unique_ptr<Decoder>> decoders)
       : decoders_(std::move(decoders)) {
-    traits_ = {.chunk_size = 1, .order = DecodeOrder::any_order, .in_place = false};
+    traits_ = {
+        .chunk_size = 1, .order = DecodeOrder::any_order, .in_place = false, .concurrent = true};
     for (const auto& decoder : decoders_) {
       const DecoderTraits one = decoder->traits();
       const uint64_t chunk = std::max<uint64_t>(one.chunk_size, 1);
@@ -107,6 +108,7 @@ class Chain final : public Decoder {
       traits_.chunk_size = both;
       if (one.order == DecodeOrder::in_order) traits_.order = DecodeOrder::in_order;
       traits_.in_place = traits_.in_place || one.in_place;
+      traits_.concurrent = traits_.concurrent && one.concurrent;
     }
   }
 

@@ -4,6 +4,7 @@
 #include <sodium.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <utility>
 
@@ -37,7 +38,10 @@ class SecretboxDecoder final : public Decoder {
         box_(std::move(box)) {}
 
   [[nodiscard]] DecoderTraits traits() const override {
-    return {.chunk_size = box_.chunk_size, .order = DecodeOrder::any_order, .in_place = true};
+    return {.chunk_size = box_.chunk_size,
+            .order = DecodeOrder::any_order,
+            .in_place = true,
+            .concurrent = true};
   }
 
   void update(uint64_t offset, std::span<std::byte> data) override {
@@ -60,9 +64,10 @@ class SecretboxDecoder final : public Decoder {
   }
 
   std::string finish() override {
-    if (decrypted_ != size_) {
+    const uint64_t decrypted = decrypted_;
+    if (decrypted != size_) {
       throw Error(ErrorCode::data, fmt::format("decrypt {} [{}, +{}): tensor {}: {} bytes came",
-                                               file_, offset_, size_, quoted(name_), decrypted_));
+                                               file_, offset_, size_, quoted(name_), decrypted));
     }
     return {};
   }
@@ -74,7 +79,7 @@ class SecretboxDecoder final : public Decoder {
   const uint64_t size_;
   const SecretKey key_;
   const Secretbox box_;
-  uint64_t decrypted_ = 0;
+  std::atomic<uint64_t> decrypted_ = 0;
 };
 
 }  // namespace

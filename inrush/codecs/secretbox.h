@@ -1,5 +1,5 @@
 // XSalsa20 and Poly1305 of chunks, as libsodium's crypto_secretbox has them, decrypted where the
-// bytes lie; and keys, from a passphrase by Argon2id. Any thread; a decoder is one thread's.
+// bytes lie; and keys, from a passphrase by Argon2id. Any thread; a decoder's chunks on several.
 #pragma once
 
 #include <array>

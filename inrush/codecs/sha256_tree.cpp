@@ -35,7 +35,10 @@ class Sha256Tree final : public Decoder {
   }
 
   [[nodiscard]] DecoderTraits traits() const override {
-    return {.chunk_size = kLeafSize, .order = DecodeOrder::any_order, .in_place = false};
+    return {.chunk_size = kLeafSize,
+            .order = DecodeOrder::any_order,
+            .in_place = false,
+            .concurrent = true};
   }
 
   void update(uint64_t offset, std::span<std::byte> data) override {
@@ -49,14 +52,14 @@ class Sha256Tree final : public Decoder {
       const auto leaf = data.first(std::min<size_t>(data.size(), kLeafSize));
       const size_t i = offset / kLeafSize;
       leaves_[i] = sha256(leaf.data(), leaf.size());
-      seen_[i] = true;
+      seen_[i] = 1;
       data = data.subspan(leaf.size());
       offset += leaf.size();
     }
   }
 
   std::string finish() override {
-    const auto absent = std::find(seen_.begin(), seen_.end(), false);
+    const auto absent = std::find(seen_.begin(), seen_.end(), 0);
     if (absent != seen_.end()) {
       const auto offset = static_cast<uint64_t>(absent - seen_.begin()) * kLeafSize;
       throw Error(ErrorCode::data, fmt::format("digest of {} [{}, +{}): these bytes never came",
@@ -84,10 +87,20 @@ class Sha256Tree final : public Decoder {
   const TensorInfo tensor_;
   const std::shared_ptr<const TreeOptions> options_;  // a decoder may outlive its factory
   std::vector<Digest> leaves_;
-  std::vector<bool> seen_;
+  std::vector<uint8_t> seen_;  // bytes: threads set them at once
 };
 
 }  // namespace
+
+std::string tree_digest(std::span<const std::byte> data) {
+  std::vector<Digest> leaves;
+  while (!data.empty()) {
+    const auto leaf = data.first(std::min<size_t>(data.size(), kLeafSize));
+    leaves.push_back(sha256(leaf.data(), leaf.size()));
+    data = data.subspan(leaf.size());
+  }
+  return hex(sha256(leaves.data(), leaves.size() * sizeof(Digest)));
+}
 
 DecoderFactory sha256_tree(TreeOptions options) {
   auto shared = std::make_shared<const TreeOptions>(std::move(options));

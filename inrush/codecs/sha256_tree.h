@@ -1,10 +1,12 @@
 // Digests of tensors that are computed while the bytes come, in any order: SHA-256 of each leaf of
 // 1 MiB, counted from the tensor's first byte, and SHA-256 over the leaves' digests as the root.
-// A decoder is used by one thread at a time; the factory and its functions by any.
+// Leaves may be hashed on several threads; the factory and its functions by any.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -25,5 +27,8 @@ struct TreeOptions {
 
 // For LoadOptions::decoder; Load::digests() then has the roots.
 DecoderFactory sha256_tree(TreeOptions options = {});
+
+// The root of bytes that are there already.
+std::string tree_digest(std::span<const std::byte> data);
 
 }  // namespace inrush

@@ -1,5 +1,5 @@
 // A Decoder sees every byte of one tensor once: checksum, decrypt. Made per tensor, used by one
-// thread at a time. Most tensors have none.
+// thread at a time, unless its traits allow more. Most tensors have none.
 #pragma once
 
 #include <cstddef>
@@ -21,7 +21,8 @@ enum class DecodeOrder : uint8_t {
 struct DecoderTraits {
   uint64_t chunk_size = 1;  // bytes; chunks start at multiples of it from the tensor's start
   DecodeOrder order = DecodeOrder::in_order;
-  bool in_place = false;  // it rewrites the bytes it sees
+  bool in_place = false;    // it rewrites the bytes it sees
+  bool concurrent = false;  // update() may run on several threads at once, for different chunks
 };
 
 class Decoder {

@@ -17,6 +17,7 @@
 #include "inrush/formats/hf_index.h"
 #include "inrush/formats/pytorch.h"
 #include "inrush/formats/safetensors.h"
+#include "inrush/formats/sealed.h"
 #include "inrush/formats/serverlessllm.h"
 #include "inrush/formats/tensorizer.h"
 
@@ -29,6 +30,7 @@ constexpr std::array kTable{
     Format{"serverlessllm", named_serverless, begins_serverless, index_serverless, false},
     Format{"pytorch", named_pytorch, begins_pytorch, index_pytorch, true},
     Format{"tensorizer", named_tensorizer, begins_tensorizer, index_tensorizer, true},
+    Format{"sealed", named_sealed, begins_sealed, index_sealed, true},
     Format{"gguf", named_gguf, begins_gguf, index_gguf, true},
 };
 

@@ -51,14 +51,16 @@ void Decoding::arrived(uint32_t target, std::byte* data, uint64_t offset, uint64
   } else {
     job.arrived.emplace(offset, end);
   }
-  if (!job.busy) {
+  if (takes_more(job)) {
     pending_.push_back(target);
     wake_.notify_one();
   }
 }
 
+bool Decoding::takes_more(const Job& job) { return job.workers == 0 || job.traits.concurrent; }
+
 // Whole chunks only, but for the tensor's last one.
-std::optional<Decoding::Stretch> Decoding::next_stretch(Job& job) {
+std::optional<Decoding::Stretch> Decoding::next_stretch(const Job& job) {
   const uint64_t chunk = std::max<uint64_t>(job.traits.chunk_size, 1);
   for (const auto& [start, stop] : job.arrived) {
     if (job.traits.order == DecodeOrder::in_order && start != job.decoded) return std::nullopt;
@@ -72,10 +74,27 @@ std::optional<Decoding::Stretch> Decoding::next_stretch(Job& job) {
   return std::nullopt;
 }
 
-bool Decoding::decode_some(uint32_t target, Job& job, std::unique_lock<std::mutex>& lock) {
+// What lies before and after it in its run stays to be done.
+std::optional<Decoding::Stretch> Decoding::take_stretch(Job& job) {
   const std::optional<Stretch> stretch = next_stretch(job);
-  const bool last = job.decoded == job.size;
-  if (!stretch && !last) return false;
+  if (!stretch) return std::nullopt;
+  const auto run = std::prev(job.arrived.upper_bound(stretch->offset));
+  const auto [start, stop] = *run;
+  const uint64_t end = stretch->offset + stretch->size;
+  job.arrived.erase(run);
+  if (start < stretch->offset) job.arrived.emplace(start, stretch->offset);
+  if (end < stop) job.arrived.emplace(end, stop);
+  return stretch;
+}
+
+bool Decoding::decode_some(uint32_t target, Job& job, std::unique_lock<std::mutex>& lock) {
+  const std::optional<Stretch> stretch = take_stretch(job);
+  // The last thread at it ends it.
+  if (!stretch && (job.decoded != job.size || job.workers > 1)) return false;
+  if (stretch && job.traits.concurrent && next_stretch(job)) {
+    pending_.push_back(target);
+    wake_.notify_one();
+  }
   std::string digest;
   std::byte* const data = job.data;
   lock.unlock();
@@ -96,14 +115,6 @@ bool Decoding::decode_some(uint32_t target, Job& job, std::unique_lock<std::mute
     jobs_.erase(target);
     return false;
   }
-  // What lies before and after the stretch in its run stays to be done.
-  auto run = std::prev(job.arrived.upper_bound(stretch->offset));
-  const uint64_t start = run->first;
-  const uint64_t stop = run->second;
-  const uint64_t end = stretch->offset + stretch->size;
-  job.arrived.erase(run);
-  if (start < stretch->offset) job.arrived.emplace(start, stretch->offset);
-  if (end < stop) job.arrived.emplace(end, stop);
   job.decoded += stretch->size;
   return true;
 }
@@ -116,12 +127,12 @@ void Decoding::work() {
     const uint32_t target = pending_.front();
     pending_.pop_front();
     const auto found = jobs_.find(target);
-    if (found == jobs_.end() || found->second.busy) continue;
-    found->second.busy = true;
+    if (found == jobs_.end() || !takes_more(found->second)) continue;
+    ++found->second.workers;
     while (!stopping_ && decode_some(target, found->second, lock)) {
     }
     const auto still = jobs_.find(target);
-    if (still != jobs_.end()) still->second.busy = false;
+    if (still != jobs_.end()) --still->second.workers;
   }
 }
 

@@ -1,5 +1,6 @@
 // Decoding feeds the bytes of targets to their decoders while others are still being read, on
-// threads of its own. A target is decoded by one thread at a time, as far as its bytes have come.
+// threads of its own, as far as they have come. A target is decoded by one thread at a time, or by
+// as many as there are if its decoder is concurrent.
 #pragma once
 
 #include <condition_variable>
@@ -46,8 +47,8 @@ class Decoding {
     std::byte* data = nullptr;
     uint64_t size = 0;
     uint64_t decoded = 0;                  // bytes
-    std::map<uint64_t, uint64_t> arrived;  // offset -> end: here and not yet decoded
-    bool busy = false;
+    std::map<uint64_t, uint64_t> arrived;  // offset -> end: here, and taken by no thread yet
+    size_t workers = 0;                    // threads that are at it
   };
   struct Stretch {
     uint64_t offset;
@@ -55,7 +56,9 @@ class Decoding {
   };
 
   void work();
-  static std::optional<Stretch> next_stretch(Job& job);
+  static std::optional<Stretch> next_stretch(const Job& job);
+  static std::optional<Stretch> take_stretch(Job& job);
+  [[nodiscard]] static bool takes_more(const Job& job);
   bool decode_some(uint32_t target, Job& job, std::unique_lock<std::mutex>& lock);
 
   Callbacks callbacks_;

@@ -126,6 +126,10 @@ void write_safetensors(Writer& writer, std::vector<SaveTensor> tensors,
 void save_file(const std::string& path, std::vector<SaveTensor> tensors,
                const SaveOptions& options) {
   const auto writer = make_file_writer(path, options.sync);
+  if (options.seal) {
+    Sealer(*options.seal, 1).write(*writer, std::move(tensors), options.metadata);
+    return;
+  }
   write_safetensors(*writer, std::move(tensors), options.metadata);
 }
 

@@ -17,6 +17,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <memory>
+#include <optional>
 #include <string_view>
 #include <utility>
 
@@ -243,8 +244,16 @@ std::vector<std::string> save_sharded(const std::string& folder, std::vector<Sav
   }
   Staging staging(folder, options.sync);
   std::vector<std::string> names;
+  std::optional<Sealer> sealer;
+  if (options.seal) sealer.emplace(*options.seal, shards.size());
   for (Shard& shard : shards) {
-    write_safetensors(*staging.writer(shard.name), std::exchange(shard.tensors, {}), own);
+    const auto writer = staging.writer(shard.name);
+    std::vector<SaveTensor> its = std::exchange(shard.tensors, {});
+    if (sealer) {
+      sealer->write(*writer, std::move(its), own);
+    } else {
+      write_safetensors(*writer, std::move(its), own);
+    }
     names.push_back(shard.name);
   }
   if (several) {

@@ -53,6 +53,14 @@ void bind_manifest(nb::module_& module) {
       .def("__init__", [](std::shared_ptr<Leaves>* self) {
         new (self) std::shared_ptr<Leaves>(std::make_shared<Leaves>());
       });
+  module.def(
+      "tree_digest",
+      [](uintptr_t address, uint64_t size) {
+        const nb::gil_scoped_release released;
+        // NOLINTNEXTLINE: the caller's memory
+        return tree_digest({reinterpret_cast<const std::byte*>(address), size});
+      },
+      nb::arg("address"), nb::arg("nbytes"), "The digest that manifests have, of memory.");
   module.def("add_digests", &add_digests, nb::arg("options"), nb::arg("leaves"),
              "Have a load digest every tensor.");
   nb::enum_<Differs>(module, "Differs", "How a checkpoint differs from its manifest.")

@@ -21,11 +21,25 @@ SaveTensor make_tensor(std::string name, const std::string& dtype, std::vector<u
   return {std::move(name), dtype_of(dtype), std::move(shape), {data, nbytes}};
 }
 
+// How to seal with a key of 32 bytes, or with a passphrase.
+SealOptions make_seal(const std::optional<nb::bytes>& key,
+                      const std::optional<nb::bytes>& passphrase) {
+  SealOptions options;
+  if (key) {
+    auto& bytes = options.key.emplace();
+    if (key->size() != bytes.size()) throw nb::value_error("a key has 32 bytes");
+    std::copy_n(reinterpret_cast<const std::byte*>(key->c_str()), bytes.size(), bytes.begin());
+  } else if (passphrase) {
+    options.passphrase.assign(passphrase->c_str(), passphrase->size());
+  }
+  return options;
+}
+
 void save(const nb::bytes& path, const std::vector<SaveTensor>& tensors, const Metadata& metadata,
-          bool sync) {
+          bool sync, const std::optional<SealOptions>& seal) {
   const std::string place(path.c_str(), path.size());
   const nb::gil_scoped_release released;
-  save_file(place, tensors, {metadata, sync});
+  save_file(place, tensors, {metadata, sync, seal});
 }
 
 std::vector<std::string> save_shards(const nb::bytes& folder,
@@ -59,8 +73,12 @@ void bind_save(nb::module_& module) {
   nb::class_<SaveTensor>(module, "SaveTensor", "A tensor to be written; its memory is borrowed.")
       .def_static("make", &make_tensor, nb::arg("name"), nb::arg("dtype"), nb::arg("shape"),
                   nb::arg("address"), nb::arg("nbytes"));
+  nb::class_<SealOptions>(module, "SealOptions", "How to encrypt what is saved.")
+      .def_static("make", &make_seal, nb::arg("key").none() = nb::none(),
+                  nb::arg("passphrase").none() = nb::none(), "A key has 32 bytes.");
   module.def("save_file", &save, nb::arg("path"), nb::arg("tensors"),
              nb::arg("metadata").none() = nb::none(), nb::arg("sync") = true,
+             nb::arg("seal").none() = nb::none(),
              "Write a safetensors file through a temporary beside it.");
   nb::class_<ShardOptions>(module, "ShardOptions", "How save_sharded cuts and names files.")
       .def(nb::init<>())
@@ -68,7 +86,8 @@ void bind_save(nb::module_& module) {
       .def_rw("max_shard_size", &ShardOptions::max_shard_size)
       .def_rw("metadata", &ShardOptions::metadata, nb::arg().none())
       .def_rw("file_metadata", &ShardOptions::file_metadata, nb::arg().none())
-      .def_rw("sync", &ShardOptions::sync);
+      .def_rw("sync", &ShardOptions::sync)
+      .def_rw("seal", &ShardOptions::seal, nb::arg().none());
   module.def("save_sharded", &save_shards, nb::arg("folder"), nb::arg("tensors"),
              nb::arg("options"),
              "Write a checkpoint of files of a given size, with an index; the names of the files.");

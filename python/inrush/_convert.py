@@ -8,6 +8,7 @@ import shutil
 import time
 
 from inrush import _core
+from inrush._casting import Cast
 from inrush._checkpoint import Checkpoint
 from inrush._errors import Cancelled, DataError, Error, SourceError, UsageError
 from inrush._job import Job
@@ -16,6 +17,7 @@ from inrush._layouts import (
     Item,
     Layout,
     Place,
+    in_ranks,
     safetensors_layout,
     serverless_layout,
     tensorizer_layout,
@@ -36,8 +38,8 @@ FORMATS = ("safetensors", "serverlessllm", "tensorizer")
 
 _SUFFIX = ".inrush-partial"
 _LEDGER = ".ledger"
+_MOST_RANKS = 4096
 _RECORD_EVERY = 5.0  # seconds between entries of the ledger: what an interruption costs at most
-_LEAF = 1 << 20
 
 
 def convert(
@@ -52,6 +54,8 @@ def convert(
     encryption: Encryption | Key | None = None,
     encrypt: Encryption | Key | None = None,
     budget: int | str | None = None,
+    dtype: str | None = None,
+    ranks: int | None = None,
     resume: bool = False,
     progress: Callable[[int, int, float], object] | None = None,
 ) -> dict[str, str]:
@@ -77,10 +81,16 @@ def convert(
     verify : {'none', 'crc', 'full'}
         Check the source's own checksums.
     encryption, encrypt : Key, bytes or str, optional
-        The key of the source, and the one that the destination is encrypted with (tensorizer
-        only): 32 bytes, or where to find them, as for `inrush.open`.
+        The key of the source, and the one that the destination is encrypted with: 32 bytes, or
+        where to find them, as for `inrush.open`. Encrypted safetensors are sealed files.
     budget : int or str, optional
         As for `inrush.open`.
+    dtype : str, optional
+        Cast tensors of floating point to this: safetensors' or torch's name (``'BF16'``,
+        ``'float16'``). It takes numpy, and ml_dtypes for types that numpy lacks.
+    ranks : int, optional
+        For ServerlessLLM: that many folders ``rank_0``, ``rank_1``, ..., each with whole tensors of
+        about as many bytes, so that as many processes load at once. Tensors are not sliced.
     resume : bool
         Go on with what an interrupted call with the same arguments left.
     progress : callable, optional
@@ -89,7 +99,7 @@ def convert(
     Returns
     -------
     dict of str to str
-        The digest of every tensor by name, as manifests have them.
+        The digest of every tensor by its name in the destination, as manifests have them.
 
     Raises
     ------
@@ -105,16 +115,22 @@ def convert(
     target = os.path.abspath(os.fspath(destination))
     if os.path.lexists(target):
         raise UsageError(f"convert: {target} is there already")
+    if ranks is not None and (to != "serverlessllm" or not 1 <= ranks <= _MOST_RANKS):
+        raise UsageError(
+            f"convert: ranks={ranks!r}: expected 1 to {_MOST_RANKS}, and to='serverlessllm'"
+        )
     key = key_of(encrypt)
-    if key is not None and to != "tensorizer":
-        raise UsageError(f"convert: {to} cannot be encrypted; tensorizer can")
+    if key is not None and to == "serverlessllm":
+        raise UsageError("convert: ServerlessLLM cannot be encrypted; the others can")
     words = {
         "include": include, "exclude": exclude, "verify": verify, "encryption": encryption,
         "budget": budget, "progress": progress, "order": "file",
     }  # fmt: skip
     with Checkpoint(source, **words) as checkpoint:  # type: ignore[arg-type]
         work = _Work(checkpoint, Options(words), target, to, key)
-        work.settle(0 if shard_size is None else parse_size(shard_size, "shard_size"))
+        work.cast = None if dtype is None else Cast(dtype)
+        size = 0 if shard_size is None else parse_size(shard_size, "shard_size")
+        work.settle(size, 0 if ranks is None else ranks)
         with _Partial(target, resume=resume) as partial:
             work.run(partial)
             work.compare(partial)
@@ -124,10 +140,7 @@ def convert(
 
 def tree_digest(data: memoryview) -> str:
     """The digest that manifests have, of bytes."""
-    root = hashlib.sha256()
-    for begin in range(0, len(data), _LEAF):
-        root.update(hashlib.sha256(data[begin : begin + _LEAF]).digest())
-    return root.hexdigest()
+    return _core.tree_digest(_core.buffer_address(data) if len(data) else 0, len(data))
 
 
 class _Work:
@@ -145,18 +158,31 @@ class _Work:
         self.single = name if single else None
         self._layout = Layout()
         self._zeros: set[str] = set()  # tensors without bytes in the source
+        self._renamed: dict[str, str] = {}  # the source's names to the destination's
+        self.cast: Cast | None = None
 
-    def settle(self, shard_size: int) -> None:
+    def settle(self, shard_size: int, ranks: int) -> None:
         """Decide where everything goes; raises before anything is written."""
         infos = [self._checkpoint[name] for name in wanted_names(self._core, self._options)]
         self._zeros = {info.name for info in infos if info.encoding == "zeros"}
         items = [
             Item(info.name, info.dtype, info.shape, info.nbytes, info.encoding) for info in infos
         ]
+        if self.cast is not None:
+            items = [self.cast.item(item) for item in items]
+        if ranks:
+            items = in_ranks(items, ranks)
+        self._renamed = dict(
+            zip((info.name for info in infos), (i.name for i in items), strict=True)
+        )
         if self._to == "safetensors":
-            metadata = self._checkpoint.metadata if self._checkpoint.format == "safetensors" else {}
+            known = self._checkpoint.format in ("safetensors", "sealed")
             self._layout = safetensors_layout(
-                items, shard_size=shard_size, metadata=metadata, file=self.single
+                items,
+                shard_size=shard_size,
+                metadata=self._checkpoint.metadata if known else {},
+                file=self.single,
+                key=self._key,
             )
         elif self._to == "serverlessllm":
             self._layout = serverless_layout(items, shard_size=shard_size)
@@ -170,13 +196,14 @@ class _Work:
         ledger = partial.ledger(self._core, layout, fresh=self._key is not None)
         partial.allocate(layout)
         left = []
-        for name, place in layout.places.items():
+        for source, name in self._renamed.items():
+            place = layout.places[name]
             # What is encrypted anew has other nonces than what an earlier call wrote.
             digest = ledger.digest(place.file, place.offset, place.size) if place.size else ""
             if digest:
                 self.digests[name] = digest
             else:
-                left.append(name)
+                left.append(source)
         if not left:
             return
         options = self._options
@@ -184,19 +211,25 @@ class _Work:
             options = Options({"include": None, "exclude": None, "order": left}, self._options)
         with Job(self._core, options, collect=False, leaves=_core.Leaves()) as job:
             self._write(job, partial, ledger)
+        for file, sealed in layout.seals.items():
+            partial.write(file, 0, sealed.header())
 
     def _write(self, job: Job, partial: _Partial, ledger: _core.Ledger) -> None:
         fresh: list[tuple[str, Place]] = []
         recorded = time.monotonic()
-        for name, tensor in job:
+        for source, tensor in job:
+            name = self._renamed[source]
             place = self._layout.places[name]
             # A view of no bytes cannot be cast.
             data = memoryview(tensor.as_bytes()).cast("B") if tensor.nbytes else memoryview(b"")
+            changed = self.cast is not None and self.cast.changes(tensor.dtype)
+            if self.cast is not None and changed:
+                data = self.cast.data(data, tensor.dtype)
             for offset, piece in place.pieces(data):
                 partial.write(place.file, offset, piece)
-            if name in self._zeros:
+            if source in self._zeros or changed:
                 self.digests[name] = tree_digest(data)
-            fresh.append((name, place))
+            fresh.append((source, place))
             if time.monotonic() - recorded > _RECORD_EVERY:
                 self._record(job, partial, ledger, fresh)
                 recorded = time.monotonic()
@@ -206,8 +239,8 @@ class _Work:
         self, job: Job, partial: _Partial, ledger: _core.Ledger, fresh: list[tuple[str, Place]]
     ) -> None:
         digests = job.digests()
-        for name, place in fresh:
-            digest = self.digests.setdefault(name, digests[name])
+        for source, place in fresh:
+            digest = self.digests.setdefault(self._renamed[source], digests[source])
             if place.size:
                 ledger.record(place.file, place.offset, place.size, digest)
         fresh.clear()

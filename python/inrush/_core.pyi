@@ -375,7 +375,14 @@ class SaveTensor:
     @staticmethod
     def make(name: str, dtype: str, shape: Sequence[int], address: int, nbytes: int) -> SaveTensor: ...
 
-def save_file(path: bytes, tensors: Sequence[SaveTensor], metadata: Mapping[str, str] | None = None, sync: bool = True) -> None:
+class SealOptions:
+    """How to encrypt what is saved."""
+
+    @staticmethod
+    def make(key: bytes | None = None, passphrase: bytes | None = None) -> SealOptions:
+        """A key has 32 bytes."""
+
+def save_file(path: bytes, tensors: Sequence[SaveTensor], metadata: Mapping[str, str] | None = None, sync: bool = True, seal: SealOptions | None = None) -> None:
     """Write a safetensors file through a temporary beside it."""
 
 class ShardOptions:
@@ -413,6 +420,12 @@ class ShardOptions:
     @sync.setter
     def sync(self, arg: bool, /) -> None: ...
 
+    @property
+    def seal(self) -> SealOptions | None: ...
+
+    @seal.setter
+    def seal(self, arg: SealOptions | None, /) -> None: ...
+
 def save_sharded(folder: bytes, tensors: Sequence[SaveTensor], options: ShardOptions) -> list[str]:
     """
     Write a checkpoint of files of a given size, with an index; the names of the files.
@@ -433,6 +446,9 @@ class Leaves:
     """Where a load leaves what it digested."""
 
     def __init__(self) -> None: ...
+
+def tree_digest(address: int, nbytes: int) -> str:
+    """The digest that manifests have, of memory."""
 
 def add_digests(options: LoadOptions, leaves: Leaves) -> None:
     """Have a load digest every tensor."""

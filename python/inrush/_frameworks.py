@@ -115,6 +115,17 @@ def _numpy_dtypes() -> dict[str, Any]:
     return dtypes
 
 
+def numpy_dtype(dtype: str) -> Any:
+    """numpy's dtype of safetensors' name.
+
+    Raises
+    ------
+    UsageError
+        If numpy has none, and ml_dtypes neither.
+    """
+    return _numpy_dtypes().get(dtype) or _ml_dtype(dtype)
+
+
 def _ml_dtype(dtype: str) -> Any:
     # bfloat16 and float8 live in a package of their own, which numpy users may have.
     if dtype not in FRAMEWORK_NAMES or dtype in PACKED:

@@ -10,6 +10,7 @@ import json
 
 from inrush._dtypes import PACKED
 from inrush._errors import UsageError
+from inrush._sealed_file import SealedFile, SealKey
 from inrush._tensors_file import (
     HEAD_SIZE,
     INDEX_SIZE,
@@ -24,6 +25,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from inrush._keys import Key
+    from inrush._sealed_file import SealedTensor
     from inrush._tensors_file import Buffer, Cipher
 
 # In safetensors' order: the last of these come first in a file.
@@ -79,7 +82,9 @@ class Place:
 
     __slots__ = ("file", "offset", "record", "size")
 
-    def __init__(self, file: str, offset: int, size: int, record: Record | None = None) -> None:
+    def __init__(
+        self, file: str, offset: int, size: int, record: Record | SealedTensor | None = None
+    ) -> None:
         self.file = file
         self.offset = offset
         self.size = size
@@ -104,12 +109,15 @@ class Layout:
         (file, offset, bytes) that do not depend on the tensors' bytes.
     places : dict of str to Place
         By the tensors' names.
+    seals : dict of str to SealedFile
+        By file, those whose headers are known when their tensors are written.
     """
 
     def __init__(self) -> None:
         self.sizes: dict[str, int] = {}
         self.fixed: list[tuple[str, int, bytes]] = []
         self.places: dict[str, Place] = {}
+        self.seals: dict[str, SealedFile] = {}
 
     def add_text(self, file: str, text: str) -> None:
         """A file that is text."""
@@ -127,7 +135,12 @@ def _compact(value: object) -> str:
 
 
 def safetensors_layout(
-    items: Iterable[Item], *, shard_size: int, metadata: Mapping[str, str] | None, file: str | None
+    items: Iterable[Item],
+    *,
+    shard_size: int,
+    metadata: Mapping[str, str] | None,
+    file: str | None,
+    key: Key | None = None,
 ) -> Layout:
     """Files as safetensors and transformers name them; tensors stay in their order over the shards.
 
@@ -139,6 +152,8 @@ def safetensors_layout(
     metadata : mapping, optional
     file : str, optional
         The name of the one file; None for a folder.
+    key : Key, optional
+        Seal the files with it.
     """
     shards: list[list[Item]] = [[]]
     filled = 0
@@ -153,9 +168,10 @@ def safetensors_layout(
     if file is not None and len(shards) > 1:
         raise UsageError(f"convert: {file!r} is one file, and shard_size wants {len(shards)}")
     layout = Layout()
+    seal = None if key is None else SealKey(key, len(shards))
     for number, shard in enumerate(shards, 1):
         name = file or _shard_name(number, len(shards))
-        _add_safetensors(layout, name, shard, metadata)
+        _add_safetensors(layout, name, shard, metadata, (seal, number - 1))
     if len(shards) > 1:
         weight_map = {name: place.file for name, place in sorted(layout.places.items())}
         total = sum(item.nbytes for shard in shards for item in shard)
@@ -169,7 +185,11 @@ def _shard_name(number: int, count: int) -> str:
 
 
 def _add_safetensors(
-    layout: Layout, file: str, items: Iterable[Item], metadata: Mapping[str, str] | None
+    layout: Layout,
+    file: str,
+    items: Iterable[Item],
+    metadata: Mapping[str, str] | None,
+    seal: tuple[SealKey | None, int],
 ) -> None:
     order = sorted(items, key=lambda item: (-_DTYPES.index(item.dtype), item.name))
     header: dict[str, object] = {}
@@ -182,11 +202,18 @@ def _add_safetensors(
         end += item.nbytes
     text = _compact(header).encode()
     text += b" " * (-len(text) % 8)
+    key, part = seal
     start = 8 + len(text)
-    layout.fixed.append((file, 0, len(text).to_bytes(8, "little") + text))
+    if key is None:
+        layout.fixed.append((file, 0, len(text).to_bytes(8, "little") + text))
+    else:
+        sealed = SealedFile(key, part, text, [item.nbytes for item in order])
+        layout.seals[file] = sealed
+        start = sealed.data_start
     layout.sizes[file] = start + end
-    for item in order:
-        layout.places[item.name] = Place(file, start, item.nbytes)
+    for number, item in enumerate(order):
+        record = layout.seals[file].tensor(number) if key is not None else None
+        layout.places[item.name] = Place(file, start, item.nbytes, record)
         start += item.nbytes
 
 
@@ -195,6 +222,30 @@ def _strides(shape: Sequence[int]) -> list[int]:
     for i in range(len(shape) - 1, 0, -1):
         strides[i - 1] = strides[i] * max(shape[i], 1)
     return strides
+
+
+def in_ranks(items: Sequence[Item], count: int) -> list[Item]:
+    """The tensors named for `count` folders, in their order, each with about as many bytes.
+
+    Parameters
+    ----------
+    items : sequence of Item
+    count : int
+        At most as many as there are tensors.
+    """
+    if count > len(items):
+        raise UsageError(f"convert: {count} ranks for {len(items)} tensors: one would have none")
+    total = sum(item.nbytes for item in items)
+    named = []
+    rank = before = 0
+    for place, item in enumerate(items):
+        due = before * count >= total * (rank + 1) or len(items) - place == count - rank - 1
+        if rank + 1 < count and due and place > rank:
+            rank += 1
+        before += item.nbytes
+        name = f"rank_{rank}/{item.name}"
+        named.append(Item(name, item.dtype, item.shape, item.nbytes, item.encoding))
+    return named
 
 
 def serverless_layout(items: Iterable[Item], *, shard_size: int) -> Layout:

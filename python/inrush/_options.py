@@ -176,6 +176,11 @@ def environment(word: str) -> str | None:
     return os.environ.get("INRUSH_" + word.upper()) or None
 
 
+def aws_environment(word: str) -> str | None:
+    """The value of ``AWS_<WORD>``, which AWS's own tools read; None where it is unset or empty."""
+    return os.environ.get("AWS_" + word) or None
+
+
 def instanttensor_backend() -> str | None:
     """The value of ``INSTANTTENSOR_BACKEND``, such as ``"URING,AIO"``; None where it is unset.
 

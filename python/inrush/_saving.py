@@ -18,16 +18,30 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from typing import Any
 
+    from inrush._keys import Encryption, Key
+
 
 def save_file(
     memories: Mapping[str, Memory],
     filename: str | os.PathLike[str],
     metadata: Mapping[str, str] | None,
     fsync: bool = True,
+    encryption: Encryption | Key | None = None,
 ) -> None:
-    """Write a safetensors file through a temporary beside it."""
+    """Write a safetensors file, or a sealed one, through a temporary beside it."""
     checked = checked_metadata(metadata)
-    _core.save_file(os.fsencode(filename), _save_tensors(memories), checked, fsync)
+    seal = seal_of(encryption)
+    _core.save_file(os.fsencode(filename), _save_tensors(memories), checked, fsync, seal)
+
+
+def seal_of(encryption: Encryption | Key | None) -> _core.SealOptions | None:
+    """How to seal with this key, if there is one."""
+    if encryption is None:
+        return None
+    from inrush._keys import key_of  # few need it, and importing it takes time
+
+    key = key_of(encryption)
+    return None if key is None else _core.SealOptions.make(key.key, key.passphrase)
 
 
 def save_sharded(

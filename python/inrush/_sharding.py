@@ -11,6 +11,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
 
+    from inrush._keys import Encryption, Key
+
 
 def save_sharded(
     state_dict: dict[str, torch.Tensor],
@@ -23,6 +25,7 @@ def save_sharded(
     is_main_process: bool = True,
     shared_tensors_to_discard: list[str] | None = None,
     fsync: bool = True,
+    encryption: Encryption | Key | None = None,
 ) -> list[str]:
     """Save a state dict as one safetensors file, or as several with an index.
 
@@ -52,6 +55,8 @@ def save_sharded(
         Which names of shared tensors not to keep.
     fsync : bool
         Whether files are on the disk before they take their names.
+    encryption : Key, bytes or str, optional
+        Seal the files, as for `save_file`; the index stays plain.
 
     Returns
     -------
@@ -81,6 +86,7 @@ def save_sharded(
         "metadata": {**dropped, **(metadata or {})},
         "file_metadata": {"format": "pt"},
         "sync": fsync,
+        "seal": _saving.seal_of(encryption),
     }
     return _saving.save_sharded(memories, save_directory, options)
 

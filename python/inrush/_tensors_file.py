@@ -16,7 +16,7 @@ from inrush._errors import UsageError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from typing import Any, BinaryIO
+    from typing import Any
 
     from inrush._keys import Key
 
@@ -205,43 +205,134 @@ class Line:
     shape : tuple of int
     header, data, size : int
         Where the record begins, where the tensor's bytes begin, and how many they are.
+    wide : bool
+        Lengths have 64 bits.
     """
 
-    __slots__ = ("data", "dtype", "header", "kind", "path", "shape", "size")
+    __slots__ = ("data", "dtype", "header", "kind", "path", "shape", "size", "wide")
 
-    def __init__(self, fields: tuple[Any, ...]) -> None:
+    def __init__(self, fields: tuple[Any, ...], *, wide: bool) -> None:
+        self.wide = wide
         self.path, self.kind, self.dtype, self.shape, self.header, self.data, self.size = fields
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory: a meta tensor has some there and none in the file."""
+        size = int("".join(filter(str.isdigit, self.dtype.partition("\0")[0])))
+        for length in self.shape:
+            size *= length
+        return size
 
-def read_lines(file: BinaryIO) -> list[Line]:
-    """The index of a file that was opened before, and so is known to be sound."""
-    file.seek(0)
-    head = file.read(HEAD_SIZE)
+
+def parse_lines(head: bytes, index: bytes) -> list[Line]:
+    """The index of a file that was opened before, and so is known to be sound.
+
+    Parameters
+    ----------
+    head : bytes
+        The file's first 73.
+    index : bytes
+        What is behind them.
+    """
     version, flags = struct.unpack_from("<IQ", head, len(MAGIC))
-    count, size = struct.unpack_from("<QQ", head, HEAD_SIZE - 16)
-    index = file.read(size)
+    count = struct.unpack_from("<Q", head, HEAD_SIZE - 16)[0]
     tagged = bool(flags & _TAGGED)
     if version == _LONG_VERSION and not tagged:  # as before its release
         tagged = struct.unpack_from("<I", index)[0] in (1, _LONG_VERSION)
     lines = []
-    at = 0
-
-    def take(form: str) -> Any:
-        nonlocal at
-        values = struct.unpack_from("<" + form, index, at)
-        at += struct.calcsize("<" + form)
-        return values if len(values) != 1 else values[0]
-
+    fields = _Fields(index)
     for _ in range(count):
-        wide = tagged and take("I") == _LONG_VERSION
-        path = take(f"{take('H')}s")
-        kind = take("B")
-        dtype = take(f"{take('B')}s").decode()
-        rank = take("B")
-        lengths = take(f"{rank}{'Q' if wide else 'I'}") if rank else ()
-        shape = lengths if isinstance(lengths, tuple) else (lengths,)
-        lines.append(Line((path, kind, dtype, shape, *take("QQQ"))))
+        wide = tagged and fields.take("I") == _LONG_VERSION
+        path = fields.take(f"{fields.take('H')}s")
+        kind = fields.take("B")
+        dtype = fields.take(f"{fields.take('B')}s").decode()
+        shape = fields.many(fields.take("B"), "Q" if wide else "I")
+        lines.append(Line((path, kind, dtype, shape, *fields.many(3, "Q")), wide=wide))
     return lines
+
+
+class _Fields:
+    """Little-endian fields, one behind the other."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.at = 0
+
+    def many(self, count: int, form: str) -> tuple[Any, ...]:
+        form = f"<{count}{form}"
+        values = struct.unpack_from(form, self._data, self.at)
+        self.at += struct.calcsize(form)
+        return values
+
+    def take(self, form: str) -> Any:
+        values = struct.unpack_from("<" + form, self._data, self.at)
+        self.at += struct.calcsize("<" + form)
+        return values[0]
+
+
+class RecordHeader:
+    """The checksums that stand before a tensor's bytes.
+
+    Attributes
+    ----------
+    covered : bytes
+        What they cover before the tensor's bytes.
+    crc32 : int or None
+    sha256 : bytes or None
+    """
+
+    __slots__ = ("covered", "crc32", "sha256")
+
+    def __init__(self, covered: bytes, crc32: int | None, sha256: bytes | None) -> None:
+        self.covered = covered
+        self.crc32 = crc32
+        self.sha256 = sha256
+
+    def matches(self, data: memoryview) -> bool:
+        """Whether these bytes are those that all of them were made of."""
+        if self.crc32 is not None and self.crc32 != zlib.crc32(data, zlib.crc32(self.covered)):
+            return False
+        if self.sha256 is None:
+            return True
+        digest = hashlib.sha256(self.covered)
+        digest.update(data)
+        return digest.digest() == self.sha256
+
+
+def parse_record(header: bytes, *, wide: bool, encrypted: bool) -> RecordHeader:
+    """The checksums in a record's header, of a file that is known to be sound.
+
+    Parameters
+    ----------
+    header : bytes
+    wide : bool
+        Lengths have 64 bits.
+    encrypted : bool
+        It has crypt chunks, which checksums do not cover.
+    """
+    fields = _Fields(header)
+    fields.at = 11
+    fields.take(f"{fields.take('H')}s")
+    fields.take(f"{fields.take('B')}s")
+    rank = fields.take("B")
+    begin = fields.at + rank * (8 if wide else 4)
+    size, count = struct.unpack_from("<HB", header, begin)
+    covered = bytearray(header)
+    crc = digest = None
+    at = begin + 3
+    for _ in range(count):
+        kind, length = header[at], header[at + 1]
+        value = header[at + 2 : at + 2 + length]
+        covered[at + 2 : at + 2 + length] = bytes(length)
+        if kind == 0:
+            crc = int.from_bytes(value, "little")
+        else:
+            digest = value
+        at += 2 + length
+    if encrypted:
+        rest = begin + 2 + size
+        del covered[rest : rest + 8 + struct.unpack_from("<Q", header, rest)[0]]
+    return RecordHeader(bytes(covered), crc, digest)
 
 
 def version_of(records: Iterable[Record], *, encrypted: bool, meta: bool = False) -> int:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import os
     from typing import Any
 
+    from inrush._keys import Encryption, Key
+
 __all__ = ["load", "load_file", "save", "save_file"]
 
 
@@ -57,8 +59,12 @@ def save_file(
     tensors: dict[str, jax.Array],
     filename: str | os.PathLike[str],
     metadata: dict[str, str] | None = None,
+    *,
+    encryption: Encryption | Key | None = None,
 ) -> None:
     """Save arrays into a file, byte-identical to what safetensors writes, atomically.
+
+    With `encryption`, as for `inrush.open`, it is sealed.
 
     Raises
     ------
@@ -67,7 +73,7 @@ def save_file(
     inrush.SourceError
         If the file cannot be written.
     """
-    numpy.save_file(_arrays(tensors), filename, metadata)
+    numpy.save_file(_arrays(tensors), filename, metadata, encryption=encryption)
 
 
 def save(tensors: dict[str, jax.Array], metadata: dict[str, str] | None = None) -> bytes:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import os
     from typing import Any
 
+    from inrush._keys import Encryption, Key
+
     Array = numpy.ndarray[Any, numpy.dtype[Any]]
 
 __all__ = [
@@ -70,11 +72,12 @@ def save_file(
     metadata: dict[str, str] | None = None,
     *,
     fsync: bool = True,
+    encryption: Encryption | Key | None = None,
 ) -> None:
     """Save arrays into a file, byte-identical to what safetensors writes, atomically.
 
     Arrays that are strided or big-endian are saved through a copy. With `fsync` the file is on the
-    disk before it takes its name.
+    disk before it takes its name; with `encryption`, as for `inrush.open`, it is sealed.
 
     Raises
     ------
@@ -83,7 +86,7 @@ def save_file(
     inrush.SourceError
         If the file cannot be written.
     """
-    _saving.save_file(_memories(tensor_dict), filename, metadata, fsync)
+    _saving.save_file(_memories(tensor_dict), filename, metadata, fsync, encryption)
 
 
 def save(tensor_dict: dict[str, Array], metadata: dict[str, str] | None = None) -> bytes:

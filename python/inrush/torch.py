@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from inrush._checkpoint import Checkpoint
+    from inrush._keys import Encryption, Key
 
     Source = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
@@ -100,6 +101,7 @@ def save_file(
     metadata: dict[str, str] | None = None,
     *,
     fsync: bool = True,
+    encryption: Encryption | Key | None = None,
 ) -> None:
     """Save tensors into a file, byte-identical to what safetensors writes, atomically.
 
@@ -112,6 +114,9 @@ def save_file(
     fsync : bool
         Whether the file is on the disk before it takes its name. Without, it is faster, and a
         power failure soon after may leave a file of the right size with other bytes.
+    encryption : Key, bytes or str, optional
+        Write a sealed file, which only this key opens: 32 bytes, or where to find them, as for
+        `inrush.open`.
 
     Raises
     ------
@@ -122,7 +127,7 @@ def save_file(
     inrush.SourceError
         If the file cannot be written.
     """
-    _saving.save_file(_memories(tensors), filename, metadata, fsync)
+    _saving.save_file(_memories(tensors), filename, metadata, fsync, encryption)
 
 
 def save(tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> bytes:
@@ -229,6 +234,8 @@ def save_model(
     filename: str | os.PathLike[str],
     metadata: dict[str, str] | None = None,
     force_contiguous: bool = True,
+    *,
+    encryption: Encryption | Key | None = None,
 ) -> None:
     """Save a model, each shared tensor once; metadata notes which name stands for which.
 
@@ -239,6 +246,8 @@ def save_model(
     metadata : dict of str to str, optional
     force_contiguous : bool
         Whether strided tensors are saved as their contiguous copies.
+    encryption : Key, bytes or str, optional
+        As for `save_file`.
 
     Raises
     ------
@@ -258,7 +267,8 @@ def save_model(
     if force_contiguous:
         tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
     try:
-        save_file(tensors, filename, notes if notes or metadata is not None else None)
+        given = notes if notes or metadata is not None else None
+        save_file(tensors, filename, given, encryption=encryption)
     except ValueError as error:
         raise ValueError(
             f"{error} Or use save_model(..., force_contiguous=True), which saves contiguous copies."

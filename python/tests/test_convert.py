@@ -314,3 +314,103 @@ def test_meta_tensors_become_zeros(tmp_path):
     inrush.convert(golden, tmp_path / "y.safetensors", to="safetensors")
     loaded = inrush.open(tmp_path / "y.safetensors").load()
     assert bytes(loaded["m"]) == bytes(24)
+
+
+@pytest.mark.parametrize("to", FORMATS)
+@pytest.mark.parametrize("dtype", ["BF16", "float32"])
+def test_floating_point_tensors_are_cast_and_others_are_not(tmp_path, to, dtype):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("ml_dtypes")
+    from safetensors.torch import save_file
+
+    tensors = {
+        "w": torch.randn(30, 4), "h": torch.randn(7).half(), "i": torch.arange(5),
+        "b": torch.randn(3).bfloat16(), "none": torch.zeros(0, 2), "big": torch.tensor([1e30]),
+    }  # fmt: skip
+    save_file(tensors, tmp_path / "x.safetensors")
+    digests = inrush.convert(tmp_path / "x.safetensors", tmp_path / "y", to=to, dtype=dtype)
+    wanted = torch.bfloat16 if dtype == "BF16" else torch.float32
+    found = inrush.open(tmp_path / "y", framework="pt").load()
+    for name, tensor in tensors.items():
+        cast = tensor.to(wanted) if tensor.is_floating_point() else tensor
+        assert found[name].dtype == cast.dtype and torch.equal(found[name], cast), name
+    assert set(digests) == set(tensors)
+
+
+def test_a_dtype_that_is_none_is_refused(tmp_path, source):
+    for dtype in ("I32", "float99"):
+        with pytest.raises(inrush.UsageError, match="dtype="):
+            inrush.convert(source[0], tmp_path / "y", to="safetensors", dtype=dtype)
+    assert nothing_left(tmp_path)
+
+
+@pytest.mark.parametrize("ranks", [1, 3, 13])
+def test_ranks_hold_whole_tensors_and_all_of_them(tmp_path, source, ranks):
+    path, tensors = source
+    digests = inrush.convert(path, tmp_path / "y", to="serverlessllm", ranks=ranks)
+    assert sorted(os.listdir(tmp_path / "y")) == sorted(f"rank_{i}" for i in range(ranks))
+    named = {name.partition("/")[2]: name for name in digests}
+    assert set(named) == set(tensors)
+    merged = {}
+    for rank in range(ranks):
+        part = inrush.open(tmp_path / "y" / f"rank_{rank}").load()
+        assert part
+        merged |= {name: bytes(t.as_bytes()) if t.nbytes else b"" for name, t in part.items()}
+    assert merged == {name: data for name, (_, _, data) in tensors.items()}
+    again = inrush.convert(tmp_path / "y", tmp_path / "z", to="safetensors")
+    assert {n.partition("/")[2]: d for n, d in again.items()} == {
+        n.partition("/")[2]: d for n, d in digests.items()
+    }
+
+
+def test_ranks_that_cannot_be_are_refused(tmp_path, source):
+    for words in ({"ranks": 0}, {"ranks": 14}, {"ranks": 2, "to": "safetensors"}):
+        with pytest.raises(inrush.UsageError, match="ranks"):
+            inrush.convert(source[0], tmp_path / "y", **{"to": "serverlessllm", **words})
+
+
+def test_flags_say_what_is_meant_with_the_keys(tmp_path, source, inrush_command):
+    path, tensors = source
+    keys = []
+    for name in ("first", "second"):
+        (tmp_path / name).write_bytes(os.urandom(32))
+        keys.append(tmp_path / name)
+    secret, again, plain = (tmp_path / f"{i}.tensors" for i in range(3))
+    to = ("--to", "tensorizer")
+    steps = [
+        (path, secret, *to, "--encrypt", "--key-file", keys[0]),
+        (secret, again, *to, "--rekey", "--key-file", keys[0], "--encrypt-key-file", keys[1]),
+        (again, plain, *to, "--decrypt", "--key-file", keys[1]),
+    ]
+    for step in steps:
+        done = inrush_command("convert", *step)
+        assert done.returncode == 0, done.stderr
+    check(again, tensors, encryption=f"file:{keys[1]}")
+    check(plain, tensors)
+    for words in (("--encrypt",), ("--rekey", "--key-file", keys[0]), ("--encrypt", "--decrypt")):
+        done = inrush_command("convert", path, tmp_path / "none", *to, *words)
+        assert done.returncode == 2, done.stderr
+
+
+@pytest.mark.parametrize("shard_size", [None, "1MB"])
+@pytest.mark.parametrize("passphrase", [False, True])
+def test_safetensors_are_sealed_and_opened_again(tmp_path, source, shard_size, passphrase):
+    path, tensors = source
+    key = inrush.Key(passphrase="words") if passphrase else inrush.Key(os.urandom(32))
+    digests = inrush.convert(
+        path, tmp_path / "sealed", to="safetensors", encrypt=key, shard_size=shard_size
+    )
+    checkpoint = check(tmp_path / "sealed", tensors, encryption=key)
+    assert checkpoint.format == "sealed" and checkpoint.metadata == {"format": "pt"}
+    assert (len(checkpoint.files) > 1) is (shard_size is not None)
+    large = tensors["large"][2]
+    for name, _ in checkpoint.files:
+        assert large[:32] not in (tmp_path / "sealed" / name).read_bytes()
+    with pytest.raises(inrush.UsageError, match="no key"):
+        inrush.open(tmp_path / "sealed").load()
+    again = inrush.convert(
+        tmp_path / "sealed", tmp_path / "y.safetensors", to="safetensors", encryption=key
+    )
+    assert again == digests
+    check(tmp_path / "y.safetensors", tensors)
+    assert nothing_left(tmp_path)

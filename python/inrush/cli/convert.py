@@ -26,6 +26,31 @@ from inrush.cli._common import (
 )
 from inrush.cli._progress import progress_bar
 
+Encrypt = Annotated[
+    bool,
+    typer.Option("--encrypt", help="Encrypt: the given key is the destination's."),
+]
+
+Decrypt = Annotated[bool, typer.Option("--decrypt", help="Decrypt: the destination is plain.")]
+
+Rekey = Annotated[
+    bool, typer.Option("--rekey", help="Decrypt with one key and encrypt with the other.")
+]
+
+Dtype = Annotated[
+    str | None, typer.Option(help="Cast floating-point tensors to this, such as BF16.")
+]
+
+Ranks = Annotated[int | None, typer.Option(help="Folders rank_0, rank_1, ...: serverlessllm only.")]
+
+EncryptKeyFile = Annotated[
+    str | None, typer.Option(metavar="FILE", help="Encrypt with this key: not serverlessllm.")
+]
+
+EncryptPassphraseFile = Annotated[
+    str | None, typer.Option(metavar="FILE", help="Encrypt with a key from this passphrase.")
+]
+
 
 def convert(
     source: Source,
@@ -42,12 +67,13 @@ def convert(
     verify: Verify = None,
     key_file: KeyFile = None,
     passphrase_file: PassphraseFile = None,
-    encrypt_key_file: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Encrypt with this key: tensorizer only.")
-    ] = None,
-    encrypt_passphrase_file: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Encrypt with a key from this passphrase.")
-    ] = None,
+    encrypt: Encrypt = False,
+    decrypt: Decrypt = False,
+    rekey: Rekey = False,
+    encrypt_key_file: EncryptKeyFile = None,
+    encrypt_passphrase_file: EncryptPassphraseFile = None,
+    dtype: Dtype = None,
+    ranks: Ranks = None,
     budget: Budget = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where an interrupted conversion ended.")
@@ -57,10 +83,13 @@ def convert(
     """Write a checkpoint as another format, and compare every tensor at the end."""
     begin = time.monotonic()
     try:
-        encrypt = encryption_words(encrypt_key_file, encrypt_passphrase_file).get("encryption")
+        target_key = encryption_words(encrypt_key_file, encrypt_passphrase_file).get("encryption")
     except UsageError:
         raise UsageError("--encrypt-key-file and --encrypt-passphrase-file: only one") from None
-    words = encryption_words(key_file, passphrase_file)
+    source_key = encryption_words(key_file, passphrase_file).get("encryption")
+    if encrypt and target_key is None:
+        source_key, target_key = None, source_key
+    _check_intent(source_key, target_key, encrypt=encrypt, decrypt=decrypt, rekey=rekey)
     with progress_bar("converting") as report:
         digests = inrush.convert(
             source,
@@ -70,8 +99,10 @@ def convert(
             exclude=exclude or None,
             shard_size=shard_size,
             verify=verify or "none",
-            encryption=words.get("encryption"),
-            encrypt=encrypt,
+            encryption=source_key,
+            encrypt=target_key,
+            dtype=dtype,
+            ranks=ranks,
             budget=budget,
             resume=resume,
             progress=report,
@@ -81,3 +112,16 @@ def convert(
         return
     line = f"[bold]{len(digests)}[/] tensors written and compared in"
     console().print(f"{line} [bold]{time_text(time.monotonic() - begin)}[/]  {shown(destination)}")
+
+
+def _check_intent(
+    source_key: str | None, target_key: str | None, *, encrypt: bool, decrypt: bool, rekey: bool
+) -> None:
+    """The keys that were given are those that the flags speak of."""
+    if encrypt + decrypt + rekey > 1:
+        raise UsageError("--encrypt, --decrypt and --rekey: only one")
+    if (encrypt or rekey) and target_key is None:
+        flag = "--encrypt" if encrypt else "--rekey"
+        raise UsageError(f"{flag}: the key is missing: --encrypt-key-file names it")
+    if decrypt and target_key is not None:
+        raise UsageError("--decrypt: the destination is plain; --rekey changes a key")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import struct
+import threading
 import warnings
 from collections.abc import Mapping
 
@@ -12,20 +11,39 @@ from torch.utils.dlpack import from_dlpack
 
 from inrush._checkpoint import Checkpoint
 from inrush._errors import DataError
-from inrush._tensors_file import Line, read_lines
+from inrush._tensors_file import HEAD_SIZE, Line, parse_lines, parse_record
 from inrush.tensorizer._crypto import CryptographyError, DecryptionParams
-from inrush.tensorizer._paths import check_paths, decode_path, nest
-from inrush.tensorizer._types import HashMismatchError, TensorType, type_of
-from inrush.tensorizer.stream_io import open_stream
+from inrush.tensorizer._devices import bytes_of, chosen_device, raw_array, settled_device
+from inrush.tensorizer._paths import (
+    check_paths,
+    decode_path,
+    dotted,
+    frozen,
+    layers_of,
+    nest,
+    plain,
+    way_of,
+)
+from inrush.tensorizer._source import open_as_source, readable
+from inrush.tensorizer._types import (
+    FileFeatureFlags,
+    FileHeader,
+    HashMismatchError,
+    TensorType,
+    code_of,
+    type_of,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from types import TracebackType
-    from typing import Any, BinaryIO
+    from typing import Any
 
     from inrush.tensorizer._paths import Path
     from inrush.tensorizer._types import FilterFuncType
+
+_REDIS_VALUE = 256 << 20  # bytes; Redis takes at most 512 MiB
 
 
 class TensorDeserializer(Mapping):  # type: ignore[type-arg]
@@ -34,8 +52,10 @@ class TensorDeserializer(Mapping):  # type: ignore[type-arg]
     Parameters
     ----------
     file_obj : str, os.PathLike or binary file
+        What `stream_io.open_stream` opens, or what it gave.
     device : torch.device, str or int, optional
-        Default: cuda where there is one, else the CPU.
+        Default: cuda where there is one, else the CPU. ``'cuda'`` is the device that is current
+        when a tensor is loaded.
     filter_func : callable, optional
         Of a name (or a tuple, in nested structures): whether it is wanted. The others are not read.
     dtype : torch.dtype, optional
@@ -45,7 +65,8 @@ class TensorDeserializer(Mapping):  # type: ignore[type-arg]
     plaid_mode, plaid_mode_buffers
         Accepted and without effect, as in tensorizer.
     num_readers : int, optional
-        Accepted; Inrush reads with as much in flight as helps.
+        How many connections fetch from a server, by default 4; local files are read with as much
+        in flight as helps.
     verify_hash : bool
         Compare checksums while reading.
     encryption : DecryptionParams, optional
@@ -75,82 +96,130 @@ class TensorDeserializer(Mapping):  # type: ignore[type-arg]
         encryption: DecryptionParams | None = None,
     ) -> None:
         del plaid_mode, plaid_mode_buffers
-        if encryption is not None and not isinstance(encryption, DecryptionParams):
-            raise TypeError("encryption: expected DecryptionParams")
-        if num_readers is not None and (not isinstance(num_readers, int) or num_readers is True):
-            raise TypeError("num_readers: expected an int")
-        if num_readers is not None and num_readers < 1:
-            raise ValueError("num_readers: at least 1")
-        self._device = _device(device)
+        _check_arguments(encryption, num_readers)
+        self._device = chosen_device(device)
         self._dtype = dtype
         self._verify = verify_hash
-        self._memory = -1
-        self._own = None if hasattr(file_obj, "read") else open_stream(file_obj, "rb")
-        self._file: BinaryIO = self._own or file_obj
-        self._checkpoint = self._open(encryption)
-        self._lines = self._wanted(filter_func)
+        self._key = encryption
+        self._own: Any = None
+        self._file = readable(file_obj)
+        if self._file is not file_obj:
+            self._own = self._file
+        self._lock = threading.RLock()
         self._tensors: dict[Path, torch.nn.Parameter] = {}
-        if not lazy_load:
-            self._load(list(self._lines))
+        self._next = 0  # of the lines, for read_tensors
+        try:
+            self._source = open_as_source(self._file, num_readers)
+            self._checkpoint: Checkpoint | None = self._opened()
+            self._check_encryption(self._checkpoint)
+            self._lines = self._wanted(filter_func)
+            self._layers = layers_of(self._lines)
+            if not lazy_load:
+                self._load(list(self._lines))
+        except BaseException:
+            self.close()
+            raise
 
-    def _open(self, encryption: DecryptionParams | None) -> Checkpoint:
-        words = {"encryption": encryption, "verify": "full" if self._verify else "none"}
-        checkpoint = Checkpoint(self._path(), **words)  # type: ignore[arg-type]
-        encrypted = checkpoint._opened().encrypted
+    def _opened(self, *, verify: bool | None = None) -> Checkpoint:
+        words: dict[str, Any] = {"encryption": self._key}
+        words["verify"] = "full" if (self._verify if verify is None else verify) else "none"
+        if not self._source.stable:
+            words["mapping"] = "never"
+        checkpoint = Checkpoint(self._source.path, **words)
         if checkpoint.format != "tensorizer":
+            checkpoint.close()
             raise ValueError("Not a tensorizer file")
-        if encrypted and encryption is None:
-            raise CryptographyError("Tensor is encrypted, but decryption was not requested")
-        if not encrypted and encryption is not None:
-            raise CryptographyError("decryption was requested, but the file is not encrypted")
         return checkpoint
 
-    def _path(self) -> str:
-        """A path to the file's bytes; those of a file in memory are put where they have one."""
-        name = getattr(self._file, "name", None)
-        try:
-            descriptor = self._file.fileno()
-        except (OSError, AttributeError):
-            self._memory = os.memfd_create("inrush")
-            rest = memoryview(self._file.read())
-            while rest:
-                rest = rest[os.write(self._memory, rest) :]
-            self._file = os.fdopen(os.dup(self._memory), "rb")
-            return f"/proc/self/fd/{self._memory}"
-        same = isinstance(name, str) and os.path.exists(name)
-        if same and os.path.samestat(os.stat(str(name)), os.fstat(descriptor)):
-            return str(name)
-        return f"/proc/self/fd/{descriptor}"
+    def _check_encryption(self, checkpoint: Checkpoint) -> None:
+        encrypted = checkpoint._opened().encrypted or bool(self._file_flags & 1)
+        if encrypted and self._key is None:
+            raise CryptographyError("Tensor is encrypted, but decryption was not requested")
+        if not encrypted and self._key is not None:
+            raise CryptographyError("decryption was requested, but the file is not encrypted")
+
+    def _head(self) -> bytes:
+        with open(self._source.path, "rb", buffering=0) as file:
+            return file.read(HEAD_SIZE)
+
+    @property
+    def _file_header(self) -> FileHeader:
+        head = self._head()
+        version = int.from_bytes(head[5:9], "little")
+        flags = int.from_bytes(head[9:41], "little") if version >= 4 else int(version == 3)
+        return FileHeader(version, FileFeatureFlags(flags))
+
+    @property
+    def _file_flags(self) -> FileFeatureFlags:
+        return self._file_header.feature_flags
+
+    def _index(self) -> tuple[bytes, bytes]:
+        """The head, and the index behind it."""
+        with open(self._source.path, "rb") as file:
+            head = file.read(HEAD_SIZE)
+            return head, file.read(int.from_bytes(head[-8:], "little"))
 
     def _wanted(self, filter_func: FilterFuncType | None) -> dict[Path, Line]:
-        lines = {decode_path(line.path): line for line in read_lines(self._file)}
+        lines = {decode_path(line.path): line for line in parse_lines(*self._index())}
         check_paths(lines)
-        if filter_func is None:
-            return lines
-        return {path: line for path, line in lines.items() if filter_func(path)}
+        return {path: line for path, line in lines.items() if _wants(filter_func, path)}
 
     @property
     def total_tensor_bytes(self) -> int:
-        """Bytes of the tensors that are wanted, as they stand in the file."""
-        return sum(line.size for line in self._lines.values())
+        """Bytes of the tensors that are wanted, once they are loaded."""
+        return sum(line.nbytes for line in self._lines.values())
 
-    total_bytes_read = total_tensor_bytes
+    @property
+    def total_file_bytes(self) -> int:
+        """Bytes of all the file's tensors, as its head says."""
+        return int.from_bytes(self._head()[0x29:0x31], "little")
 
-    def _load(self, paths: list[Path], *, verify: bool | None = None) -> None:
-        missing = [path for path in paths if path not in self._tensors]
-        if not missing:
-            return
-        names = {_dotted(path): path for path in missing}
-        checked = self._verify if verify is None else verify
-        options = {"order": list(names), "verify": "full" if checked else "none"}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # said once, when it was opened
+    @property
+    def total_bytes_read(self) -> int:
+        """Bytes that were read so far."""
+        fetched = self._source.bytes_read
+        if fetched is not None:
+            return fetched
+        return sum(self._lines[path].size for path in self._tensors)
+
+    read_bytes = 0
+    total_compressed_tensor_bytes = 0
+
+    @property
+    def cache_status(self) -> str | None:
+        """What an HTTP server said about its cache."""
+        headers = getattr(self._file, "response_headers", None)
+        return None if headers is None else headers.get("x-cache-status")
+
+    def _load(self, paths: Iterable[Path], *, verify: bool | None = None) -> None:
+        with self._lock:
+            missing = [path for path in paths if path not in self._tensors]
+            if not missing:
+                return
+            if self._checkpoint is None:
+                raise ValueError("I/O operation on closed file.")
+            lines = [self._lines[path] for path in missing]
+            ranges = [(line.header, line.data + line.size - line.header) for line in lines]
+            self._source.fetch(ranges)
             try:
-                for name, tensor in self._checkpoint.tensors(**options):  # type: ignore[arg-type]
-                    path = names[name]
-                    self._tensors[path] = self._parameter(tensor, self._lines[path])
+                self._read(missing, verify)
             except DataError as error:
                 raise _translated(error) from error
+            finally:
+                self._source.release(ranges)
+
+    def _read(self, paths: list[Path], verify: bool | None) -> None:
+        names = {dotted(path): path for path in paths}
+        checked = self._verify if verify is None else verify
+        options: Any = {"order": list(names), "verify": "full" if checked else "none"}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # said once, when it was opened
+            # What was copied anew is another file to the engine.
+            checkpoint = self._checkpoint if self._source.stable else self._opened(verify=verify)
+            assert checkpoint is not None
+            for name, tensor in checkpoint.tensors(**options):
+                path = names[name]
+                self._tensors[path] = self._parameter(tensor, self._lines[path])
 
     def _parameter(self, tensor: Any, line: Line) -> torch.nn.Parameter:
         kind = type_of(line.dtype)
@@ -161,33 +230,65 @@ class TensorDeserializer(Mapping):  # type: ignore[type-arg]
             value = value.view(kind).reshape(line.shape)
         if self._dtype is not None and value.is_floating_point():
             value = value.to(self._dtype)
-        value = value.to(self._device)
+        value = value.to(settled_device(self._device))
         wants_gradient = value.is_floating_point() or value.is_complex()
         return torch.nn.Parameter(value, requires_grad=wants_gradient)
 
-    def tree(self) -> dict[Any, Any]:
-        """The whole structure, as nested mappings."""
-        self._load(list(self._lines))
-        return nest({path: self._tensors[path] for path in self._lines})
+    def tree(
+        self,
+        prefix: Sequence[str | int] | None = None,
+        *,
+        default: Any = None,
+        filter_func: FilterFuncType | None = None,
+    ) -> Any:
+        """The structure below a place, as nested dictionaries and lists.
 
-    def _layer(self, key: Any) -> list[Path]:
-        return [path for path in self._lines if (path if isinstance(path, str) else path[0]) == key]
+        Parameters
+        ----------
+        prefix : sequence of str and int, optional
+            The place; by default the whole.
+        default : object
+            What is returned where there is nothing.
+        filter_func : callable, optional
+            Of a whole path: whether it is wanted. The others are not read.
+
+        Raises
+        ------
+        TypeError
+            If `prefix` is no sequence of parts.
+        """
+        if isinstance(prefix, (str, int)):
+            raise TypeError(f"prefix: expected a sequence of parts, got {type(prefix).__name__}")
+        way = tuple(prefix or ())
+        paths = [
+            path
+            for path in self._lines
+            if way_of(path)[: len(way)] == way and _wants(filter_func, path)
+        ]
+        if not paths:
+            return default
+        self._load(paths)
+        below: Any = nest({path: self._tensors[path] for path in paths})
+        for part in way:
+            below = below[part]
+        return plain(below)
 
     def __getitem__(self, key: Any) -> Any:
-        paths = self._layer(key)
-        if not paths:
-            raise KeyError(key)
+        try:
+            paths = self._layers[key]
+        except (KeyError, TypeError):
+            raise KeyError(f"Tensor {key} not found") from None
         self._load(paths)
-        return nest({path: self._tensors[path] for path in paths})[key]
+        return frozen(nest({path: self._tensors[path] for path in paths})[key])
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(dict.fromkeys(p if isinstance(p, str) else p[0] for p in self._lines))
+        return iter(self._layers)
 
     def __len__(self) -> int:
-        return sum(1 for _ in self)
+        return len(self._layers)
 
     def __contains__(self, key: object) -> bool:
-        return bool(self._layer(key))
+        return key in self._layers
 
     def load_into_module(
         self,
@@ -201,8 +302,10 @@ class TensorDeserializer(Mapping):  # type: ignore[type-arg]
         ------
         NotImplementedError
             The file holds a state dict.
+        KeyError
+            The module lacks one of those that were written.
         """
-        paths = [path for path in self._lines if filter_func is None or filter_func(path)]
+        paths = [path for path in self._lines if _wants(filter_func, path)]
         for path in paths:
             if self._lines[path].kind == TensorType.STATE_DICT or not isinstance(path, str):
                 raise NotImplementedError(
@@ -221,29 +324,141 @@ class TensorDeserializer(Mapping):  # type: ignore[type-arg]
                 module.register_buffer(name, tensor.detach(), persistent=not transient)
         return len(paths)
 
+    def verify_module(self, m: torch.nn.Module) -> tuple[bool, list[tuple[Any, bool]]]:
+        """Whether a module's tensors are those that the file's checksums were made of.
+
+        Returns
+        -------
+        bool
+            All of them are, and none is missing.
+        list of (str, bool)
+            Each tensor.
+
+        Raises
+        ------
+        RuntimeError
+            The tensors were not loaded yet, or the file is closed.
+        """
+        known: dict[Any, torch.Tensor] = {**dict(m.named_parameters()), **dict(m.named_buffers())}
+        known.update(m.state_dict())
+        results: list[tuple[Any, bool]] = []
+        for path, line in self._lines.items():
+            # The root's tensors stand in files with a dot in front.
+            tensor = known.get(path.removeprefix(".") if isinstance(path, str) else path)
+            if tensor is not None and (path not in self._tensors or self._checkpoint is None):
+                raise RuntimeError("verify_module: load the tensors first, and close the file last")
+            results.append((path, tensor is not None and self._has_checksums(tensor, line)))
+        return all(right for _, right in results), results
+
+    def _has_checksums(self, tensor: torch.Tensor, line: Line) -> bool:
+        if code_of(tensor.dtype) != line.dtype or tuple(tensor.shape) != tuple(line.shape):
+            return False
+        header = self._source.read(line.header, line.data - line.header)
+        encrypted = self._key is not None
+        record = parse_record(header, wide=line.wide, encrypted=encrypted)
+        return record.matches(bytes_of(tensor) if line.size else memoryview(b""))
+
+    def _selected(
+        self, filter_func: FilterFuncType | None, num_tensors: int, verify: bool | None
+    ) -> Iterator[tuple[int, int, Path]]:
+        """Go on behind what an earlier call gave, in the file's order."""
+        paths = list(self._lines)
+        given = 0
+        while self._next < len(paths) and given != num_tensors:
+            path = paths[self._next]
+            self._next += 1
+            if not _wants(filter_func, path):
+                continue
+            self._load([path], verify=verify)
+            given += 1
+            line = self._lines[path]
+            module = int.from_bytes(self._source.read(line.header + 8, 2), "little")
+            yield module, TensorType(line.kind), path
+
     def read_tensors(
         self,
         filter_func: FilterFuncType | None = None,
         num_tensors: int = -1,
         verify_hash: bool | None = None,
     ) -> Iterator[tuple[int, int, Any, torch.Tensor]]:
-        """Yield (number of the module, type, name, tensor) in the file's order."""
-        paths = [path for path in self._lines if filter_func is None or filter_func(path)]
-        for path in paths if num_tensors < 0 else paths[:num_tensors]:
-            self._load([path], verify=verify_hash)
-            line = self._lines[path]
-            self._file.seek(line.header + 8)
-            module = struct.unpack("<H", self._file.read(2))[0]
-            yield module, line.kind, path, self._tensors[path].data
+        """Yield (number of the module, type, name, tensor) in the file's order.
+
+        A further call goes on where the one before ended.
+        """
+        for module, kind, path in self._selected(filter_func, num_tensors, verify_hash):
+            yield module, kind, path, self._tensors[path]
+
+    def read_numpy_arrays(
+        self,
+        filter_func: FilterFuncType | None = None,
+        num_tensors: int = -1,
+        allow_raw_data: bool = False,
+        verify_hash: bool | None = None,
+    ) -> Iterator[tuple[int, int, Any, Any, bool, str | None]]:
+        """Yield (number of the module, type, name, array, whether it is raw, torch's dtype).
+
+        Parameters
+        ----------
+        allow_raw_data : bool
+            Give tensors of a dtype that numpy lacks as integers of its width, and torch's name
+            of it.
+
+        Raises
+        ------
+        RuntimeError
+            The tensors go to another device than the CPU.
+        ValueError
+            numpy lacks a dtype, and raw data are not allowed.
+        """
+        if self._device.type != "cpu":
+            raise RuntimeError("read_numpy_arrays: only possible on the CPU")
+        for module, kind, path in self._selected(filter_func, num_tensors, verify_hash):
+            tensor = self._tensors[path].detach()
+            width, _, name = self._lines[path].dtype.partition("\0")
+            if name and not allow_raw_data:
+                raise ValueError(
+                    f"{path!r} has an opaque datatype, {name}: allow_raw_data=True gives its bytes"
+                )
+            if name:
+                integer = width.replace("V", "i")
+                yield module, kind, path, raw_array(tensor, integer), True, name
+            else:
+                yield module, kind, path, tensor.numpy(), False, None
+
+    def to_redis(self, redis_client: Any, key_prefix: str, force: bool = False) -> None:
+        """Write the file into a Redis server, from where ``redis://HOST/PREFIX`` reads it.
+
+        Parameters
+        ----------
+        redis_client : redis.Redis
+        key_prefix : str
+        force : bool
+            Write tensors anew that are there already.
+        """
+        redis_client.set(f"{key_prefix}:header:0", b"".join(self._index()))
+        for line in self._lines.values():
+            name = line.path.decode()
+            if not force and redis_client.exists(f"{key_prefix}:{name}:{line.header}"):
+                continue
+            parts = [(line.header, line.data - line.header)]
+            end = line.data + line.size
+            parts += [
+                (at, min(_REDIS_VALUE, end - at)) for at in range(line.data, end, _REDIS_VALUE)
+            ]
+            # The header last: where it is, the tensor is.
+            for at, size in reversed(parts):
+                redis_client.set(f"{key_prefix}:{name}:{at}", self._source.read(at, size))
 
     def close(self) -> None:
         """Close the file; what was loaded stays."""
-        self._checkpoint.close()
+        checkpoint = getattr(self, "_checkpoint", None)
+        if checkpoint is not None:
+            checkpoint.close()
+            self._checkpoint = None
+        if getattr(self, "_source", None) is not None:
+            self._source.close()
         if self._own is not None:
             self._own.close()
-        if self._memory >= 0:
-            os.close(self._memory)
-            self._memory = -1
 
     def __enter__(self) -> TensorDeserializer:
         return self
@@ -257,17 +472,17 @@ class TensorDeserializer(Mapping):  # type: ignore[type-arg]
         self.close()
 
 
-def _dotted(path: Path) -> str:
-    return path if isinstance(path, str) else ".".join(map(str, path))
+def _check_arguments(encryption: Any, num_readers: Any) -> None:
+    if encryption is not None and not isinstance(encryption, DecryptionParams):
+        raise TypeError("encryption: expected DecryptionParams")
+    if num_readers is not None and (not isinstance(num_readers, int) or num_readers is True):
+        raise TypeError("num_readers: expected an int")
+    if num_readers is not None and num_readers < 1:
+        raise ValueError("num_readers: at least 1")
 
 
-def _device(device: torch.device | str | int | None) -> torch.device:
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    chosen = torch.device(device)
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise RuntimeError("Cannot deserialize to CUDA device: CUDA is not available")
-    return chosen
+def _wants(filter_func: FilterFuncType | None, path: Path) -> bool:
+    return filter_func is None or bool(filter_func(path))
 
 
 def _translated(error: DataError) -> Exception:

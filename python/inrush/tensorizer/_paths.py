@@ -71,7 +71,7 @@ def check_paths(paths: Iterable[Path]) -> None:
     layers: dict[tuple[Any, ...], type] = {}
     leaves: set[tuple[Any, ...]] = set()
     for path in paths:
-        way = (path,) if isinstance(path, str) else path
+        way = way_of(path)
         if way in leaves or way in layers:
             raise ValueError(f"Conflicting tensor paths: {path!r} is there already")
         leaves.add(way)
@@ -81,19 +81,46 @@ def check_paths(paths: Iterable[Path]) -> None:
                 raise ValueError(f"Conflicting tensor paths: {path!r} and what is above it")
 
 
+def way_of(path: Path) -> tuple[str | int, ...]:
+    """Its parts."""
+    return (path,) if isinstance(path, str) else path
+
+
+def dotted(path: Path) -> str:
+    """What Inrush calls it."""
+    return ".".join(map(str, way_of(path)))
+
+
+def layers_of(paths: Iterable[Path]) -> dict[Any, list[Path]]:
+    """The paths by their first parts, in order."""
+    layers: dict[Any, list[Path]] = {}
+    for path in paths:
+        layers.setdefault(way_of(path)[0], []).append(path)
+    return layers
+
+
 def nest(flat: Mapping[Path, Any]) -> dict[Any, Any]:
-    """The structure with these leaves; layers below the first are read-only mappings."""
+    """The structure with these leaves, as nested dictionaries."""
     root: dict[Any, Any] = {}
     for path, value in flat.items():
-        way = (path,) if isinstance(path, str) else path
+        way = way_of(path)
         here = root
         for part in way[:-1]:
             here = here.setdefault(part, {})
         here[way[-1]] = value
-    return {key: _frozen(value) for key, value in root.items()}
+    return root
 
 
-def _frozen(value: Any) -> Any:
+def frozen(value: Any) -> Any:
+    """The same with read-only mappings."""
     if not isinstance(value, dict):
         return value
-    return MappingProxyType({key: _frozen(below) for key, below in value.items()})
+    return MappingProxyType({key: frozen(below) for key, below in value.items()})
+
+
+def plain(value: Any) -> Any:
+    """The same with lists where the keys are numbers."""
+    if not isinstance(value, dict):
+        return value
+    below = {key: plain(one) for key, one in value.items()}
+    return list(below.values()) if isinstance(next(iter(below), ""), int) else below

@@ -8,6 +8,7 @@ import torch
 
 from inrush._tensors_file import HEAD_SIZE, INDEX_SIZE, Record, head_of, version_of
 from inrush.tensorizer._crypto import EncryptionParams
+from inrush.tensorizer._devices import bytes_of
 from inrush.tensorizer._paths import check_paths, encode_path, flatten
 from inrush.tensorizer._types import TensorType, code_of
 from inrush.tensorizer.stream_io import open_stream
@@ -132,7 +133,7 @@ class TensorSerializer:
         records = [self._record(idx, path, kind, tensor) for idx, path, kind, tensor, _ in specs]
         self._reserve(records)
         for record, (_, path, _, tensor, owner) in zip(records, specs, strict=True):
-            header, stored = record.encode(_bytes_of(tensor) if record.size else memoryview(b""))
+            header, stored = record.encode(bytes_of(tensor) if record.size else memoryview(b""))
             self._put(self._end, header)
             self._put(self._end + len(header), stored)
             self._records.append((record, self._end))
@@ -220,9 +221,3 @@ def _writable(file_obj: Any) -> Any:
     if not file_obj.seekable():
         raise ValueError("file_obj: expected a file that can be sought in")
     return file_obj
-
-
-def _bytes_of(tensor: torch.Tensor) -> memoryview:
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
-    array: Any = flat.view(torch.uint8).numpy()
-    return memoryview(array)

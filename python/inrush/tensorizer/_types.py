@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 
@@ -44,6 +45,20 @@ class TensorType(enum.IntEnum):
     PARAM = 0
     BUFFER = 1
     STATE_DICT = 2
+
+
+class FileFeatureFlags(enum.IntFlag):
+    """What a file's head says."""
+
+    encrypted = 1
+    versioned_metadata_entries = 2
+
+
+class FileHeader(NamedTuple):
+    """Of a file's head, what tensorizer's tests look at."""
+
+    version_number: int
+    feature_flags: FileFeatureFlags
 
 
 def code_of(dtype: torch.dtype) -> str:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+
 from inrush.tensorizer._crypto import CryptographyError, DecryptionParams, EncryptionParams
 from inrush.tensorizer._deserializer import TensorDeserializer
+from inrush.tensorizer._devices import current_cuda_device as _resolve_cuda_device
 from inrush.tensorizer._serializer import TensorSerializer
+from inrush.tensorizer._types import FileFeatureFlags as _FileFeatureFlags
 from inrush.tensorizer._types import FilterFuncType, HashMismatchError, TensorType
 
 __all__ = [
@@ -12,8 +16,21 @@ __all__ = [
     "DecryptionParams",
     "EncryptionParams",
     "FilterFuncType",
-    "HashMismatchError",
     "TensorDeserializer",
     "TensorSerializer",
     "TensorType",
 ]
+
+# Beyond tensorizer's own list, what its users and tests take from here.
+_ALSO = (HashMismatchError, _FileFeatureFlags, _resolve_cuda_device)
+
+logger = logging.getLogger(__name__)
+
+# Versions of files: the least that has plain tensors, opaque ones, encryption, meta tensors, and
+# lengths of 64 bits.
+NON_OPAQUE_TENSORIZER_VERSION = 1
+OPAQUE_TENSORIZER_VERSION = 2
+ENCRYPTION_TENSORIZER_VERSION = 3
+META_TENSOR_TENSORIZER_VERSION = 4
+LONG_TENSOR_TENSORIZER_VERSION = 5
+TENSORIZER_VERSION = 5

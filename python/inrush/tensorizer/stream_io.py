@@ -1,44 +1,173 @@
-"""Files to read from and write to, as tensorizer opens them: local ones."""
+"""Files to read from and write to, as tensorizer opens them: local, http, S3, Redis."""
 
 from __future__ import annotations
 
+import io
 import os
+import warnings
 
-from inrush._errors import UsageError
+from inrush.tensorizer import _s3
+from inrush.tensorizer._http import CAInfo, CURLStreamFile
+from inrush.tensorizer._redis import RedisStreamFile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, BinaryIO
 
-_REMOTE = ("http://", "https://", "s3://", "redis://")
+__all__ = ["CAInfo", "CURLStreamFile", "RedisStreamFile", "open_stream"]
+
+# CoreWeave's; only this module knows them.
+default_s3_read_endpoint = "accel-object.ord1.coreweave.com"
+default_s3_write_endpoint = "object.ord1.coreweave.com"
+
+_s3_default_config_paths: tuple[str, ...] = (os.path.expanduser("~/.s3cfg"),)
+_warned: set[str] = set()
+_S3_WORDS = (
+    "s3_access_key_id", "s3_secret_access_key", "s3_endpoint", "s3_config_path", "force_http",
+    "s3_region_name", "s3_signature_version",
+)  # fmt: skip
 
 
-def open_stream(path_uri: str | os.PathLike[str], mode: str = "rb", **options: Any) -> BinaryIO:
-    """A local file, binary; folders that it is written into are made.
+def _enforce_scheme(endpoint: str, allow_http: bool = False, force_http: bool = False) -> str:
+    scheme, found, rest = endpoint.partition("://")
+    if not found:
+        return ("http://" if force_http else "https://") + endpoint
+    if scheme.lower() == "https":
+        return "http://" + rest if force_http else endpoint
+    if scheme.lower() == "http" and (allow_http or force_http):
+        return endpoint
+    raise ValueError("Non-HTTPS endpoint URLs are not allowed.")
+
+
+def _default_endpoint(writing: bool) -> str:
+    endpoint = default_s3_write_endpoint if writing else default_s3_read_endpoint
+    if endpoint not in _warned:
+        _warned.add(endpoint)
+        warnings.warn(
+            f"no S3 endpoint is configured: tensorizer's default is taken, {endpoint}",
+            stacklevel=4,
+        )
+    return endpoint
+
+
+def _account(words: dict[str, Any], *, writing: bool) -> _s3.Account:
+    """Who asks, and whom."""
+    given = words["s3_config_path"]
+    if given is not None and not os.path.exists(given):
+        raise FileNotFoundError(f"s3_config_path: {given!r} is not there")
+    paths = _s3_default_config_paths if given is None else (given,)
+    found = _s3.find_credentials(words["s3_access_key_id"], words["s3_secret_access_key"], paths)
+    signature = words["s3_signature_version"]
+    if signature == "unsigned":
+        found = found._replace(access_key="", secret_key="")
+    elif signature not in (None, "s3v4", "v4"):
+        raise ValueError(f"s3_signature_version={signature!r}: only s3v4 and unsigned are spoken")
+    endpoint = words["s3_endpoint"] or found.endpoint
+    force = words["force_http"]
+    if force is None:
+        force = found.use_https is False
+    configured = None if endpoint else _s3.configured_endpoint()
+    endpoint = endpoint or configured or _default_endpoint(writing)
+    endpoint = _enforce_scheme(endpoint, configured is not None, bool(force)).rstrip("/")
+    return _s3.Account(found, endpoint, _s3.region_of(endpoint, words["s3_region_name"]))
+
+
+def _s3_download_url(path_uri: str, **given: Any) -> str:
+    words = dict.fromkeys(_S3_WORDS) | given
+    return _s3.signed_url(_account(words, writing=False), "GET", *_s3.parse_uri(path_uri))
+
+
+def _open_s3(uri: str, mode: str, words: dict[str, Any], begin: int | None, end: int | None) -> Any:
+    letters = "".join(sorted(mode))
+    if letters not in ("br", "bw", "+bw"):
+        raise ValueError(f"{mode!r}: only rb, wb and wb+ are possible with s3://")
+    bucket, key = _s3.parse_uri(uri)
+    account = _account(words, writing="w" in mode)
+    if "w" in mode:
+        return _s3.Upload(account, uri, words["certificate_handling"])
+    return CURLStreamFile(
+        _s3.signed_url(account, "GET", bucket, key),
+        begin,
+        end,
+        certificate_handling=words["certificate_handling"],
+    )
+
+
+def open_stream(
+    path_uri: str | os.PathLike[str],
+    mode: str = "rb",
+    s3_access_key_id: str | None = None,
+    s3_secret_access_key: str | None = None,
+    s3_endpoint: str | None = None,
+    s3_config_path: str | bytes | os.PathLike[str] | None = None,
+    buffer_size: int | None = None,
+    force_http: bool | None = None,
+    *,
+    begin: int | None = None,
+    end: int | None = None,
+    s3_region_name: str | None = None,
+    s3_signature_version: str | None = None,
+    certificate_handling: CAInfo | None = None,
+) -> BinaryIO:
+    """A binary file that lies here, behind http, in S3 or in Redis.
 
     Parameters
     ----------
     path_uri : str or os.PathLike
+        A path, or a text that begins with ``http://``, ``https://``, ``s3://`` or ``redis://``;
+        those are read only, but for S3. Folders that a local file is written into are made.
     mode : str
         As of `open`, with ``b``.
-    **options
-        Those of tensorizer for remote places; a local file heeds none.
+    s3_access_key_id, s3_secret_access_key : str, optional
+        Empty for a public bucket. Default: those of ``.s3cfg``, then those that AWS's tools take.
+    s3_endpoint : str, optional
+        Default: that of ``.s3cfg``, then of AWS's configuration, then CoreWeave's, with a warning.
+    s3_config_path : str or os.PathLike, optional
+        A ``.s3cfg`` that is not in the home folder.
+    buffer_size : int, optional
+        Bytes; of a local file's buffer, or Redis' socket.
+    force_http : bool, optional
+        Do without TLS.
+    begin, end : int, optional
+        The first byte, and, but for local files, the one after the last.
+    s3_region_name, s3_signature_version : str, optional
+    certificate_handling : CAInfo, optional
 
     Raises
     ------
     ValueError
-        For a text mode.
-    UsageError
-        For a remote place.
+        For a mode that is not possible there; for an endpoint without TLS.
+    OSError
+        If it cannot be opened.
     """
-    normal = set(mode)
-    if "b" not in normal:
-        raise ValueError(f"only binary modes are possible, not {mode!r}")
-    path = os.fspath(path_uri)
-    if isinstance(path_uri, str) and path.lower().startswith(_REMOTE):
-        scheme = path.partition(":")[0]
-        raise UsageError(f"open {path}: {scheme}:// is not built here yet; copy it to this machine")
-    if normal & set("wax"):
-        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    stream: Any = open(path, mode)  # noqa: SIM115
+    local = isinstance(path_uri, os.PathLike)
+    path: Any = os.fspath(path_uri)
+    scheme = path.partition("://")[0].lower() if not local and "://" in path else ""
+    if scheme in ("http", "https", "redis") and "".join(sorted(mode)) != "br":
+        raise ValueError(f'Only the mode "rb" is valid when opening {scheme}:// streams.')
+    stream: Any
+    if scheme in ("http", "https"):
+        stream = CURLStreamFile(path, begin, end, certificate_handling=certificate_handling)
+    elif scheme == "redis":
+        stream = RedisStreamFile(path, begin=begin, end=end, buffer_size=buffer_size)
+    elif scheme == "s3":
+        words = {
+            "s3_access_key_id": s3_access_key_id, "s3_secret_access_key": s3_secret_access_key,
+            "s3_endpoint": s3_endpoint, "s3_config_path": s3_config_path,
+            "force_http": force_http, "s3_region_name": s3_region_name,
+            "s3_signature_version": s3_signature_version,
+            "certificate_handling": certificate_handling,
+        }  # fmt: skip
+        stream = _open_s3(path, mode, words, begin, end)
+    else:
+        stream = _open_local(path, mode, buffer_size)
+        stream.seek(begin or 0)
     return stream  # type: ignore[no-any-return]
+
+
+def _open_local(path: Any, mode: str, buffer_size: int | None) -> Any:
+    if "b" not in mode:
+        raise ValueError(f"only binary modes are possible, not {mode!r}")
+    if set(mode) & set("wax"):
+        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    return open(path, mode, io.DEFAULT_BUFFER_SIZE if buffer_size is None else buffer_size)

@@ -1,0 +1,197 @@
+"""Sealed files: encrypted, and no byte of them can be changed without the key."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+
+import pytest
+
+np = pytest.importorskip("numpy")
+
+import inrush.numpy  # noqa: E402
+
+import inrush  # noqa: E402
+
+KEY = bytes(range(32))
+HEAD = 192
+ALIGNMENT = 4096
+
+
+def arrays() -> dict:
+    rng = np.random.default_rng(1)
+    return {
+        "large": rng.integers(0, 256, 3 * 2**20 + 77, dtype=np.uint8),
+        "w": rng.standard_normal((30, 7)).astype(np.float32),
+        "none": np.zeros((0, 4), np.float32),
+        "one": np.float64(2.5).reshape(()),
+    }
+
+
+def same(found, expected) -> None:
+    assert set(found) == set(expected)
+    for name in expected:
+        assert np.array_equal(np.asarray(found[name]), expected[name]), name
+
+
+@pytest.fixture
+def sealed(tmp_path):
+    path = tmp_path / "model.safetensors"
+    inrush.numpy.save_file(arrays(), path, {"k": "v"}, encryption=KEY)
+    return path
+
+
+def loaded(path, key=KEY, **options):
+    return inrush.open(path, framework="np", encryption=key, **options).load()
+
+
+def test_what_was_sealed_is_opened_with_the_key(sealed):
+    same(loaded(sealed), arrays())
+    with inrush.open(sealed) as checkpoint:
+        assert checkpoint.format == "sealed"
+        assert checkpoint.metadata == {"k": "v"}
+        assert list(checkpoint["w"].shape) == [30, 7]
+    one = inrush.open(sealed, framework="np", encryption=KEY).tensor("large")
+    assert np.array_equal(one, arrays()["large"])
+
+
+def test_plain_bytes_are_nowhere_in_the_file_and_equal_saves_differ(tmp_path, sealed):
+    data = sealed.read_bytes()
+    for array in arrays().values():
+        assert array.nbytes < 16 or array.tobytes()[:16] not in data
+    inrush.numpy.save_file(arrays(), tmp_path / "again", {"k": "v"}, encryption=KEY)
+    assert (tmp_path / "again").read_bytes()[ALIGNMENT:] != data[ALIGNMENT:]
+
+
+def test_a_passphrase_and_files_and_commands_give_keys(tmp_path, sealed):
+    path = tmp_path / "by-passphrase"
+    key = inrush.Key(passphrase="correct horse")
+    inrush.numpy.save_file({"x": np.arange(9)}, path, encryption=key)
+    same(loaded(path, inrush.Key(passphrase="correct horse")), {"x": np.arange(9)})
+    with pytest.raises(inrush.DataError, match="the key is wrong, or the header was changed"):
+        loaded(path, inrush.Key(passphrase="another"))
+    with pytest.raises(inrush.DataError, match="the key is wrong"):
+        loaded(path, KEY)
+    with pytest.raises(inrush.UsageError, match="a passphrase was given"):
+        loaded(sealed, key)
+    (tmp_path / "key").write_text(KEY.hex())
+    same(loaded(sealed, f"file:{tmp_path / 'key'}"), arrays())
+    same(loaded(sealed, f"exec:cat {tmp_path / 'key'}"), arrays())
+
+
+def test_without_a_key_nothing_is_delivered_and_listing_works(sealed, monkeypatch, tmp_path):
+    with pytest.raises(inrush.UsageError, match="it is encrypted, and no key was given"):
+        loaded(sealed, None)
+    (tmp_path / "key").write_bytes(KEY)
+    monkeypatch.setenv("INRUSH_KEY_FILE", str(tmp_path / "key"))
+    same(loaded(sealed, None), arrays())
+
+
+def test_a_wrong_key_delivers_nothing(sealed):
+    got = []
+    with pytest.raises(inrush.DataError, match="the key is wrong"):
+        for name, _ in inrush.open(sealed, encryption=bytes(32)).tensors():
+            got.append(name)
+    assert got == []
+
+
+def test_a_change_anywhere_is_found(sealed):
+    data = sealed.read_bytes()
+    chunks = struct.unpack_from("<Q", data, 0x70)[0]
+    json_at = HEAD + 16 * chunks
+    size = struct.unpack_from("<Q", data, 0x78)[0]
+    start = -(-(json_at + size) // ALIGNMENT) * ALIGNMENT
+    places = [*range(0, 64, 7), *range(64, HEAD, 5), HEAD, json_at - 1, json_at + 3]
+    places += [json_at + size + 1, start - 1, start, start + 2**20, len(data) - 1]
+    for place in places:
+        changed = bytearray(data)
+        changed[place] ^= 1
+        sealed.write_bytes(changed)
+        with pytest.raises((inrush.DataError, inrush.UsageError)) as error:
+            loaded(sealed)
+        assert "model.safetensors" in str(error.value), place
+
+
+def test_tensors_cannot_be_renamed_reordered_dropped_or_exchanged(tmp_path):
+    path = tmp_path / "m"
+    first, second = np.arange(4096.0), np.arange(4096.0) * 3
+    inrush.numpy.save_file({"a": first, "b": second}, path, encryption=KEY)
+    data = path.read_bytes()
+    for known, other in ((b'"a":', b'"c":'), (b'"a":{', b'"b":{'), (b"4096", b"2048")):
+        if data.count(known):
+            path.write_bytes(data.replace(known, other, 1))
+            with pytest.raises(inrush.Error):
+                loaded(path)
+    half = len(data) - 4096 * 8
+    start = half - 4096 * 8
+    path.write_bytes(data[:start] + data[half:] + data[start:half])
+    with pytest.raises(inrush.DataError, match="the bytes were changed"):
+        loaded(path)
+
+
+def test_truncation_at_any_byte_is_found(tmp_path):
+    path = tmp_path / "m"
+    inrush.numpy.save_file({"a": np.arange(3)}, path, encryption=KEY)
+    data = path.read_bytes()
+    for size in [*range(400), *range(400, len(data), 61), len(data) - 1]:
+        path.write_bytes(data[:size])
+        with pytest.raises(inrush.Error):
+            loaded(path)
+
+
+def test_shards_of_another_save_are_refused(tmp_path):
+    torch = pytest.importorskip("torch")
+    import inrush.torch
+
+    tensors = {f"t{i}": torch.rand(1000) for i in range(4)}
+    for name in ("one", "two"):
+        files = inrush.torch.save_sharded(
+            tensors, tmp_path / name, max_shard_size=9000, encryption=KEY
+        )
+    assert len(files) == 3
+    found = inrush.open(tmp_path / "one", framework="pt", encryption=KEY).load()
+    assert all(torch.equal(found[name], tensors[name]) for name in tensors)
+    os.replace(tmp_path / "two" / files[0], tmp_path / "one" / files[0])
+    with pytest.raises(inrush.DataError, match="sealed at once"):
+        inrush.open(tmp_path / "one", framework="pt", encryption=KEY).load()
+    with pytest.raises(inrush.DataError, match="part 2 of 2"):
+        inrush.open(tmp_path / "one" / files[1], framework="pt", encryption=KEY).load()
+
+
+def test_hostile_costs_of_a_derivation_are_refused(sealed):
+    data = bytearray(sealed.read_bytes())
+    struct.pack_into("<QQQ", data, 8, 1, 3, 1 << 42)
+    sealed.write_bytes(data)
+    with pytest.raises(inrush.UsageError, match="over the limits"):
+        loaded(sealed, inrush.Key(passphrase="x"))
+
+
+def test_the_layout_is_what_the_page_says(tmp_path):
+    """Read by hand, with libsodium's functions as PyNaCl or libnacl has them."""
+    nacl = pytest.importorskip("libnacl")
+    path = tmp_path / "m"
+    inrush.numpy.save_file({"x": np.arange(300000)}, path, {"a": "b"}, encryption=KEY)
+    data = path.read_bytes()
+    assert data[:8] == b"INRSEAL1"
+    salt = data[0x30:0x50]
+    chunk, chunks, size = struct.unpack_from("<QQQ", data, 0x68)
+    tag = data[0xA0:0xC0]
+    start = -(-(HEAD + 16 * chunks + size) // ALIGNMENT) * ALIGNMENT
+
+    def keyed(key: bytes, text: bytes) -> bytes:
+        return hashlib.blake2b(text, key=key, digest_size=32).digest()
+
+    header_key = keyed(KEY, b"inrush seal 1 header" + salt)
+    data_key = keyed(KEY, b"inrush seal 1 data" + salt)
+    assert keyed(header_key, data[:0xA0] + bytes(32) + data[0xC0:start]) == tag
+    header = json.loads(data[HEAD + 16 * chunks :][:size])
+    begin, end = header["x"]["data_offsets"]
+    plain = b""
+    for number, at in enumerate(range(begin, end, chunk)):
+        code = data[HEAD + 16 * number :][:16]
+        piece = data[start + at : start + min(at + chunk, end)]
+        nonce = number.to_bytes(24, "little")
+        plain += nacl.crypto_secretbox_open(code + piece, nonce, data_key)
+    assert plain == np.arange(300000).tobytes()

@@ -1,0 +1,264 @@
+"""`inrush.tensorizer` beside tensorizer: the same names, parameters, results and exceptions."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import io
+import warnings
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("tensorizer", reason="tensorizer is the judge")
+
+MODULES = ("", ".serialization", ".stream_io", ".utils", ".torch_compat")
+
+
+def both(name: str = ""):
+    return [importlib.import_module(kit + name) for kit in ("inrush.tensorizer", "tensorizer")]
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_all_names_are_there(name):
+    ours, theirs = both(name)
+    assert set(ours.__all__) == set(theirs.__all__)
+    for each in ours.__all__:
+        if each not in ("protobuf", "tensors_pb2"):
+            assert hasattr(ours, each)
+
+
+def parameters(function) -> list:
+    return [
+        (one.name, one.kind, one.default if not callable(one.default) else "callable")
+        for one in inspect.signature(function).parameters.values()
+    ]
+
+
+def callables(module):
+    for name in module.__all__:
+        value = getattr(module, name, None)
+        if inspect.isfunction(value):
+            yield name, value
+        elif inspect.isclass(value) and not issubclass(value, (tuple, int, Exception)):
+            for method, function in inspect.getmembers(value, inspect.isfunction):
+                if not method.startswith("_") or method == "__init__":
+                    yield f"{name}.{method}", function
+
+
+@pytest.mark.parametrize("name", MODULES[1:])
+def test_parameters_are_the_same(name):
+    ours, theirs = both(name)
+    known = dict(callables(ours))
+    for each, function in callables(theirs):
+        if each.startswith(("CURLStreamFile.register", "CURLStreamFile.read", "RedisStreamFile.r")):
+            continue  # of io's own signature here; and one that only curl needs
+        assert each in known or not each.startswith("Tensor"), each
+        if each in known:
+            mine = parameters(known[each])
+            for parameter in parameters(function):
+                assert parameter in mine or parameter[1].name.startswith("VAR"), (each, parameter)
+
+
+@pytest.mark.parametrize("size", [0, 9, 999, 1000, 1024, 123456789, 10**13, 10**19])
+@pytest.mark.parametrize("decimal", [True, False])
+def test_sizes_in_words_are_the_same(size, decimal):
+    ours, theirs = both(".utils")
+    assert ours.convert_bytes(size, decimal) == theirs.convert_bytes(size, decimal)
+
+
+def test_memory_reports_have_the_same_form():
+    ours, theirs = both(".utils")
+    mine, other = ours.MemoryUsage.now(), theirs.MemoryUsage.now()
+    assert mine._fields == other._fields and mine.cpu._fields == other.cpu._fields
+    assert abs(mine.cpu.maxrss - other.cpu.maxrss) < 1 << 30 and mine.cpu.free > 0
+    shape = [word for word in str(other).split() if not word[0].isdigit()]
+    assert [word for word in ours.get_mem_usage().split() if not word[0].isdigit()] == shape
+    for kit in (ours, theirs):
+        assert str(kit.TorchGPUMemoryUsage(1 << 20, 2 << 20, 3 << 20, 4 << 20)) == (
+            "TORCH: (R: 1MiB/2MiB, A: 3MiB/4MiB)"
+        )
+        assert str(kit.GlobalGPUMemoryUsage(3 << 20, 1 << 20, 2 << 20)) == (
+            "GPU: (U: 2MiB F: 1MiB T: 3MiB)"
+        )
+
+
+def test_modules_without_memory_are_made_the_same():
+    for kit in both(".utils"):
+        with kit.no_init_or_tensor():
+            model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Embedding(5, 6))
+            table = torch.arange(3)
+        assert all(parameter.is_meta for parameter in model.parameters()), kit
+        assert not table.is_meta and not torch.empty(1).is_meta
+        assert kit.no_init_or_tensor(lambda: torch.nn.Linear(1, 1)).weight.is_meta
+        with pytest.raises(TypeError):
+            kit.no_init_or_tensor(3)
+
+
+def test_storages_beside_a_pickle_are_read_by_either(tmp_path):
+    shared = torch.rand(4, 5)
+    state = {"a": shared, "b": shared[1:3], "t": shared.T, "h": torch.rand(3).half(), "n": 3}
+    kits = both(".torch_compat")
+    for writer, reader in (kits, kits[::-1], [kits[0]] * 2):
+        with writer.tensorizer_saving():
+            torch.save(state, tmp_path / "x.pt")
+        with reader.tensorizer_loading(device="cpu"):
+            found = torch.load(tmp_path / "x.pt", weights_only=False)
+        assert found["n"] == 3 and found["t"].stride() == shared.T.stride()
+        assert all(torch.equal(found[name], state[name]) for name in "abth")
+        assert found["a"].data_ptr() == found["t"].data_ptr()
+
+
+def test_a_pickle_with_a_hostile_storage_number_is_refused(tmp_path):
+    ours, _ = both(".torch_compat")
+    with ours.tensorizer_saving():
+        torch.save([torch.rand(3), torch.rand(4)], tmp_path / "x.pt")
+    with ours.tensorizer_saving(tmp_path / "short.tensors"):
+        torch.save([torch.rand(3)], tmp_path / "y.pt")
+    with (
+        ours.tensorizer_loading(tmp_path / "short.tensors", device="cpu"),
+        pytest.raises(Exception, match="storage 1 of 1"),
+    ):
+        torch.load(tmp_path / "x.pt", weights_only=False)
+
+
+def test_the_first_format_is_read_by_either(tmp_path):
+    ours, theirs = both(".protobuf")
+    model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
+    files = [io.BytesIO(), io.BytesIO()]
+    for kit, file in zip((ours, theirs), files, strict=True):
+        kit.serialize_model(model, file)
+    assert files[0].getvalue() == files[1].getvalue()
+    files[1].seek(0)
+    again = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
+    ours.deserialize_model(again, files[1])
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor)
+    low = torch.rand(3, 2).to(torch.bfloat16)  # tensorizer raises TypeError
+    assert torch.equal(ours.deserialize_tensor(ours.serialize_tensor(low)), low)
+    message = ours.serialize_tensor(low)
+    message.shape[0] = 1 << 40
+    with pytest.raises(ValueError, match="takes"):
+        ours.deserialize_tensor(message)
+
+
+def written(kit, path, tensors):
+    serializer = kit.TensorSerializer(str(path))
+    serializer.write_state_dict(tensors)
+    serializer.close()
+    return path
+
+
+STRUCTURE = {"a": [torch.zeros(1), torch.ones(2)], "b": {"c": torch.ones(3)}, "d": torch.zeros(2)}
+
+
+def outline(value):
+    if isinstance(value, torch.Tensor):
+        return tuple(value.shape)
+    if isinstance(value, list):
+        return [outline(one) for one in value]
+    return {key: outline(one) for key, one in value.items()}
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_structures_are_given_in_the_same_form(tmp_path, lazy):
+    path = written(both()[0], tmp_path / "x", STRUCTURE)
+    for wanted in (None, lambda name: name != ("a", 0)):
+        one, other = (
+            kit.TensorDeserializer(str(path), "cpu", wanted, lazy_load=lazy) for kit in both()
+        )
+        assert outline(one.tree()) == outline(other.tree())
+        assert type(one["a"]) is type(other["a"]) and outline(one["a"]) == outline(other["a"])
+        for prefix in (("a",), ("b", "c"), ("none",), ("a", 9), ()):
+            mine = one.tree(prefix, default={})
+            assert outline(mine) == outline(other.tree(prefix, default={})), prefix
+        for made in (one, other):
+            with pytest.raises(TypeError):
+                made.tree("a")
+            with pytest.raises(KeyError):
+                made["none"]
+        assert one.total_tensor_bytes == other.total_tensor_bytes
+        assert one.total_file_bytes == other.total_file_bytes
+
+
+def test_reading_goes_on_where_it_ended(tmp_path):
+    path = written(both()[0], tmp_path / "x", STRUCTURE)
+    for kit in both():
+        with kit.TensorDeserializer(str(path), "cpu", lazy_load=True) as found:
+            first = [entry[2] for entry in found.read_tensors(num_tensors=2)]
+            rest = [entry[2] for entry in found.read_tensors()]
+        assert (first, rest) == ([("a", 0), ("a", 1)], [("b", "c"), "d"]), kit
+    with both()[0].TensorDeserializer(str(path), "cpu") as found:
+        assert len(list(found.read_tensors())) == 4  # tensorizer: none after an eager load
+
+
+def test_arrays_of_numpy_are_the_same(tmp_path):
+    tensors = {"w": torch.rand(2, 3), "low": torch.rand(4).to(torch.bfloat16)}
+    path = written(both()[0], tmp_path / "x", tensors)
+    rows = []
+    for kit in both():
+        with kit.TensorDeserializer(str(path), "cpu", lazy_load=True) as found:
+            rows.append(
+                [
+                    (*row[:3], row[3].dtype.str, row[3].tobytes(), *row[4:])
+                    for row in found.read_numpy_arrays(allow_raw_data=True)
+                ]
+            )
+        with (
+            kit.TensorDeserializer(str(path), "cpu", lazy_load=True) as found,
+            pytest.raises(ValueError, match="opaque"),
+        ):
+            list(found.read_numpy_arrays())
+    assert rows[0] == rows[1]
+
+
+def test_modules_are_verified(tmp_path):
+    ours, theirs = both()
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
+    serializer = ours.TensorSerializer(str(tmp_path / "m"))
+    serializer.write_module(model)
+    serializer.close()
+    for changed in (False, True):
+        if changed:
+            model[0].bias.data[1] += 1
+        one, other = (kit.TensorDeserializer(str(tmp_path / "m"), "cpu") for kit in (ours, theirs))
+        assert one.verify_module(model) == other.verify_module(model)
+        assert one.verify_module(model)[0] is not changed
+    with (
+        ours.TensorDeserializer(str(tmp_path / "m"), "cpu", lazy_load=True) as found,
+        pytest.raises(RuntimeError),
+    ):
+        found.verify_module(model)
+    single = torch.nn.Linear(2, 2)  # its tensors are the root's: tensorizer says False
+    serializer = ours.TensorSerializer(str(tmp_path / "root"))
+    serializer.write_module(single)
+    serializer.close()
+    with ours.TensorDeserializer(str(tmp_path / "root"), "cpu") as found:
+        assert found.verify_module(single)[0]
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_empty_tensors_of_any_type_are_written_and_read(tmp_path, encrypted):
+    ours, _ = both()
+    tensors = {"e": torch.zeros(0, 3), "low": torch.zeros(0, dtype=torch.bfloat16)}
+    keys = {}
+    words = {}
+    if encrypted:
+        words["encryption"] = ours.EncryptionParams.random()
+        keys["encryption"] = ours.DecryptionParams.from_key(words["encryption"].key)
+        tensors["w"] = torch.rand(3)
+    serializer = ours.TensorSerializer(str(tmp_path / "x"), **words)
+    serializer.write_state_dict(tensors)
+    serializer.close()
+    with ours.TensorDeserializer(str(tmp_path / "x"), "cpu", **keys) as found:
+        assert {name: found[name].shape for name in found} == {
+            name: tensor.shape for name, tensor in tensors.items()
+        }
+        assert found["low"].dtype == torch.bfloat16

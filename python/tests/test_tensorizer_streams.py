@@ -1,0 +1,344 @@
+"""`inrush.tensorizer` over http, S3 and Redis, each a real server on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import http.server
+import io
+import os
+import shutil
+import socket
+import subprocess
+import threading
+import time
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import inrush.tensorizer as tensorizer  # noqa: E402
+from inrush.tensorizer import _deserializer, _http, _s3, stream_io  # noqa: E402
+
+SECRET = "very-secret-key"
+
+
+class Server(http.server.BaseHTTPRequestHandler):
+    """Serves `server.files`; `server.fault` is a function that may answer otherwise."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        self.server.seen.append((self.path, dict(self.headers)))
+        if self.server.fault is not None and self.server.fault(self):
+            return
+        self.serve(self.server.files[self.path.partition("?")[0]])
+
+    def serve(self, data, *, ranges=True, most=None):
+        begin, end = 0, len(data)
+        wanted = self.headers.get("Range") if ranges else None
+        if wanted:
+            first, last = wanted.removeprefix("bytes=").split("-")
+            begin, end = int(first), min(int(last) + 1 if last else end, end)
+        self.send_response(206 if wanted else 200)
+        self.send_header("Content-Length", str(end - begin))
+        self.send_header("ETag", self.server.tag)
+        if wanted:
+            self.send_header("Content-Range", f"bytes {begin}-{end - 1}/{len(data)}")
+        self.end_headers()
+        with contextlib.suppress(ConnectionError):
+            self.wfile.write(data[begin:end][:most])
+            if most is not None and end - begin > most:
+                self.close_connection = True
+                self.connection.shutdown(socket.SHUT_RDWR)
+
+    def do_PUT(self):
+        self.server.files[self.path.partition("?")[0]] = self.rfile.read(
+            int(self.headers["Content-Length"])
+        )
+        self.server.seen.append((self.path, dict(self.headers)))
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+@contextlib.contextmanager
+def serving(files):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    server.daemon_threads = True
+    server.files, server.seen, server.fault, server.tag = dict(files), [], None, '"1"'
+    server.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture(scope="module")
+def tensors():
+    torch.manual_seed(1)
+    return {f"t{i}": torch.rand(1 << 18) for i in range(12)} | {"a b": torch.rand(3)}
+
+
+@pytest.fixture(scope="module")
+def data(tensors):
+    with io.BytesIO() as file:
+        file.close = lambda: None
+        serializer = tensorizer.TensorSerializer(file)
+        serializer.write_state_dict(tensors)
+        serializer.close()
+        return file.getvalue()
+
+
+@pytest.fixture
+def server(data):
+    with serving({"/m.tensors": data, "/bucket/m.tensors": data}) as made:
+        yield made
+
+
+def right(found, tensors) -> bool:
+    return set(found) == set(tensors) and all(torch.equal(found[n], tensors[n]) for n in tensors)
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("readers", [None, 1, 3])
+def test_a_file_behind_http_is_read(server, tensors, lazy, readers):
+    with tensorizer.TensorDeserializer(
+        f"{server.url}/m.tensors", "cpu", lazy_load=lazy, num_readers=readers, verify_hash=True
+    ) as found:
+        assert right(found, tensors)
+
+
+def test_only_what_is_wanted_is_fetched(server, data, tensors):
+    with tensorizer.TensorDeserializer(
+        f"{server.url}/m.tensors", "cpu", filter_func=lambda name: name == "t3"
+    ) as found:
+        assert torch.equal(found["t3"], tensors["t3"])
+        assert found.total_bytes_read < len(data) // 4
+
+
+def test_a_stream_that_is_a_file_in_memory_or_a_pipe_is_read(data, tensors):
+    with tensorizer.TensorDeserializer(io.BytesIO(data), "cpu") as found:
+        assert right(found, tensors)
+    prefixed = io.BytesIO(b"x" * 100 + data)  # offsets in it count from its beginning
+    prefixed.seek(100)
+    with pytest.raises(ValueError, match=r"record|hash|agree|header"):
+        tensorizer.TensorDeserializer(prefixed, "cpu", verify_hash=True)
+    reader, writer = os.pipe()
+
+    def fill():
+        with open(writer, "wb") as file:
+            file.write(data)
+
+    thread = threading.Thread(target=fill)
+    thread.start()
+    with open(reader, "rb") as pipe, tensorizer.TensorDeserializer(pipe, "cpu") as found:
+        assert right(found, tensors)
+    thread.join()
+    with pytest.raises(ValueError, match="num_readers"):
+        tensorizer.TensorDeserializer(io.BytesIO(data), "cpu", num_readers=2)
+
+
+def test_a_file_that_begins_within_another_is_read(tensors):
+    with io.BytesIO(b"x" * 1000) as file:
+        file.seek(1000)
+        file.close = lambda: None
+        serializer = tensorizer.TensorSerializer(file)
+        serializer.write_state_dict(tensors)
+        serializer.close()
+        file.seek(1000)
+        with tensorizer.TensorDeserializer(file, "cpu", verify_hash=True) as found:
+            assert right(found, tensors)
+
+
+def test_a_transfer_that_breaks_off_goes_on(server, data):
+    cuts = iter([70_000, 1, 300_000])
+    server.fault = lambda answer: (
+        (most := next(cuts, None)) is not None and (answer.serve(data, most=most) or True)
+    )
+    with stream_io.open_stream(f"{server.url}/m.tensors") as stream:
+        assert stream.read() == data
+    assert len(server.seen) == 4
+
+
+def test_a_file_that_changes_meanwhile_is_an_error(server, data):
+    def fault(answer):
+        if len(server.seen) > 1:
+            server.tag = '"2"'
+            return False
+        answer.serve(data, most=1000)
+        return True
+
+    server.fault = fault
+    with (
+        stream_io.open_stream(f"{server.url}/m.tensors") as stream,
+        pytest.raises(OSError, match="changed while it was read"),
+    ):
+        stream.read()
+
+
+def test_a_server_without_ranges_is_read_right(server, data, tensors):
+    server.fault = lambda answer: answer.serve(data, ranges=False) or True
+    stream = stream_io.open_stream(f"{server.url}/m.tensors", begin=5)
+    assert stream.read(100) == data[5:105]
+    with tensorizer.TensorDeserializer(f"{server.url}/m.tensors", "cpu", num_readers=1) as found:
+        assert torch.equal(found["t0"], tensors["t0"])
+
+
+def test_a_wrong_range_is_an_error(server):
+    def fault(answer):
+        answer.send_response(206)
+        answer.send_header("Content-Length", "3")
+        answer.send_header("Content-Range", "bytes 0-2/3")
+        answer.end_headers()
+        answer.wfile.write(b"abc")
+        return True
+
+    server.fault = fault
+    with pytest.raises(OSError, match="asked for bytes from 7 on"):
+        stream_io.open_stream(f"{server.url}/m.tensors", begin=7)
+
+
+def test_redirects_are_followed_without_what_is_secret(server, data):
+    with serving({}) as first:
+
+        def redirect(answer):
+            answer.send_response(302)
+            answer.send_header("Location", f"{server.url}/m.tensors")
+            answer.send_header("Content-Length", "0")
+            answer.end_headers()
+            return True
+
+        first.fault = redirect
+        stream = stream_io.CURLStreamFile(
+            f"{first.url}/x", begin=3, end=9, headers={"Authorization": SECRET}
+        )
+        assert stream.read() == data[3:9]
+        assert first.seen[0][1]["Authorization"] == SECRET
+    assert "Authorization" not in server.seen[0][1]
+
+
+def test_errors_do_not_show_what_is_secret(server):
+    url = server.url.replace("//", f"//user:{SECRET}@") + f"/none?X-Amz-Signature={SECRET}"
+    server.fault = lambda answer: answer.send_error(403) or True
+    with pytest.raises(OSError, match="HTTP 403") as error:
+        stream_io.CURLStreamFile(f"{server.url}/none?X-Amz-Signature={SECRET}")
+    assert SECRET not in str(error.value) and SECRET not in _http.public(url)
+    account = _s3.Account(_s3.Credentials("id", SECRET), server.url, "r")
+    assert SECRET not in repr(account) and SECRET not in repr(account.credentials)
+    assert SECRET not in _s3.signed_url(account, "GET", "b", "k")
+
+
+def s3(server, **words):
+    return {
+        "s3_access_key_id": "id", "s3_secret_access_key": SECRET, "s3_endpoint": server.url,
+        "force_http": True, **words,
+    }  # fmt: skip
+
+
+def test_an_object_is_written_and_read(server, tensors):
+    with stream_io.open_stream("s3://bucket/new.tensors", "wb+", **s3(server)) as stream:
+        serializer = tensorizer.TensorSerializer(stream)
+        serializer.write_state_dict(tensors)
+        assert "/bucket/new.tensors" not in server.files
+        serializer.close()
+    with stream_io.open_stream("s3://bucket/new.tensors", **s3(server)) as stream:
+        assert right(tensorizer.TensorDeserializer(stream, "cpu"), tensors)
+    assert all("X-Amz-Signature=" in path for path, _ in server.seen)
+
+
+def test_an_upload_that_fails_or_is_forgotten_leaves_no_object(server):
+    with (
+        contextlib.suppress(KeyError),
+        stream_io.open_stream("s3://bucket/a", "wb", **s3(server)) as stream,
+    ):
+        stream.write(b"half")
+        raise KeyError
+    stream = stream_io.open_stream("s3://bucket/b", "wb", **s3(server))
+    stream.write(b"half")
+    with pytest.warns(ResourceWarning, match="never closed"):
+        del stream
+    assert set(server.files) == {"/m.tensors", "/bucket/m.tensors"}
+    with pytest.raises(ValueError, match="ab"):
+        stream_io.open_stream("s3://bucket/b", "ab", **s3(server))
+
+
+def test_the_signature_is_the_one_that_amazon_documents(monkeypatch):
+    """The example in "Authenticating Requests: Using Query Parameters"."""
+
+    moment = datetime.datetime(2013, 5, 24)
+    clock = type("Clock", (), {"now": staticmethod(lambda _: moment)})
+    monkeypatch.setattr(_s3.datetime, "datetime", clock)
+    monkeypatch.setattr(_s3, "_EXPIRES", 86400)
+    monkeypatch.setattr(_s3, "_VIRTUAL_HOSTS", ("s3.amazonaws.com",))
+    credentials = _s3.Credentials(
+        "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
+    )
+    account = _s3.Account(credentials, "https://s3.amazonaws.com", "us-east-1")
+    url = _s3.signed_url(account, "GET", "examplebucket", "test.txt")
+    signature = "aeeed9bbccd4d02ee5c0109b86d86835f995330da4c265957d157751f604d404"
+    assert f"X-Amz-Signature={signature}&" in url
+
+
+def test_endpoints_without_tls_are_refused_and_the_default_one_warns(monkeypatch, tmp_path):
+    for word in [word for word in os.environ if word.startswith("AWS_")]:
+        monkeypatch.delenv(word)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(stream_io, "_s3_default_config_paths", ())
+    monkeypatch.setattr(stream_io, "_warned", set())
+    keys = {"s3_access_key_id": "", "s3_secret_access_key": ""}
+    with pytest.raises(ValueError, match="Non-HTTPS"):
+        stream_io.open_stream("s3://b/k", "wb", s3_endpoint="http://x", **keys)
+    with pytest.warns(UserWarning, match=r"coreweave\.com"):
+        stream = stream_io.open_stream("s3://b/k", "wb", **keys)
+    stream._wanted = False
+    stream.close()
+
+
+@pytest.fixture
+def redis_port(tmp_path):
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("redis-server is not installed")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [program, "--port", str(port), "--save", "", "--requirepass", SECRET],
+        cwd=tmp_path, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        for _ in range(600):
+            with contextlib.suppress(OSError):
+                socket.create_connection(("127.0.0.1", port)).close()
+                break
+            time.sleep(0.05)
+        yield port
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_redis_gives_back_what_it_was_given(redis_port, data, tensors, lazy, monkeypatch):
+    monkeypatch.setattr(_deserializer, "_REDIS_VALUE", 1_000_000)  # some tensors take two keys
+    redis = pytest.importorskip("redis")
+    client = redis.Redis(port=redis_port, password=SECRET)
+    client.set("model[1]:of others", b"x")
+    source = tensorizer.TensorDeserializer(io.BytesIO(data), "cpu", lazy_load=lazy)
+    source.to_redis(client, "model[1]")
+    with tensorizer.TensorDeserializer(
+        f"redis://:{SECRET}@127.0.0.1:{redis_port}/model[1]", "cpu", lazy_load=lazy
+    ) as found:
+        assert right(found, tensors)
+    for prefix, words in (("model[1]", "NOAUTH"), ("none", "no keys")):
+        login = "" if words == "NOAUTH" else f":{SECRET}@"
+        with pytest.raises(OSError, match=words) as error:
+            stream_io.open_stream(f"redis://{login}127.0.0.1:{redis_port}/{prefix}")
+        assert SECRET not in str(error.value)
