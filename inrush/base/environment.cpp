@@ -19,7 +19,7 @@ bool is_absolute(const std::string& path) { return !path.empty() && path[0] == '
 
 Environment read_environment() {
   return {variable("INRUSH_PROFILE"), variable("XDG_CACHE_HOME"), variable("HOME"),
-          variable("XDG_RUNTIME_DIR")};
+          variable("XDG_RUNTIME_DIR"), variable("REDISCLI_AUTH")};
 }
 
 std::string profile_path(const Environment& environment) {

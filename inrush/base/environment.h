@@ -7,10 +7,11 @@
 namespace inrush {
 
 struct Environment {
-  std::string profile;      // INRUSH_PROFILE: the profile's file; "off": keep none
-  std::string cache_home;   // XDG_CACHE_HOME
-  std::string home;         // HOME
-  std::string runtime_dir;  // XDG_RUNTIME_DIR
+  std::string profile;         // INRUSH_PROFILE: the profile's file; "off": keep none
+  std::string cache_home;      // XDG_CACHE_HOME
+  std::string home;            // HOME
+  std::string runtime_dir;     // XDG_RUNTIME_DIR
+  std::string redis_password;  // REDISCLI_AUTH, as redis-cli has it
 };
 
 Environment read_environment();

@@ -15,6 +15,7 @@ constexpr EngineRow kEngines[] = {
     {"pread", "positional reads on threads, direct or through the page cache", always_usable,
      make_pread},
     {"mmap", "populates mappings of the files: nothing is copied", always_usable, make_mmap},
+    {"redis", "GETRANGE on one connection, pipelined", always_usable, make_redis},
 };
 
 }  // namespace

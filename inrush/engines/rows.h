@@ -19,4 +19,6 @@ std::unique_ptr<Engine> make_pread(const EngineOptions& options);
 
 std::unique_ptr<Engine> make_mmap(const EngineOptions& options);
 
+std::unique_ptr<Engine> make_redis(const EngineOptions& options);
+
 }  // namespace inrush
