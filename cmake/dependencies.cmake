@@ -10,6 +10,12 @@ if(NOT fmt_FOUND)
   list(APPEND missing libfmt-dev)
 endif()
 
+# Its header only: the library is looked for when a remote place is opened (inrush/shim/curl.cpp).
+find_path(CURL_INCLUDE_DIR curl/curl.h)
+if(NOT CURL_INCLUDE_DIR)
+  list(APPEND missing libcurl4-openssl-dev)
+endif()
+
 find_package(OpenSSL QUIET COMPONENTS Crypto SSL)
 if(NOT OPENSSL_FOUND)
   list(APPEND missing libssl-dev)

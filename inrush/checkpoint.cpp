@@ -1,8 +1,11 @@
 #include "inrush/checkpoint.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "inrush/formats/formats.h"
+#include "inrush/stores/cached.h"
+#include "inrush/stores/remote.h"
 #include "inrush/stores/stores.h"
 
 namespace inrush {
@@ -13,16 +16,28 @@ struct Checkpoint::State {
   Index index;
 };
 
-Checkpoint Checkpoint::open(const std::string& uri) {
-  Place place = find_place(uri);
+Checkpoint Checkpoint::open(const std::string& uri, const StorageOptions& options) {
+  Place place = find_place(uri, options);
   std::vector<std::string> entries;
   if (!place.entry.empty()) entries.push_back(place.entry);
   Index index = read_index(*place.store, entries);
-  return Checkpoint(std::make_shared<State>(State{std::move(place.store), uri, std::move(index)}));
+  use_whole_copies(*place.store, index.blobs);
+  // The URI of a remote place may hold what nobody should see.
+  const std::string shown = is_remote(uri) ? place.store->uri() : uri;
+  return Checkpoint(
+      std::make_shared<State>(State{std::move(place.store), shown, std::move(index)}));
 }
 
-Checkpoint Checkpoint::open(const std::vector<std::string>& paths) {
-  if (paths.size() == 1) return open(paths.front());
+Checkpoint Checkpoint::open(const std::vector<std::string>& paths, const StorageOptions& options) {
+  if (paths.size() == 1) return open(paths.front(), options);
+  if (std::any_of(paths.begin(), paths.end(), is_remote)) {
+    std::vector<Place> places;
+    for (const std::string& path : paths) places.push_back(find_place(path, options));
+    auto store = make_place_list(std::move(places));
+    std::vector<std::string> entries;
+    for (const Entry& entry : store->list()) entries.push_back(entry.name);
+    return open(std::move(store), entries);
+  }
   // As files that were named, not as a listing in which some may be strays.
   return open(make_file_list(paths), paths);
 }

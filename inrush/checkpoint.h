@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "inrush/core/index.h"
+#include "inrush/core/storage.h"
 #include "inrush/core/store.h"
 
 namespace inrush {
@@ -17,10 +18,10 @@ namespace inrush {
 class Checkpoint {
  public:
   // A directory, a file or a URI. Reads headers only. Throws Error.
-  static Checkpoint open(const std::string& uri);
+  static Checkpoint open(const std::string& uri, const StorageOptions& options = {});
 
-  // Several files as one checkpoint.
-  static Checkpoint open(const std::vector<std::string>& paths);
+  // Several files, or URIs of them, as one checkpoint.
+  static Checkpoint open(const std::vector<std::string>& paths, const StorageOptions& options = {});
 
   // What lies in a store of the caller's, or these entries of it.
   static Checkpoint open(std::unique_ptr<Store> store,
@@ -30,7 +31,8 @@ class Checkpoint {
   // the same tensors at the same offsets and the same ETags, or where those are missing the same
   // bytes in a sample; else Error{data}. A place that cannot be reached is left out, unless all
   // are.
-  static Checkpoint open_mirrored(const std::vector<std::string>& uris);
+  static Checkpoint open_mirrored(const std::vector<std::string>& uris,
+                                  const StorageOptions& options = {});
 
   // The first of these, with the others as its mirrors; the same demands.
   static Checkpoint join(std::vector<Checkpoint> places);

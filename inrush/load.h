@@ -78,8 +78,8 @@ struct TraceEvent {
 // One place that a load reads from: the checkpoint's own, or a mirror.
 struct SourceStats {
   std::string uri;
-  uint64_t bytes = 0;   // that came
-  uint64_t reads = 0;   // that came
+  uint64_t bytes = 0;  // that came
+  uint64_t reads = 0;  // that came
   uint64_t retries = 0;
   uint64_t hedges = 0;  // reads of what another source was too slow or too silent with
   bool given_up = false;

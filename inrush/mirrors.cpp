@@ -113,12 +113,13 @@ Checkpoint Checkpoint::join(std::vector<Checkpoint> places) {
   return whole;
 }
 
-Checkpoint Checkpoint::open_mirrored(const std::vector<std::string>& uris) {
+Checkpoint Checkpoint::open_mirrored(const std::vector<std::string>& uris,
+                                     const StorageOptions& options) {
   std::vector<std::optional<Checkpoint>> opened(uris.size());
   std::vector<std::optional<Error>> refused(uris.size());
   parallel_for(uris.size(), kThreads, [&](size_t i) {
     try {
-      opened[i] = open(uris[i]);
+      opened[i] = open(uris[i], options);
     } catch (const Error& error) {
       if (error.code() != ErrorCode::source) throw;
       refused[i] = error;

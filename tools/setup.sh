@@ -12,6 +12,7 @@ debian_packages() {
     build)
       echo g++ cmake ninja-build ccache pkg-config
       echo libfmt-dev libssl-dev libsimdjson-dev liburing-dev libsodium-dev libgtest-dev
+      echo libcurl4-openssl-dev
       "$python" -c 'import ensurepip, venv' 2>/dev/null || echo python3 python3-venv
       "$python" - 2>/dev/null <<'PY' || echo python3-dev
 import os, sys, sysconfig
@@ -20,7 +21,8 @@ PY
       ;;
     fuzz) echo clang ;;
     # Filesystems that tests mount where they may, servers that they start.
-    test) echo fuse3 libfuse3-dev squashfs-tools xfsprogs btrfs-progs redis-server ;;
+    test) echo fuse3 libfuse3-dev squashfs-tools xfsprogs btrfs-progs redis-server
+      echo nginx-light openssl ;;
     check) echo shellcheck ;;
     bench) echo fio fuse3 libfuse3-dev ;;
     aarch64) echo g++-aarch64-linux-gnu qemu-user-static ;;

@@ -22,6 +22,12 @@ Environment read_environment() {
           variable("XDG_RUNTIME_DIR"), variable("REDISCLI_AUTH")};
 }
 
+NetEnvironment read_net_environment() {
+  return {{variable("SSL_CERT_FILE"), variable("CURL_CA_BUNDLE"), variable("REQUESTS_CA_BUNDLE"),
+           variable("AWS_CA_BUNDLE")},
+          variable("SSL_CERT_DIR")};
+}
+
 std::string profile_path(const Environment& environment) {
   if (environment.profile == "off") return {};
   if (!environment.profile.empty()) return environment.profile;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 namespace inrush {
 
@@ -15,6 +16,14 @@ struct Environment {
 };
 
 Environment read_environment();
+
+// What concerns remote places; libcurl reads the proxies' variables by itself.
+struct NetEnvironment {
+  std::vector<std::string> ca_files;  // SSL_CERT_FILE, CURL_CA_BUNDLE, REQUESTS_CA_BUNDLE, AWS_...
+  std::string ca_folder;              // SSL_CERT_DIR
+};
+
+NetEnvironment read_net_environment();
 
 // The file that rates are kept in: INRUSH_PROFILE, else inrush/profile.json under XDG_CACHE_HOME
 // or $HOME/.cache; empty when there is no such place or INRUSH_PROFILE is "off".

@@ -15,7 +15,7 @@ struct Identity {
   uint64_t size = 0;
   int64_t mtime_ns = 0;
   int64_t ctime_ns = 0;
-  std::string etag;  // or generation, where the store has one
+  std::string etag{};  // or generation, where the store has one
 
   bool operator==(const Identity&) const = default;
 };
@@ -26,6 +26,10 @@ struct Blob {
   Identity identity;
   int fd = -1;                         // a readable descriptor where the blob is a local file
   std::shared_ptr<const void> handle;  // keeps fd, or what the store needs, open
+  // Of a remote blob, which has no fd: the row of the table of engines that reads it (and knows
+  // what its handle is), and what the path to it is known by in the profile. Empty for local files.
+  std::string engine{};  // "http"
+  std::string path{};    // "https://host:8443": never a credential
 };
 
 }  // namespace inrush

@@ -29,6 +29,9 @@ class Store {
   // What lies here, sorted by name. Not recursive. Throws Error{source}.
   virtual std::vector<Entry> list() = 0;
 
+  // Whether list() sees all that is here; else it gives what it can find, and open() tells.
+  [[nodiscard]] virtual bool lists() const { return true; }
+
   // Opens one entry. Throws Error{source} if it is absent or may not be read.
   virtual Blob open(const std::string& name) = 0;
 

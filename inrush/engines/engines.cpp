@@ -9,13 +9,17 @@ namespace {
 std::string always_usable() { return {}; }
 
 constexpr EngineRow kEngines[] = {
-    {"uring", "io_uring, direct or through the page cache", uring_unusable, make_uring},
+    {"uring", "io_uring, direct or through the page cache", false, uring_unusable, make_uring},
     {"aio", "Linux AIO; through the page cache it reads while submitting, one read at a time",
-     aio_unusable, make_aio},
-    {"pread", "positional reads on threads, direct or through the page cache", always_usable,
+     false, aio_unusable, make_aio},
+    {"pread", "positional reads on threads, direct or through the page cache", false, always_usable,
      make_pread},
-    {"mmap", "populates mappings of the files: nothing is copied", always_usable, make_mmap},
-    {"redis", "GETRANGE on one connection, pipelined", always_usable, make_redis},
+    {"mmap", "populates mappings of the files: nothing is copied", false, always_usable, make_mmap},
+    {"http", "ranged requests over kept connections, for HTTP(S) and object stores", true,
+     always_usable, make_http},
+    {"cache", "copies of remote files on this machine, filled while they are read", true,
+     always_usable, make_cache},
+    {"redis", "GETRANGE on one connection, pipelined", true, always_usable, make_redis},
 };
 
 }  // namespace

@@ -14,6 +14,7 @@ namespace inrush {
 struct EngineRow {
   const char* name;     // "uring"
   const char* summary;  // for doctor, one line
+  bool remote;          // reads only the blobs that name it, not local files
 
   // Whether this kernel and process may use it at all; empty: yes, else the reason. Cheap.
   std::string (*unusable)();

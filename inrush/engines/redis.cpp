@@ -23,6 +23,11 @@ constexpr uint64_t kLargestRead = 64 * kMiB;
 constexpr uint32_t kMostInFlight = 256;
 constexpr size_t kLineBuffer = 4 * kKiB;
 
+bool same_place(const RedisPlace& a, const RedisPlace& b) {
+  return a.shown == b.shown && a.database == b.database && a.user == b.user &&
+         a.password == b.password;
+}
+
 class RedisEngine final : public Engine {
  public:
   explicit RedisEngine(const EngineOptions& options) : wake_(options.wake_fd) {}
@@ -36,10 +41,11 @@ class RedisEngine final : public Engine {
   }
 
   uint32_t open(const Blob& blob) override {
-    const RedisPlace& place = redis_file(blob).place;
-    if (!blobs_.empty() && redis_file(blobs_.front()).place.shown != place.shown) {
-      throw Error(ErrorCode::source, fmt::format("open {}: this lane is connected to {}", blob.name,
-                                                 redis_file(blobs_.front()).place.shown));
+    if (!blobs_.empty() && !same_place(redis_file(blobs_.front()).place, redis_file(blob).place)) {
+      throw Error(ErrorCode::source,
+                  fmt::format("open {}: this lane is connected to another server, database or "
+                              "user, for {}",
+                              blob.name, blobs_.front().name));
     }
     if (!connection_) connect(blob);
     blobs_.push_back(blob);

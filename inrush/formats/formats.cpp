@@ -143,14 +143,18 @@ Found find_in_folder(Store& store, const std::vector<std::string>& listing) {
 std::vector<std::string> files_of(Store& store, const std::string& entry, const HfIndex& index) {
   const std::string folder = entry.substr(0, entry.rfind('/') + 1);
   std::vector<std::string> listing;
-  for (auto& listed : store.list()) listing.push_back(std::move(listed.name));
+  const bool sees_all = store.lists();
+  if (sees_all) {
+    for (auto& listed : store.list()) listing.push_back(std::move(listed.name));
+  }
   std::vector<std::string> files;
   std::vector<std::string> missing;
   for (const auto& file : index.files) {
     files.push_back(folder + file);
     // What lies in a folder below is not listed; open() will say if it is not there.
     const bool below = file.find('/') != std::string::npos;
-    const bool there = below || std::binary_search(listing.begin(), listing.end(), files.back());
+    const bool there =
+        !sees_all || below || std::binary_search(listing.begin(), listing.end(), files.back());
     if (!there) missing.push_back(quoted(file));
   }
   if (!missing.empty()) {

@@ -10,6 +10,9 @@ namespace {
 
 constexpr uint8_t kMostAttempts = 2;  // of one range at one source
 
+// A remote place is read by its own engine, which asks again by itself, or not at all.
+bool is_remote(const Facts& facts) { return !facts.filesystem.engine.empty(); }
+
 }  // namespace
 
 LaneChoice fallback_lane(Coverage coverage, const Facts& facts) {
@@ -48,7 +51,8 @@ void Board::read_failed(const Grant& grant, const Error& error, const LaneChoice
 // Counts the failure of a range.
 bool Board::may_retry(const Grant& grant) {
   const std::lock_guard lock(mutex_);
-  if (preparation_.options.choice.strict && sources_.count() == 1) return false;
+  const bool only_once = preparation_.options.choice.strict || is_remote(preparation_.facts);
+  if (only_once && sources_.count() == 1) return false;
   if (attempts_.empty()) attempts_.resize(preparation_.plan.ranges.size());
   return ++attempts_[grant.first] < kMostAttempts * sources_.count();
 }
@@ -57,7 +61,8 @@ void Board::lane_failed(const Error& error, const LaneChoice& lane) {
   const bool plain = lane.engine == "pread" && !lane.direct;
   if (stopped()) return;
   if (sources_.count() > 1 && error.code() == ErrorCode::source) return leave(lane, error);
-  if (preparation_.options.choice.strict || plain || error.code() == ErrorCode::memory) {
+  if (preparation_.options.choice.strict || plain || error.code() == ErrorCode::memory ||
+      is_remote(preparation_.facts)) {
     fail(error);
     return;
   }

@@ -1,5 +1,7 @@
 #include "inrush/load.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <numeric>
 
@@ -11,6 +13,7 @@ namespace {
 
 constexpr uint64_t kDefaultBudget = 256 * kMiB;
 constexpr uint64_t kLeastAutomatic = 8 * kMiB;
+constexpr uint64_t kMostSmall = 64;  // reads of one range that a lane of a mirror has in flight
 
 // The default, less in a small cgroup.
 uint64_t settle_budget(uint64_t asked, const Facts& facts) {
@@ -51,10 +54,27 @@ Choice choose_mirrored(const Checkpoint& checkpoint, const Plan& plan, const Fac
       lane.most_depth = lane.most;
       lane.count = lane.most = 1;
     }
+    if (!here.filesystem.engine.empty()) {
+      // A slot holds one range, however large the requests would be: more of them, then.
+      const uint64_t slots = request.budget / 2 / options.limits.range_size / lane.count;
+      lane.most_depth =
+          std::max(lane.most_depth, static_cast<uint32_t>(std::min(slots, kMostSmall)));
+    }
     whole.lanes.push_back(lane);
     if (source == 0) whole.rejected = choice.rejected;
   }
   return whole;
+}
+
+// Lanes of one load have one way to reach its bytes.
+void check_one_way(std::span<const Blob> blobs) {
+  for (const Blob& blob : blobs) {
+    if (blob.engine == blobs.front().engine) continue;
+    throw Error(ErrorCode::usage,
+                fmt::format("load {} and {}: local files and remote ones, or ones of different "
+                            "stores, are no one checkpoint",
+                            blobs.front().name, blob.name));
+  }
 }
 
 Preparation prepare(const Checkpoint& checkpoint, LoadOptions options) {
@@ -63,6 +83,7 @@ Preparation prepare(const Checkpoint& checkpoint, LoadOptions options) {
   if (options.pool > 0 && (options.collect || options.allocator)) {
     throw Error(ErrorCode::usage, "a pool serves neither collect nor an allocator");
   }
+  check_one_way(index.blobs);
   Plan plan = make_plan(index, options.selections, options.limits);
   // A decoder reads the bytes, and a mapped byte may vanish under it.
   if (options.decoder) options.choice.mapping = MappingRule::never;

@@ -176,6 +176,28 @@ LaneChoice stream_lane(const Facts& facts, const ChoiceRequest& request, const P
   return lane;
 }
 
+// A request costs a round trip and some 50 us of either side's processors, so reads are large; but
+// a load has enough of them to keep all connections busy to its end.
+constexpr uint64_t kLargestRequest = 8 * kMiB;
+constexpr uint32_t kFirstRequests = 8;
+constexpr uint32_t kMostRequests = 64;
+
+LaneChoice remote_lane(const Facts& facts, const ChoiceRequest& request, const PathRate* learnt) {
+  LaneChoice lane;
+  lane.engine = facts.filesystem.engine;
+  const uint64_t share = align_up(facts.wanted_bytes / (2 * kFirstRequests) + 1, kMiB);
+  const uint64_t affordable = std::max(align_down(request.budget / 16, kMiB), kMiB);
+  lane.block_size = std::min({share, affordable, kLargestRequest});
+  // One thread drives many connections, and copies out of the socket at the rate of one processor.
+  lane.count = lane.most = std::clamp(facts.machine.cpus, 1U, 2U);
+  const auto reads = static_cast<uint32_t>(
+      std::clamp<uint64_t>(request.budget / 2 / lane.block_size, lane.count, kMostRequests));
+  const bool known = learnt != nullptr && learnt->depth > 0;
+  lane.most_depth = reads / lane.count;
+  lane.depth = std::clamp(known ? learnt->depth : kFirstRequests / lane.count, 1U, lane.most_depth);
+  return lane;
+}
+
 std::string short_name(const BackendRow& backend) {
   std::string name = backend.name;
   std::transform(name.begin(), name.end(), name.begin(),

@@ -35,6 +35,9 @@ LaneChoice lane_of(const BackendRow& backend, Coverage coverage, const Facts& fa
 // Lanes that read one long run each, for places that want few streams.
 LaneChoice stream_lane(const Facts& facts, const ChoiceRequest& request, const PathRate* learnt);
 
+// Lanes of a remote place's own engine: a far path wants large reads, and many of them in flight.
+LaneChoice remote_lane(const Facts& facts, const ChoiceRequest& request, const PathRate* learnt);
+
 // "uring" for URING, "pread_buffered" for PREAD_BUFFERED.
 std::string short_name(const BackendRow& backend);
 

@@ -193,6 +193,21 @@ Choice read_streams(const Question& ask) {
   return choice;
 }
 
+// Neither page cache nor mapping nor direct I/O is there to choose from.
+Choice read_remote(const Question& ask) {
+  const FilesystemFact& place = ask.facts.filesystem;
+  const PathRate* known = ask.profile.find(place.id, place.engine);
+  const LaneChoice lane = remote_lane(ask.facts, ask.request, known);
+  Choice choice = named(
+      place.engine,
+      fmt::format("{} from {}, a remote place: requests of {}, {} in flight to begin with{}{}",
+                  bytes_text(ask.facts.wanted_bytes), place.id, bytes_text(lane.block_size),
+                  lane.depth * lane.count, known != nullptr ? " as learnt from this host" : "",
+                  ask.request.backend.empty() ? "" : " (backend= is about local files)"));
+  choice.lanes.push_back(lane);
+  return choice;
+}
+
 // And which of them to take.
 
 // For a place that copies: the destination is not ours, or mapping is not wanted or not possible.
@@ -325,6 +340,10 @@ const char* name_of(Coverage coverage) {
 
 Choice choose(const Facts& facts, const Profile& profile, const ChoiceRequest& request) {
   Question ask{facts, profile, request, {}};
+  if (!facts.filesystem.engine.empty()) {
+    backends_named(request.backend);  // an unknown name is an error here too
+    return read_remote(ask);
+  }
   Choice choice = request.backend.empty() ? choose_automatically(ask) : choose_as_told(ask);
   choice.rejected = std::move(ask.rejected);
   return choice;

@@ -136,11 +136,12 @@ std::string to_json(const MachineFact& machine) {
 
 std::string to_json(const FilesystemFact& filesystem) {
   return fmt::format(
-      R"({{"type":{},"id":{},"memory":{},"may_map":{},"sequential":{},"own_pages":{},)"
+      R"({{"type":{},"id":{},"engine":{},"memory":{},"may_map":{},"sequential":{},"own_pages":{},)"
       R"("direct":{},"direct_memory_align":{},"direct_offset_align":{},"read_ahead_kib":{}}})",
-      json_string(filesystem.type), json_string(filesystem.id), filesystem.memory,
-      filesystem.may_map, filesystem.sequential, filesystem.own_pages, filesystem.direct,
-      filesystem.direct_memory_align, filesystem.direct_offset_align, filesystem.read_ahead_kib);
+      json_string(filesystem.type), json_string(filesystem.id), json_string(filesystem.engine),
+      filesystem.memory, filesystem.may_map, filesystem.sequential, filesystem.own_pages,
+      filesystem.direct, filesystem.direct_memory_align, filesystem.direct_offset_align,
+      filesystem.read_ahead_kib);
 }
 
 std::string to_json(const std::vector<EngineFact>& engines) {

@@ -37,6 +37,7 @@ struct EngineFact {
 struct FilesystemFact {
   std::string type;         // "ext4", "tmpfs", "overlay", "fuse.x", or hex magic
   std::string id;           // what the profile is keyed by: UUID, else type + device model
+  std::string engine;       // of a remote place: the only engine that reads it
   bool memory = false;      // tmpfs, ramfs: reading is copying
   bool may_map = false;     // on the allow-list of local filesystems
   bool sequential = false;  // wants few long streams: FUSE, NFS, Lustre, CIFS

@@ -62,6 +62,11 @@ std::string identify(const Blob& blob, const FilesystemFact& fact, const std::st
 
 FilesystemFact ask_filesystem(const Blob& blob) {
   FilesystemFact fact;
+  if (!blob.engine.empty()) {
+    fact.engine = blob.engine;
+    fact.id = blob.path;
+    fact.type = blob.path.substr(0, blob.path.find(':'));
+  }
   if (blob.fd < 0) return fact;
   const FilesystemKind kind = filesystem_of(blob.fd);
   fact.memory = kind.memory;

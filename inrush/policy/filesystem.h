@@ -7,7 +7,7 @@
 
 namespace inrush {
 
-// A blob without a descriptor gives a fact without a type, about which nothing is promised.
+// A remote blob gives its path's scheme as the type, its engine, and promises nothing else.
 FilesystemFact ask_filesystem(const Blob& blob);
 
 }  // namespace inrush

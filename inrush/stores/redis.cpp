@@ -132,6 +132,8 @@ class RedisStore final : public Store {
     blob.size = file->segments.back().offset + file->segments.back().size;
     blob.identity.size = blob.size;
     blob.handle = std::move(file);
+    blob.engine = "redis";
+    blob.path = place_.shown;
     return blob;
   }
 
@@ -248,7 +250,14 @@ class RedisStore final : public Store {
 
 }  // namespace
 
-Place find_redis(const std::string& uri) {
+Place find_redis(const std::string& uri, const StorageOptions& options) {
+  if (!options.words.empty()) {
+    throw Error(
+        ErrorCode::usage,
+        fmt::format("open {}: storage option {} is not known; a Redis server's login stands "
+                    "in the URI",
+                    parse_redis_uri(uri).shown, options.words.begin()->first));
+  }
   RedisPlace place = parse_redis_uri(uri);
   const size_t slash = place.key.rfind('/');
   const size_t split = slash == std::string::npos ? 0 : slash + 1;

@@ -11,6 +11,6 @@ namespace inrush {
 
 // The server of a redis:// or rediss:// URI, and the file it names. A key that ends in "/" (or
 // none) is a folder: the files whose keys begin with it.
-Place find_redis(const std::string& uri);
+Place find_redis(const std::string& uri, const StorageOptions& options = {});
 
 }  // namespace inrush

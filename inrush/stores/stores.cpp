@@ -12,9 +12,11 @@
 
 #include "inrush/base/percent.h"
 #include "inrush/core/quoted.h"
+#include "inrush/stores/cached.h"
 #include "inrush/stores/directory.h"
 #include "inrush/stores/local_file.h"
 #include "inrush/stores/redis.h"
+#include "inrush/stores/remote.h"
 
 namespace inrush {
 namespace {
@@ -38,7 +40,7 @@ Place find_local(const std::string& path) {
 }
 
 // file:///a%20b or file://localhost/a%20b -> "/a b".
-Place find_file_uri(const std::string& uri) {
+Place find_file_uri(const std::string& uri, const StorageOptions& /*options*/) {
   std::string_view rest = std::string_view(uri).substr(std::string_view("file://").size());
   const std::string_view host = rest.substr(0, rest.find('/'));
   if (!host.empty() && host != "localhost") {
@@ -59,8 +61,8 @@ Place find_file_uri(const std::string& uri) {
 
 constexpr std::array kTable{
     StoreRow{"file", find_file_uri, nullptr},
-    StoreRow{"http", nullptr, "the HTTP store"},
-    StoreRow{"https", nullptr, "the HTTP store"},
+    StoreRow{"http", find_http, nullptr},
+    StoreRow{"https", find_http, nullptr},
     StoreRow{"s3", nullptr, "the S3 store"},
     StoreRow{"gs", nullptr, "the Google Cloud Storage store"},
     StoreRow{"az", nullptr, "the Azure Blob store"},
@@ -94,11 +96,21 @@ std::string built_schemes() {
 
 std::span<const StoreRow> store_table() { return kTable; }
 
-Place find_place(const std::string& uri) {
+bool is_remote(const std::string& uri) {
+  const auto scheme = scheme_of(uri);
+  return scheme && *scheme != "file";
+}
+
+Place find_place(const std::string& uri, const StorageOptions& options) {
   if (uri.find('\0') != std::string::npos) {
     throw Error(ErrorCode::usage, fmt::format("open {}: a NUL byte in a path", quoted(uri)));
   }
   const auto scheme = scheme_of(uri);
+  if ((!scheme || *scheme == "file") && !options.words.empty()) {
+    throw Error(ErrorCode::usage,
+                fmt::format("open {}: storage option {} is of no use for this machine's files", uri,
+                            options.words.begin()->first));
+  }
   if (!scheme) return find_local(uri);
   const auto* const row = std::find_if(kTable.begin(), kTable.end(),
                                        [&](const StoreRow& r) { return r.scheme == *scheme; });
@@ -114,7 +126,9 @@ Place find_place(const std::string& uri) {
                             "opened, so copy the checkpoint to this machine or mount it",
                             uri, row->scheme, row->provided_by, built_schemes()));
   }
-  return row->find(uri);
+  Place place = row->find(uri, options);
+  if (is_remote(uri)) place.store = make_cached(std::move(place.store), options);
+  return place;
 }
 
 }  // namespace inrush

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "inrush/core/storage.h"
 #include "inrush/core/store.h"
 
 namespace inrush {
@@ -19,7 +20,7 @@ struct Place {
 // A scheme without `find` is one that is known but not built yet.
 struct StoreRow {
   const char* scheme;  // "file"
-  Place (*find)(const std::string& uri);
+  Place (*find)(const std::string& uri, const StorageOptions& options);
   const char* provided_by;  // what is missing where `find` is
 };
 
@@ -27,7 +28,11 @@ std::span<const StoreRow> store_table();
 
 // What a path or a URI names. Throws Error{usage} for a scheme that is not built, naming what would
 // provide it, and Error{source} if nothing is there.
-Place find_place(const std::string& uri);
+// Options are a remote store's: with a local path, any are an Error{usage}.
+Place find_place(const std::string& uri, const StorageOptions& options = {});
+
+// Whether it is a URI of a place that is not on this machine.
+bool is_remote(const std::string& uri);
 
 // One store over several local files, whose entries are the paths as given.
 std::unique_ptr<Store> make_file_list(const std::vector<std::string>& paths);

@@ -1,0 +1,390 @@
+// Ranged requests on many connections of libcurl, driven by the lane's own thread inside wait().
+// Bytes go from libcurl's buffer straight to where the read wants them. A request that fails on the
+// way is asked for again from the byte it came to; beside one that is silent a second is sent on a
+// new connection, and the first of the two to bring a byte goes on alone, so that at any time one
+// of them may write.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <atomic>
+#include <deque>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "inrush/engines/rows.h"
+#include "inrush/engines/wake.h"
+#include "inrush/net/backoff.h"
+#include "inrush/net/object.h"
+#include "inrush/net/transfer.h"
+
+namespace inrush {
+namespace {
+
+constexpr int kMostRedirects = 10;
+// A connection that was so much slower than usual for so long is dropped for another.
+constexpr double kDrips = 0.1;
+constexpr double kLeastRate = 16 << 10;  // bytes a second, where nothing is usual yet
+constexpr std::chrono::seconds kDripTime{4};
+// A second request is sent once a first one was silent for so many usual times to the first byte.
+constexpr int kSilences = 4;
+constexpr double kSmooth = 0.2;  // of a new value in a moving average
+
+// One read on its way.
+struct Flight {
+  Read read;
+  uint64_t size = 0;  // of the read, without what is past the blob's end
+  uint64_t done = 0;  // bytes in place, before what `main` brings
+  Backoff backoff;
+  std::unique_ptr<Transfer> main{};    // none while it waits to be asked for again
+  std::unique_ptr<Transfer> second{};  // asked for the same from where main fell silent
+  Transfer* winner = nullptr;          // of the two, that brought a byte first
+  Deadline again_at{};
+  Clock::time_point sent_at{};
+  Clock::time_point heard_at{};  // of the last byte, or sent_at
+  uint64_t heard = 0;            // of main
+  Clock::time_point paced_at{};  // since when main brought more than `paced`
+  uint64_t paced = 0;
+  int redirects = 0;
+  uint32_t hedges = 0;
+  bool went_home = false;
+  bool over = false;
+};
+
+double seconds(Clock::duration time) { return std::chrono::duration<double>(time).count(); }
+
+class HttpEngine final : public Engine {
+ public:
+  explicit HttpEngine(const EngineOptions& options)
+      : curl_(load_curl()), wake_(options.wake_fd), multi_(curl_.multi_init()) {
+    if (multi_ == nullptr) throw Error(ErrorCode::memory, "libcurl: out of memory");
+    traits_.name = "http";
+    traits_.most_in_flight = std::max(options.depth, 1U);
+    // A connection for each request: many streams on one would share its congestion window.
+    curl_.multi_setopt(multi_, CURLMOPT_PIPELINING, static_cast<long>(CURLPIPE_NOTHING));
+    curl_.multi_setopt(multi_, CURLMOPT_MAXCONNECTS, static_cast<long>(traits_.most_in_flight) + 2);
+  }
+
+  ~HttpEngine() override {
+    for (auto& [tag, flight] : flights_) land(flight);
+    curl_.multi_cleanup(multi_);
+  }
+  HttpEngine(const HttpEngine&) = delete;
+  HttpEngine& operator=(const HttpEngine&) = delete;
+
+  [[nodiscard]] EngineTraits traits() const override { return traits_; }
+
+  uint32_t open(const Blob& blob) override {
+    const HttpObject& object = object_of(blob);
+    // Beyond it requests wait inside libcurl, and look silent: hedging knows of it.
+    most_connections_ = object.client->options().connections;
+    curl_.multi_setopt(multi_, CURLMOPT_MAX_HOST_CONNECTIONS, static_cast<long>(most_connections_));
+    blobs_.push_back(blob);
+    return static_cast<uint32_t>(blobs_.size() - 1);
+  }
+
+  void attach(const Region& /*region*/) override {}
+
+  void submit(std::span<const Read> reads) override {
+    if (reads.size() + flights_.size() + completed_.size() > traits_.most_in_flight) {
+      throw Error(ErrorCode::usage,
+                  fmt::format("submit to http: {} reads on top of {} in flight are more than {}",
+                              reads.size(), flights_.size(), traits_.most_in_flight));
+    }
+    for (const Read& read : reads) {
+      if (read.file >= blobs_.size() || read.size == 0 || read.target == nullptr ||
+          read.offset >= blobs_[read.file].size) {
+        throw Error(ErrorCode::usage, "submit to http: a read of nothing, or of no blob");
+      }
+    }
+    for (const Read& read : reads) {
+      Flight flight{.read = read,
+                    .size = std::min(read.size, blobs_[read.file].size - read.offset),
+                    .backoff = Backoff(object(read).client->options().patience)};
+      begin(flights_.emplace(read.tag, std::move(flight)).first->second, false);
+    }
+  }
+
+  size_t wait(std::span<Completion> done, Deadline deadline) override {
+    for (;;) {
+      const bool rang = wake_.take();
+      if (cancelled_) cancel_all();
+      turn();
+      const size_t count = collect(done);
+      const Clock::time_point now = Clock::now();
+      if (count > 0 || rang || now >= deadline) return count;
+      curl_waitfd extra{wake_.fd(), CURL_WAIT_POLLIN, 0};
+      const auto left = std::min<Clock::duration>(deadline - now, flights_.empty() ? kLong : kTick);
+      const auto pause = std::chrono::ceil<std::chrono::milliseconds>(left);
+      curl_.multi_poll(multi_, &extra, 1, static_cast<int>(pause.count()), nullptr);
+    }
+  }
+
+  void cancel() override {
+    cancelled_ = true;
+    wake_.ring();
+  }
+
+ private:
+  // How often time limits are looked at.
+  static constexpr std::chrono::milliseconds kTick{20};
+  static constexpr std::chrono::hours kLong{1};
+
+  [[nodiscard]] const HttpObject& object(const Read& read) const {
+    return object_of(blobs_[read.file]);
+  }
+
+  [[nodiscard]] std::string what(const Flight& flight) const {
+    return fmt::format("read {} [{}, +{}) via http", blobs_[flight.read.file].name,
+                       flight.read.offset, flight.size);
+  }
+
+  // One round of libcurl, of what it has ended, and of what time has come for.
+  void turn() {
+    int running = 0;
+    const CURLMcode code = curl_.multi_perform(multi_, &running);
+    if (code != CURLM_OK) {
+      throw Error(ErrorCode::memory, fmt::format("libcurl: {}", curl_.multi_strerror(code)));
+    }
+    for (auto& [tag, flight] : flights_) settle_hedge(flight);
+    int left = 0;
+    while (const CURLMsg* message = curl_.multi_info_read(multi_, &left)) {
+      if (message->msg != CURLMSG_DONE) continue;
+      const CURLcode result = message->data.result;
+      // Those that were dropped are not in it any more.
+      const auto owner = owners_.find(message->easy_handle);
+      if (owner != owners_.end()) ended(*owner->second, message->easy_handle, result);
+    }
+    const Clock::time_point now = Clock::now();
+    for (auto& [tag, flight] : flights_) {
+      if (!flight.over) watch(flight, now);
+    }
+    std::erase_if(flights_, [](const auto& one) { return one.second.over; });
+  }
+
+  EasyHandle idle_handle(const Client& client) {
+    if (idle_.empty()) return client.borrow();
+    EasyHandle handle = std::move(idle_.back());
+    idle_.pop_back();
+    client.settle(handle.get());
+    return handle;
+  }
+
+  std::unique_ptr<Transfer> send(Flight& flight, uint64_t from, bool fresh) {
+    const HttpObject& content = object(flight.read);
+    const Url url = flight.went_home ? content.home : content.url();
+    const uint64_t offset = flight.read.offset + from;
+    const uint64_t size = flight.size - from;
+    const HttpRequest request = range_request(content, url, offset, size);
+    auto transfer = std::make_unique<Transfer>(idle_handle(*content.client));
+    transfer->prepare_range(request, {offset, size, &content.identity}, flight.read.target + from);
+    if (url.origin() != content.home.origin()) transfer->distrust();
+    if (fresh) transfer->use_fresh_connection();
+    // Silence is dealt with here.
+    curl_.easy_setopt(transfer->easy(), CURLOPT_LOW_SPEED_TIME, 0L);
+    transfer->gate = [&flight, self = transfer.get()] {
+      if (!flight.second) return true;
+      if (flight.winner == nullptr) flight.winner = self;
+      return flight.winner == self;
+    };
+    owners_.emplace(transfer->easy(), &flight);
+    curl_.multi_add_handle(multi_, transfer->easy());
+    return transfer;
+  }
+
+  void begin(Flight& flight, bool fresh) {
+    flight.sent_at = flight.heard_at = flight.paced_at = Clock::now();
+    flight.heard = flight.paced = 0;
+    try {
+      flight.main = send(flight, flight.done, fresh);
+    } catch (const Error& error) {
+      // Credentials that are not to be had end the read, not the lane.
+      finish(flight, Error(error.code(), fmt::format("{}: {}", what(flight), error.message())));
+    }
+  }
+
+  void drop(std::unique_ptr<Transfer>& transfer) {
+    if (!transfer) return;
+    owners_.erase(transfer->easy());
+    curl_.multi_remove_handle(multi_, transfer->easy());
+    idle_.push_back(transfer->release());
+    transfer.reset();
+  }
+
+  void land(Flight& flight) {
+    drop(flight.second);
+    drop(flight.main);
+  }
+
+  void finish(Flight& flight, std::optional<Error> error) {
+    land(flight);
+    flight.over = true;
+    completed_.push_back({.tag = flight.read.tag, .error = std::move(error)});
+  }
+
+  // The loser of the two goes before it could write again.
+  void settle_hedge(Flight& flight) {
+    if (flight.winner == nullptr) return;
+    if (flight.winner == flight.second.get()) {
+      promote(flight);
+    } else {
+      drop(flight.second);
+    }
+    flight.winner = nullptr;
+  }
+
+  void promote(Flight& flight) {
+    flight.done += flight.main->received();
+    drop(flight.main);
+    flight.main = std::move(flight.second);
+    flight.heard = flight.paced = 0;
+  }
+
+  void ended(Flight& flight, CURL* easy, CURLcode code) {
+    if (flight.second && easy == flight.second->easy()) {
+      drop(flight.second);  // main may still come
+      return;
+    }
+    const Verdict verdict = flight.main->verdict(code);
+    const uint64_t received = flight.main->received();
+    if (received > 0) flight.backoff.progressed(Clock::now());
+    if (flight.second && verdict.kind == Verdict::Kind::again) {
+      promote(flight);
+      return;
+    }
+    if (verdict.kind == Verdict::Kind::done) {
+      learn(flight, received);
+      finish(flight, std::nullopt);
+      return;
+    }
+    flight.done += received;
+    land(flight);
+    decide(flight, verdict);
+  }
+
+  void learn(const Flight& flight, uint64_t received) {
+    const double rate =
+        static_cast<double>(received) / std::max(seconds(Clock::now() - flight.sent_at), 1e-6);
+    usual_rate_ += (usual_rate_ == 0 ? 1 : kSmooth) * (rate - usual_rate_);
+  }
+
+  // The request is over, and the read is not.
+  void decide(Flight& flight, const Verdict& verdict) {
+    const HttpObject& content = object(flight.read);
+    std::string reason = verdict.reason;
+    if (verdict.kind == Verdict::Kind::redirect) {
+      if (++flight.redirects <= kMostRedirects) {
+        content.move_to(verdict.location);
+        flight.went_home = false;
+        begin(flight, false);
+        return;
+      }
+      reason = "it is redirected in circles";
+    } else if (verdict.kind == Verdict::Kind::again) {
+      if (const auto when = flight.backoff.next(Clock::now(), verdict.pause)) {
+        flight.again_at = *when;
+        return;
+      }
+      reason += fmt::format(" (after {} tries)", flight.backoff.tries());
+    } else if (content.url().text() != content.home.text() && !flight.went_home) {
+      // What it was redirected to may have expired.
+      flight.went_home = true;
+      begin(flight, false);
+      return;
+    }
+    finish(flight, Error(verdict.code, fmt::format("{}: {}", what(flight), reason)));
+  }
+
+  void watch(Flight& flight, Clock::time_point now) {
+    if (!flight.main) {
+      if (now >= flight.again_at) begin(flight, flight.backoff.tries() > 1);
+      return;
+    }
+    if (flight.main->heard() != flight.heard) {
+      if (flight.heard == 0) {
+        const double first = seconds(now - flight.sent_at);
+        usual_first_ += (usual_first_ == 0 ? 1 : kSmooth) * (first - usual_first_);
+      }
+      flight.heard = flight.main->heard();
+      flight.heard_at = now;
+      if (flight.main->received() > 0) flight.backoff.progressed(now);
+    }
+    if (now >= flight.backoff.deadline()) {
+      finish(flight,
+             Error(ErrorCode::source, fmt::format("{}: nothing came for {:.0f} s", what(flight),
+                                                  seconds(now - flight.heard_at))));
+      return;
+    }
+    const auto patience =
+        std::max(std::chrono::duration<double>(kSilences * usual_first_),
+                 std::chrono::duration<double>(object(flight.read).client->options().hedge)) *
+        (1 << std::min(flight.hedges, 6U));
+    const bool connected = flights_.size() <= most_connections_;
+    if (now - flight.heard_at > patience && connected) {
+      hedge(flight);
+    } else if (now - flight.paced_at > kDripTime) {
+      pace(flight, now);
+    }
+  }
+
+  // Beside a silent request another one; where one is already, it is the older that goes.
+  void hedge(Flight& flight) {
+    ++flight.hedges;
+    if (flight.second) promote(flight);
+    flight.heard_at = Clock::now();
+    const uint64_t from = flight.done + flight.main->received();
+    try {
+      flight.second = send(flight, from, true);
+    } catch (const Error&) {
+      // Not to be had now: the first one may still answer.
+    }
+  }
+
+  void pace(Flight& flight, Clock::time_point now) {
+    const uint64_t received = flight.main->received();
+    const double rate =
+        static_cast<double>(received - flight.paced) / seconds(now - flight.paced_at);
+    flight.paced = received;
+    flight.paced_at = now;
+    if (flight.second || received == 0 || rate > std::max(kDrips * usual_rate_, kLeastRate)) return;
+    flight.done += received;
+    drop(flight.main);
+    begin(flight, true);
+  }
+
+  void cancel_all() {
+    for (auto& [tag, flight] : flights_) {
+      if (!flight.over) finish(flight, Error(ErrorCode::cancelled, "the read was cancelled"));
+    }
+    std::erase_if(flights_, [](const auto& one) { return one.second.over; });
+  }
+
+  size_t collect(std::span<Completion> done) {
+    const size_t count = std::min(done.size(), completed_.size());
+    std::move(completed_.begin(), completed_.begin() + static_cast<ptrdiff_t>(count), done.begin());
+    completed_.erase(completed_.begin(), completed_.begin() + static_cast<ptrdiff_t>(count));
+    return count;
+  }
+
+  const Curl& curl_;
+  Wake wake_;
+  CURLM* multi_;
+  EngineTraits traits_;
+  std::vector<Blob> blobs_;
+  std::vector<EasyHandle> idle_;                  // outlives the transfers below
+  std::unordered_map<uint64_t, Flight> flights_;  // by tag
+  std::unordered_map<CURL*, Flight*> owners_;
+  std::deque<Completion> completed_;
+  std::atomic<bool> cancelled_{false};
+  uint32_t most_connections_ = 1;
+  double usual_first_ = 0;  // seconds to the first byte of an answer
+  double usual_rate_ = 0;   // bytes a second of one connection
+};
+
+}  // namespace
+
+std::unique_ptr<Engine> make_http(const EngineOptions& options) {
+  return std::make_unique<HttpEngine>(options);
+}
+
+}  // namespace inrush

@@ -1,0 +1,177 @@
+#include "inrush/net/object.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+#include <thread>
+#include <utility>
+
+#include "inrush/core/error.h"
+#include "inrush/net/backoff.h"
+#include "inrush/net/transfer.h"
+
+namespace inrush {
+namespace {
+
+// Headers of checkpoints mostly fit: opening and indexing a shard is one round trip then.
+constexpr uint64_t kFirstLook = 256 << 10;
+constexpr int kMostRedirects = 10;
+
+// One request, by somebody who waits for it.
+struct Look {
+  const Client& client;
+  Url url;
+  std::string what;
+  Backoff backoff;
+  int redirects = 0;
+
+  // What to do about it: true to ask again. Throws Error.
+  bool again(const Verdict& verdict) {
+    if (verdict.kind == Verdict::Kind::redirect && ++redirects <= kMostRedirects) {
+      url = verdict.location;
+      return true;
+    }
+    if (verdict.kind == Verdict::Kind::again) {
+      if (const auto when = backoff.next(Clock::now(), verdict.pause)) {
+        std::this_thread::sleep_until(*when);
+        return true;
+      }
+    }
+    const std::string reason =
+        verdict.kind == Verdict::Kind::redirect ? "it is redirected in circles" : verdict.reason;
+    throw Error(verdict.code, backoff.tries() > 1 ? fmt::format("{}: {} (after {} tries)", what,
+                                                                reason, backoff.tries())
+                                                  : fmt::format("{}: {}", what, reason));
+  }
+};
+
+bool is_empty(const ResponseHead& head) {
+  if (head.status == 200) return head.header("content-length") == "0";
+  const auto range = parse_content_range(head.header("content-range"));
+  return head.status == 416 && range && range->size == 0;
+}
+
+std::shared_ptr<HttpObject> object_for(const std::shared_ptr<const Client>& client, const Url& url,
+                                       const std::string& name) {
+  auto object = std::make_shared<HttpObject>();
+  object->client = client;
+  object->home = url;
+  object->name = name;
+  return object;
+}
+
+}  // namespace
+
+HttpRequest range_request(const HttpObject& object, const Url& url, uint64_t offset,
+                          uint64_t size) {
+  HttpRequest request;
+  request.url = url;
+  request.headers.emplace_back("Range", fmt::format("bytes={}-{}", offset, offset + size - 1));
+  const std::string& etag = object.identity.etag;
+  // A weak ETag must not be sent so; it is compared in the answer.
+  if (etag.starts_with('"')) {
+    request.headers.emplace_back("If-Match", etag);
+  } else if (etag.ends_with(" GMT")) {
+    request.headers.emplace_back("If-Unmodified-Since", etag);
+  }
+  object.client->sign(request, object.home);
+  return request;
+}
+
+Blob open_object(const std::shared_ptr<const Client>& client, const Url& url,
+                 const std::string& name) {
+  const auto object = object_for(client, url, name);
+  std::vector<std::byte> head(kFirstLook);
+  Look look{*client, url, "open " + name, Backoff(client->options().patience)};
+  for (;;) {
+    const HttpRequest request = range_request(*object, look.url, 0, kFirstLook);
+    Transfer transfer(client->borrow());
+    transfer.prepare_range(request, {0, kFirstLook, nullptr}, head.data());
+    if (look.redirects > 0) transfer.distrust();
+    const Verdict verdict = transfer.verdict(load_curl().easy_perform(transfer.easy()));
+    const ResponseHead answer = transfer.head();
+    const uint64_t received = transfer.received();
+    client->give_back(transfer.release());
+    if (verdict.kind != Verdict::Kind::done && !is_empty(answer)) {
+      look.again(verdict);
+      continue;
+    }
+    const auto range = parse_content_range(answer.header("content-range"));
+    const uint64_t size = is_empty(answer) ? 0 : range->size.value_or(0);
+    if (!is_empty(answer) && !range->size) {
+      throw Error(ErrorCode::source, look.what + ": the server does not say how large it is");
+    }
+    if (received < std::min(size, kFirstLook)) {
+      throw Error(ErrorCode::data,
+                  fmt::format("{}: the server sent {} bytes of {}", look.what, received, size));
+    }
+    head.resize(received);
+    object->head = std::move(head);
+    object->identity = answer.identity(size);
+    if (look.redirects > 0) object->move_to(look.url);
+    Blob blob;
+    blob.name = name;
+    blob.size = size;
+    blob.identity = object->identity;
+    blob.engine = "http";
+    blob.path = url.origin();
+    blob.handle = object;
+    return blob;
+  }
+}
+
+bool object_exists(const Client& client, const Url& url) {
+  HttpRequest request;
+  request.method = "HEAD";
+  request.url = url;
+  const Answer answer =
+      client.ask(request, {.what = "open " + shown_url(url), .welcome = {200, 206, 403, 404, 410}});
+  return answer.head.status < 400;
+}
+
+const HttpObject& object_of(const Blob& blob) {
+  if (blob.engine != "http" || blob.handle == nullptr) {
+    throw Error(ErrorCode::usage, fmt::format("{} is no content of an HTTP server", blob.name));
+  }
+  return *static_cast<const HttpObject*>(blob.handle.get());
+}
+
+void read_object(const Blob& blob, uint64_t offset, std::span<std::byte> target) {
+  const HttpObject& object = object_of(blob);
+  const std::string what = fmt::format("read {} [{}, +{})", blob.name, offset, target.size());
+  if (target.size() > blob.size || offset > blob.size - target.size()) {
+    throw Error(ErrorCode::data, fmt::format("{}: the file ends at byte {}", what, blob.size));
+  }
+  if (offset < object.head.size()) {
+    const size_t count = std::min<size_t>(target.size(), object.head.size() - offset);
+    std::memcpy(target.data(), object.head.data() + offset, count);
+    target = target.subspan(count);
+    offset += count;
+  }
+  Look look{*object.client, object.url(), what, Backoff(object.client->options().patience)};
+  bool went_home = false;
+  while (!target.empty()) {
+    const HttpRequest request = range_request(object, look.url, offset, target.size());
+    Transfer transfer(object.client->borrow());
+    transfer.prepare_range(request, {offset, target.size(), &object.identity}, target.data());
+    if (look.url.origin() != object.home.origin()) transfer.distrust();
+    const Verdict verdict = transfer.verdict(load_curl().easy_perform(transfer.easy()));
+    const uint64_t received = transfer.received();
+    object.client->give_back(transfer.release());
+    target = target.subspan(received);
+    offset += received;
+    if (received > 0) look.backoff.progressed(Clock::now());
+    if (verdict.kind == Verdict::Kind::done) continue;
+    // What it was redirected to may have expired.
+    if (verdict.kind == Verdict::Kind::failed && look.url.text() != object.home.text() &&
+        !std::exchange(went_home, true)) {
+      look.url = object.home;
+      object.move_to(object.home);
+      continue;
+    }
+    look.again(verdict);
+  }
+}
+
+}  // namespace inrush

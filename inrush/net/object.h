@@ -1,0 +1,53 @@
+// A content that an HTTP server has, as blobs of the engine "http" hold it. Any thread.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "inrush/core/blob.h"
+#include "inrush/net/client.h"
+
+namespace inrush {
+
+struct HttpObject {
+  std::shared_ptr<const Client> client;
+  Url home;                     // that was asked for first: what credentials are for
+  std::string name;             // as errors show it
+  Identity identity;            // that every part must come from
+  std::vector<std::byte> head;  // its first bytes, which came with the first look
+
+  // Where it is by now, after redirects; they may expire, and then it is asked for at home again.
+  [[nodiscard]] Url url() const {
+    const std::lock_guard lock(mutex);
+    return moved.host.empty() ? home : moved;
+  }
+  void move_to(const Url& there) const {
+    const std::lock_guard lock(mutex);
+    moved = there;
+  }
+
+  mutable std::mutex mutex;
+  mutable Url moved;
+};
+
+// The request for bytes [offset, +size) of it at `url`, signed, on condition that it is unchanged.
+HttpRequest range_request(const HttpObject& object, const Url& url, uint64_t offset, uint64_t size);
+
+// Looks at it for the first time. Throws Error{source} if it is not there, or cannot be read in
+// parts. The blob's name is `name`.
+Blob open_object(const std::shared_ptr<const Client>& client, const Url& url,
+                 const std::string& name);
+
+// Whether it is there; throws Error{source} if that cannot be found out.
+bool object_exists(const Client& client, const Url& url);
+
+const HttpObject& object_of(const Blob& blob);
+
+// Reads exactly target.size() bytes, here and now. Throws Error.
+void read_object(const Blob& blob, uint64_t offset, std::span<std::byte> target);
+
+}  // namespace inrush

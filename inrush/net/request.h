@@ -1,0 +1,28 @@
+// A request as it will be sent, and who puts his name to it. Values; signers are for any thread.
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "inrush/wire/url.h"
+
+namespace inrush {
+
+struct HttpRequest {
+  std::string method = "GET";
+  Url url;
+  std::vector<std::pair<std::string, std::string>> headers;
+  std::string body;  // of PUT and POST
+};
+
+class Signer {
+ public:
+  virtual ~Signer() = default;
+
+  // Adds what shows who asks, as of now: called for each try. Throws Error{source} without
+  // credentials.
+  virtual void sign(HttpRequest& request) const = 0;
+};
+
+}  // namespace inrush

@@ -1,0 +1,147 @@
+// HTTP(S). A server has no listing that all agree on, so a folder is known by the files that
+// checkpoints mostly consist of.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <array>
+
+#include "inrush/base/base64.h"
+#include "inrush/core/error.h"
+#include "inrush/core/quoted.h"
+#include "inrush/net/object.h"
+#include "inrush/stores/remote.h"
+
+namespace inrush {
+namespace {
+
+constexpr std::array kUsualFiles{"model.safetensors.index.json", "model.safetensors",
+                                 "pytorch_model.bin.index.json", "pytorch_model.bin",
+                                 "model.tensors"};
+
+constexpr const char* kKnown =
+    "ca_file, connect_timeout, connections, headers, hedge, proxy, timeout";
+
+class BasicSigner final : public Signer {
+ public:
+  explicit BasicSigner(const std::string& user) : line_("Basic " + base64(percent_decoded(user))) {}
+
+  void sign(HttpRequest& request) const override {
+    request.headers.emplace_back("Authorization", line_);
+  }
+
+ private:
+  std::string line_;
+};
+
+class BearerSigner final : public Signer {
+ public:
+  explicit BearerSigner(std::shared_ptr<const CredentialBox> box) : box_(std::move(box)) {}
+
+  void sign(HttpRequest& request) const override {
+    const std::string token = box_->get().token;
+    if (!token.empty()) request.headers.emplace_back("Authorization", "Bearer " + token);
+  }
+
+ private:
+  std::shared_ptr<const CredentialBox> box_;
+};
+
+class HttpFolder final : public Store {
+ public:
+  // `query` belongs to `entry` alone: it mostly is a signature.
+  HttpFolder(std::shared_ptr<const Client> client, Url folder, std::string entry, std::string query)
+      : client_(std::move(client)),
+        folder_(std::move(folder)),
+        entry_(std::move(entry)),
+        query_(std::move(query)) {}
+
+  [[nodiscard]] std::string uri() const override { return shown_url(url_of(entry_)); }
+
+  [[nodiscard]] bool lists() const override { return false; }
+
+  std::vector<Entry> list() override {
+    std::vector<Entry> entries;
+    for (const char* name : kUsualFiles) {
+      if (object_exists(*client_, url_of(name))) entries.push_back({name, 0});
+    }
+    if (entries.empty()) {
+      throw Error(ErrorCode::source,
+                  fmt::format("open {}: none of the usual files is there ({}), and an HTTP server "
+                              "cannot be asked for others: open a file by its URL",
+                              uri(), fmt::join(kUsualFiles, ", ")));
+    }
+    std::sort(entries.begin(), entries.end(),
+              [](const Entry& a, const Entry& b) { return a.name < b.name; });
+    return entries;
+  }
+
+  Blob open(const std::string& name) override {
+    const Url url = url_of(name);
+    return open_object(client_, url, shown_url(url));
+  }
+
+  Identity identity(const Blob& blob) override {
+    // Every part was asked for on condition that it is unchanged, and compared.
+    return object_of(blob).identity;
+  }
+
+  void read(const Blob& blob, uint64_t offset, std::span<std::byte> target) override {
+    read_object(blob, offset, target);
+  }
+
+ private:
+  [[nodiscard]] Url url_of(const std::string& name) const {
+    Url url = folder_;
+    if (name == entry_) {
+      url.path += name;
+      url.query = query_;
+      return url;
+    }
+    const std::string slashed = "/" + name + "/";
+    if (name.empty() || name.front() == '/' || slashed.find("/../") != std::string::npos ||
+        slashed.find("/./") != std::string::npos) {
+      throw Error(ErrorCode::data, fmt::format("open {} in {}: the name leads out of the folder",
+                                               quoted(name), shown_url(folder_)));
+    }
+    url.path += percent_encoded(name, true);
+    return url;
+  }
+
+  std::shared_ptr<const Client> client_;
+  Url folder_;         // its path ends with a slash
+  std::string entry_;  // as written in the URI, encoded; empty: the folder was named
+  std::string query_;
+};
+
+std::shared_ptr<const Signer> signer_for(const Url& url, const StorageOptions& options) {
+  if (!url.user.empty()) return std::make_shared<BasicSigner>(url.user);
+  if (options.credentials) return std::make_shared<BearerSigner>(options.credentials);
+  return nullptr;
+}
+
+}  // namespace
+
+Place find_http(const std::string& uri, const StorageOptions& options) {
+  Url url;
+  try {
+    url = parse_url(uri);
+  } catch (const Error& error) {
+    const std::string scheme = uri.substr(0, uri.find(':'));
+    throw Error(ErrorCode::usage, fmt::format("open {}://...: {}", scheme, error.message()));
+  }
+  std::map<std::string, std::string> words = options.words;
+  auto settled = client_options(words);
+  check_all_known(words, shown_url(url), kKnown);
+  auto client = std::make_shared<const Client>(std::move(settled), signer_for(url, options));
+  const size_t slash = url.path.rfind('/') + 1;
+  const std::string entry = url.path.substr(slash);
+  Url folder = url;
+  folder.user.clear();
+  folder.query.clear();
+  folder.path.resize(slash);
+  auto store = std::make_unique<HttpFolder>(std::move(client), std::move(folder), entry, url.query);
+  return {std::move(store), entry};
+}
+
+}  // namespace inrush

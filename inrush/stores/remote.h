@@ -1,0 +1,19 @@
+// Stores of remote places, and one over several places of any kind. Rows of the table in stores.h.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "inrush/stores/stores.h"
+
+namespace inrush {
+
+// http:// and https://: one file, or a folder, which cannot be listed but has the files that its
+// index file names.
+Place find_http(const std::string& uri, const StorageOptions& options);
+
+// One store over several places, each of which is one entry of its store. Entries are called as
+// their blobs are.
+std::unique_ptr<Store> make_place_list(std::vector<Place> places);
+
+}  // namespace inrush
