@@ -16,7 +16,7 @@ if(NOT CURL_INCLUDE_DIR)
   list(APPEND missing libcurl4-openssl-dev)
 endif()
 
-find_package(OpenSSL QUIET COMPONENTS Crypto)
+find_package(OpenSSL QUIET COMPONENTS Crypto SSL)
 if(NOT OPENSSL_FOUND)
   list(APPEND missing libssl-dev)
 endif()
@@ -68,7 +68,7 @@ endif()
 
 # What every layer links. A wheel must not ask for libraries of the machine it lands on.
 set(third_party
-  fmt::fmt OpenSSL::Crypto PkgConfig::SODIUM PkgConfig::URING simdjson::simdjson)
+  fmt::fmt OpenSSL::SSL OpenSSL::Crypto PkgConfig::SODIUM PkgConfig::URING simdjson::simdjson)
 if(INRUSH_PORTABLE)
   if(NOT EXISTS "${INRUSH_SIMDJSON_SOURCE}/simdjson.cpp")
     message(FATAL_ERROR "INRUSH_PORTABLE: INRUSH_SIMDJSON_SOURCE has no simdjson.cpp")
@@ -79,7 +79,7 @@ if(INRUSH_PORTABLE)
   find_library(URING_ARCHIVE liburing.a REQUIRED)
   find_library(SODIUM_ARCHIVE libsodium.a REQUIRED)
   set(third_party
-    fmt::fmt-header-only OpenSSL::Crypto ${SODIUM_ARCHIVE} ${URING_ARCHIVE} simdjson_static)
+    fmt::fmt-header-only OpenSSL::SSL OpenSSL::Crypto ${SODIUM_ARCHIVE} ${URING_ARCHIVE} simdjson_static)
   # libgcc stays shared: as a part of this it asks for _dl_find_object of glibc 2.35.
   add_link_options(-static-libstdc++ -Wl,--exclude-libs,ALL -Wl,--gc-sections)
 endif()

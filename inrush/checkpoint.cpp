@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "inrush/formats/formats.h"
+#include "inrush/stores/cached.h"
 #include "inrush/stores/remote.h"
 #include "inrush/stores/stores.h"
 
@@ -20,6 +21,7 @@ Checkpoint Checkpoint::open(const std::string& uri, const StorageOptions& option
   std::vector<std::string> entries;
   if (!place.entry.empty()) entries.push_back(place.entry);
   Index index = read_index(*place.store, entries);
+  use_whole_copies(*place.store, index.blobs);
   // The URI of a remote place may hold what nobody should see.
   const std::string shown = is_remote(uri) ? place.store->uri() : uri;
   return Checkpoint(

@@ -27,14 +27,30 @@ class Checkpoint {
   static Checkpoint open(std::unique_ptr<Store> store,
                          const std::vector<std::string>& entries = {});
 
+  // The same checkpoint in several places, all of which a load reads from at once. They must have
+  // the same tensors at the same offsets and the same ETags, or where those are missing the same
+  // bytes in a sample; else Error{data}. A place that cannot be reached is left out, unless all
+  // are.
+  static Checkpoint open_mirrored(const std::vector<std::string>& uris,
+                                  const StorageOptions& options = {});
+
+  // The first of these, with the others as its mirrors; the same demands.
+  static Checkpoint join(std::vector<Checkpoint> places);
+
+  [[nodiscard]] const std::vector<Checkpoint>& mirrors() const;
+  // Why places were left out.
+  [[nodiscard]] const std::vector<std::string>& left_out() const;
+
   [[nodiscard]] const Index& index() const;
   [[nodiscard]] Store& store() const;
   [[nodiscard]] std::string uri() const;
 
  private:
   struct State;
+  struct Others;
   explicit Checkpoint(std::shared_ptr<State> state) : state_(std::move(state)) {}
   std::shared_ptr<State> state_;
+  std::shared_ptr<const Others> others_;  // nullptr: none
 };
 
 }  // namespace inrush

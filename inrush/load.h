@@ -75,6 +75,16 @@ struct TraceEvent {
   const char* kind = "read";  // read, map, copy, decode, wait
 };
 
+// One place that a load reads from: the checkpoint's own, or a mirror.
+struct SourceStats {
+  std::string uri;
+  uint64_t bytes = 0;  // that came
+  uint64_t reads = 0;  // that came
+  uint64_t retries = 0;
+  uint64_t hedges = 0;  // reads of what another source was too slow or too silent with
+  bool given_up = false;
+};
+
 struct LoadStats {
   std::string choice;
   std::string why;
@@ -95,6 +105,7 @@ struct LoadStats {
   uint32_t lanes = 0;
   uint32_t depth = 0;                  // in flight per lane when it ended
   std::vector<std::string> fallbacks;  // why lanes were replaced in mid-load
+  std::vector<SourceStats> sources;    // the checkpoint's own place, then its mirrors
 };
 
 class Load {

@@ -20,9 +20,11 @@ sys.exit(not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Pyth
 PY
       ;;
     fuzz) echo clang ;;
-    # Filesystems that tests mount where they may.
+    # Filesystems that tests mount where they may, servers that they start.
     test)
-      echo fuse3 libfuse3-dev squashfs-tools xfsprogs btrfs-progs nginx-light openssl redis-server ;;
+      echo fuse3 libfuse3-dev squashfs-tools xfsprogs btrfs-progs redis-server
+      echo nginx-light openssl
+      ;;
     check) echo shellcheck ;;
     bench) echo fio fuse3 libfuse3-dev ;;
     aarch64) echo g++-aarch64-linux-gnu qemu-user-static ;;

@@ -24,7 +24,8 @@ Environment read_environment() {
           variable("XDG_RUNTIME_DIR"),
           variable("INRUSH_CUDA_LIBRARY"),
           variable("INRUSH_HIP_LIBRARY"),
-          variable("INRUSH_CUFILE_LIBRARY")};
+          variable("INRUSH_CUFILE_LIBRARY"),
+          variable("REDISCLI_AUTH")};
 }
 
 NetEnvironment read_net_environment() {

@@ -16,6 +16,7 @@ struct Environment {
   std::string cuda_library;    // INRUSH_CUDA_LIBRARY
   std::string hip_library;     // INRUSH_HIP_LIBRARY
   std::string cufile_library;  // INRUSH_CUFILE_LIBRARY
+  std::string redis_password;  // REDISCLI_AUTH, as redis-cli has it
 };
 
 Environment read_environment();

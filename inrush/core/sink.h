@@ -85,8 +85,9 @@ class Sink : public Destination {
   // called. A slot whose range another read has already placed is dropped.
   virtual void landed(const Grant& grant) = 0;
 
-  // The grant will not be read (failed, cancelled). Only once its reader is quiescent.
-  virtual void release(const Grant& grant) = 0;
+  // The grant was not read (failed, cancelled). Only once its reader is quiescent. Whether its
+  // ranges are still to be read: not those of a hedge, nor any that another read has placed.
+  virtual bool release(const Grant& grant) = 0;
 
   // Appends ranges whose bytes have reached their targets since the last call, each once.
   virtual void poll(std::vector<uint32_t>& placed) = 0;

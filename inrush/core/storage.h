@@ -41,6 +41,8 @@ class CredentialBox {
 struct StorageOptions {
   std::map<std::string, std::string> words;    // "endpoint" -> "http://localhost:9000"
   std::shared_ptr<CredentialBox> credentials;  // instead of what a store finds by itself
+  std::string cache_dir{};                     // where remote files are kept; empty: nowhere
+  uint64_t cache_size = 0;                     // bytes of all that is kept there; 0: no limit
 };
 
 }  // namespace inrush

@@ -17,6 +17,9 @@ constexpr EngineRow kEngines[] = {
     {"mmap", "populates mappings of the files: nothing is copied", false, always_usable, make_mmap},
     {"http", "ranged requests over kept connections, for HTTP(S) and object stores", true,
      always_usable, make_http},
+    {"cache", "copies of remote files on this machine, filled while they are read", true,
+     always_usable, make_cache},
+    {"redis", "GETRANGE on one connection, pipelined", true, always_usable, make_redis},
 };
 
 }  // namespace

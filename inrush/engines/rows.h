@@ -21,4 +21,8 @@ std::unique_ptr<Engine> make_mmap(const EngineOptions& options);
 
 std::unique_ptr<Engine> make_http(const EngineOptions& options);
 
+std::unique_ptr<Engine> make_cache(const EngineOptions& options);
+
+std::unique_ptr<Engine> make_redis(const EngineOptions& options);
+
 }  // namespace inrush

@@ -17,24 +17,10 @@ namespace {
 
 constexpr auto kShutDown = std::chrono::milliseconds(900);
 constexpr int64_t kReportEveryNs = 100'000'000;
-constexpr uint8_t kMostAttempts = 2;
 constexpr uint64_t kLeastTeaching = 64 * kMiB;  // smaller loads say little about a path
 
 double seconds_between(Clock::time_point from, Clock::time_point to) {
   return std::chrono::duration<double>(to - from).count();
-}
-
-// A remote place is read by its own engine, which asks again by itself, or not at all.
-bool is_remote(const Facts& facts) { return !facts.filesystem.engine.empty(); }
-
-// What reads a range of a local file when nothing else can: threads that read through the page
-// cache.
-LaneChoice fallback_lane(Coverage coverage, const Facts& facts) {
-  LaneChoice lane;
-  lane.engine = "pread";
-  lane.coverage = coverage;
-  lane.depth = lane.most_depth = std::max(2U, facts.machine.cpus);
-  return lane;
 }
 
 SinkOptions sink_options(Preparation& preparation) {
@@ -48,9 +34,14 @@ SinkOptions sink_options(Preparation& preparation) {
 
 }  // namespace
 
-Board::Board(Preparation preparation) : preparation_(std::move(preparation)), start_(Clock::now()) {
+Board::Board(Preparation preparation)
+    : preparation_(std::move(preparation)),
+      sources_(preparation_.checkpoint),
+      start_(Clock::now()) {
   const Plan& plan = preparation_.plan;
   std::vector<Placement> placements = place(plan, preparation_.facts, preparation_.choice);
+  // With mirrors a range may be read twice at once: each time into a slot of its own.
+  if (sources_.count() > 1) placements.assign(plan.ranges.size(), Placement::copied);
   SinkOptions options = sink_options(preparation_);
   options.placed = [this] {
     const std::lock_guard lock(mutex_);
@@ -61,6 +52,7 @@ Board::Board(Preparation preparation) : preparation_(std::move(preparation)), st
   sink_ =
       make ? make(index(), plan, std::move(placements), std::move(options))
            : std::make_unique<HostSink>(index(), plan, std::move(placements), std::move(options));
+  fallbacks_ = preparation_.checkpoint.left_out();
   remaining_ = std::make_unique<std::atomic<uint64_t>[]>(plan.targets.size());
   whole_.resize(plan.targets.size());
   arrivals_ = std::make_unique<std::atomic<uint32_t>[]>(index().blobs.size());
@@ -143,7 +135,7 @@ void Board::settle_queue() {
   for (const LaneChoice& lane : preparation_.choice.lanes) populates |= lane.engine == "mmap";
   std::vector<uint32_t> whole;
   for (uint32_t i = 0; i < count; ++i) {
-    resident_[i] = is_resident(plan.ranges[i], preparation_.facts);
+    resident_[i] = sources_.count() == 1 && is_resident(plan.ranges[i], preparation_.facts);
     done[i] = sink_->layout().placements[i] == Placement::mapped && (resident_[i] || !populates);
     if (done[i]) place_range(i, whole);
   }
@@ -294,52 +286,6 @@ void Board::report_progress() {
   progress({bytes_placed_.load(), preparation_.plan.bytes_read, seconds});
 }
 
-void Board::read_failed(const Grant& grant, const Error& error, const LaneChoice& lane) {
-  sink_->release(grant);
-  if (stopped() || grant.hedge) return;
-  const bool cancelled = error.code() == ErrorCode::cancelled;
-  bool again = cancelled;
-  bool fall_back = false;
-  {
-    const std::lock_guard lock(mutex_);
-    if (attempts_.empty()) attempts_.resize(preparation_.plan.ranges.size());
-    if (!cancelled && error.code() == ErrorCode::source && !preparation_.options.choice.strict &&
-        !is_remote(preparation_.facts)) {
-      again = ++attempts_[grant.first] < kMostAttempts;
-      fall_back = again && !fell_back_;
-      fell_back_ |= fall_back;
-    }
-  }
-  if (!again) {
-    fail(error);
-    return;
-  }
-  ++retries_;
-  if (fall_back) start_lane(fallback_lane(lane.coverage, preparation_.facts));
-  queue_->give_back({grant.first, grant.count});
-  const std::lock_guard lock(mutex_);
-  wake_lanes();
-}
-
-void Board::lane_failed(const Error& error, const LaneChoice& lane) {
-  const bool plain = lane.engine == "pread" && !lane.direct;
-  if (stopped()) return;
-  if (preparation_.options.choice.strict || plain || error.code() == ErrorCode::memory ||
-      is_remote(preparation_.facts)) {
-    fail(error);
-    return;
-  }
-  {
-    const std::lock_guard lock(mutex_);
-    fallbacks_.push_back(fmt::format("{}: {}", lane.engine, error.message()));
-  }
-  try {
-    start_lane(fallback_lane(lane.coverage, preparation_.facts));
-  } catch (const Error& second) {
-    fail(second);
-  }
-}
-
 void Board::stop(std::optional<Error> error) {
   const std::lock_guard lock(mutex_);
   if (!error_ && error && whole_count_ < whole_.size()) error_ = std::move(error);
@@ -392,7 +338,7 @@ uint32_t Board::streams(uint64_t delivered_bytes) {
 // Others began to load the same blobs while this load bypasses the page cache: from now on the
 // rest is read through it, so that all share one pass over the disk.
 void Board::look_around() {
-  if (!preparation_.registration || direct_retired() || stopped()) return;
+  if (!preparation_.registration || direct_retired() || stopped() || sources_.count() > 1) return;
   const auto& lanes = preparation_.choice.lanes;
   const auto direct =
       std::find_if(lanes.begin(), lanes.end(), [](const LaneChoice& lane) { return lane.direct; });
@@ -411,10 +357,13 @@ LoadStats Board::stats() const {
   LoadStats stats;
   stats.choice = preparation_.choice.name;
   stats.why = preparation_.choice.why;
-  stats.bytes_read = bytes_read_;
+  stats.sources = sources_.stats();
+  for (const SourceStats& source : stats.sources) {
+    stats.bytes_read += source.bytes;
+    stats.reads += source.reads;
+  }
   const SinkStats sink = sink_ ? sink_->stats() : last_sink_stats_;
   stats.bytes_copied = sink.bytes_copied;
-  stats.reads = reads_;
   stats.retries = retries_;
   stats.peak_staging = sink.peak_staging;
   stats.budget = preparation_.budget;

@@ -19,6 +19,7 @@
 #include "inrush/load/decoding.h"
 #include "inrush/load/preparation.h"
 #include "inrush/load/queue.h"
+#include "inrush/load/sources.h"
 #include "inrush/policy/governor.h"
 
 namespace inrush {
@@ -50,10 +51,7 @@ class Board : public std::enable_shared_from_this<Board> {
   void fail(const Error& error);
   void starved() { starving_.store(true, std::memory_order_release); }
   void add(const TraceEvent& event);
-  void count_reads(uint64_t reads, uint64_t bytes) {
-    reads_ += reads;
-    bytes_read_ += bytes;
-  }
+  Sources& sources() { return sources_; }
   void count_budget_wait(double seconds);
   void note_depth(uint32_t depth) { depth_ = depth; }
   // Bytes that engines may write now: grows at submission, shrinks as reads are reaped.
@@ -84,6 +82,8 @@ class Board : public std::enable_shared_from_this<Board> {
   void trace_mapped(const std::vector<bool>& done);
   void cover_all();
   void start_lane(const LaneChoice& lane);
+  bool may_retry(const Grant& grant);
+  void leave(const LaneChoice& lane, const Error& error);
   void place_range(uint32_t range, std::vector<uint32_t>& whole);
   void finish_targets(const std::vector<uint32_t>& whole);
   void target_whole(uint32_t target);
@@ -92,6 +92,7 @@ class Board : public std::enable_shared_from_this<Board> {
   std::optional<uint32_t> deliverable();
   Tensor deliver(uint32_t target);
   void check_identity(uint32_t blob, bool mapped);
+  void check_source(uint32_t source, uint32_t blob);
   void check_mapped();
   void stop(std::optional<Error> error);
   void wake_lanes();
@@ -99,6 +100,7 @@ class Board : public std::enable_shared_from_this<Board> {
   [[noreturn]] void throw_error(std::unique_lock<std::mutex>& lock);
 
   Preparation preparation_;
+  Sources sources_;
   std::unique_ptr<Sink> sink_;
   SinkStats last_sink_stats_;
   std::unique_ptr<RangeQueue> queue_;
@@ -113,8 +115,7 @@ class Board : public std::enable_shared_from_this<Board> {
   std::atomic<bool> stopped_{false};
   std::atomic<bool> starving_{false};
   std::atomic<bool> direct_retired_{false};
-  std::atomic<uint64_t> reads_{0};
-  std::atomic<uint64_t> bytes_read_{0};
+  std::atomic<bool> fell_back_{false};
   std::atomic<uint64_t> bytes_placed_{0};
   std::atomic<uint64_t> retries_{0};
   std::atomic<uint32_t> depth_{0};
@@ -135,7 +136,7 @@ class Board : public std::enable_shared_from_this<Board> {
   uint32_t lanes_alive_ = 0;
   uint32_t lanes_started_ = 0;
   bool fell_back_ = false;
-  std::vector<std::string> fallbacks_;
+  std::vector<std::string> fallbacks_;  // why lanes were replaced
   uint32_t cursor_ = 0;                 // next target in order
   uint32_t delivered_ = 0;
   uint32_t whole_count_ = 0;

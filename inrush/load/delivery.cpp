@@ -140,23 +140,36 @@ void Board::check_identity(uint32_t blob, bool mapped) {
     return;
   }
   if (mapped) mapped_checked_ = now_looking;
-  const Blob& opened = index().blobs[blob];
-  const Identity now = preparation_.checkpoint.store().identity(opened);
-  if (now != opened.identity) {
-    const Error changed(
-        ErrorCode::data,
-        fmt::format("read {} [0, +{}): the file changed while it was being read ({})", opened.name,
-                    opened.size,
-                    now.size != opened.identity.size ? fmt::format("its size is {} now", now.size)
-                                                     : "it was written to, replaced or moved"));
-    {
-      const std::lock_guard lock(mutex_);
-      error_ = changed;
-    }
-    stop(changed);
-    throw changed;
+  for (uint32_t source = 0; source < sources_.count(); ++source) {
+    if (!mapped && sources_.count() > 1 && !sources_.used(source, blob)) continue;
+    check_source(source, blob);
   }
   checked_[blob].store(arrivals, std::memory_order_relaxed);
+}
+
+void Board::check_source(uint32_t source, uint32_t blob) {
+  const Blob& opened = sources_.blob(source, blob);
+  Identity now;
+  try {
+    now = sources_.store(source).identity(opened);
+  } catch (const Error&) {
+    // Of a mirror that is gone what came counts as it was when it was last looked at.
+    if (sources_.given_up(source)) return;
+    throw;
+  }
+  if (now == opened.identity) return;
+  const Error changed(
+      ErrorCode::data,
+      fmt::format("read {} [0, +{}): the file changed while it was being read ({})", opened.name,
+                  opened.size,
+                  now.size != opened.identity.size ? fmt::format("its size is {} now", now.size)
+                                                   : "it was written to, replaced or moved"));
+  {
+    const std::lock_guard lock(mutex_);
+    error_ = changed;
+  }
+  stop(changed);
+  throw changed;
 }
 
 // Before the last tensor is handed over: what was mapped is looked at whenever that was last done.

@@ -59,6 +59,7 @@ class Lane {
     options.depth = std::max(choice_.depth, choice_.most_depth);
     options.wake_fd = wake_.get();
     options.block_size = choice_.block_size;
+    options.source = choice_.source;
     const EngineFactory& factory = board_.preparation().options.engines;
     if (factory) {
       engine_ = factory(choice_.engine, options);
@@ -73,7 +74,11 @@ class Lane {
     most_in_flight_ = engine_->traits().most_in_flight;
   }
 
-  [[nodiscard]] bool retired() const { return choice_.direct && board_.direct_retired(); }
+  [[nodiscard]] bool retired() const {
+    return (choice_.direct && board_.direct_retired()) || board_.sources().given_up(choice_.source);
+  }
+
+  [[nodiscard]] bool mirrored() const { return board_.sources().count() > 1; }
 
   void step() {
     clear_rings(wake_.get());
@@ -107,9 +112,14 @@ class Lane {
   void fill() {
     starved_ = false;
     if (retired() || paused()) return;
+    if (mirrored() && board_.sources().silent(choice_.source)) return;
     batch_.clear();
     const uint32_t target = std::min(governor_.target(), most_in_flight_);
-    while (flights_.size() < target && take_one()) {
+    while (flights_.size() < target && repeat_one(false)) {
+    }
+    while (flights_.size() < target && within_share() && take_one()) {
+    }
+    while (flights_.size() < target && !starved_ && repeat_one(true)) {
     }
     if (batch_.empty()) return;
     for (const Read& read : batch_) board_.count_in_flight(static_cast<int64_t>(read.size));
@@ -128,9 +138,38 @@ class Lane {
       const Grant grant = flights_.at(read.tag).grant;
       flights_.erase(read.tag);
       board_.count_in_flight(-static_cast<int64_t>(grant.size));
-      board_.sink().release(grant);
-      board_.queue().give_back({grant.first, grant.count});
+      board_.sources().lost(choice_.source, grant.first);
+      if (board_.sink().release(grant)) board_.queue().give_back({grant.first, grant.count});
     }
+  }
+
+  // What another source is too slow or too silent with; `idle`: the queue has nothing for us.
+  bool repeat_one(bool idle) {
+    if (!mirrored()) return false;
+    const std::optional<uint32_t> range = board_.sources().overdue(choice_.source, idle);
+    if (!range) return false;
+    const uint32_t file = file_of(board_.preparation().plan.ranges[*range].blob);
+    const auto grant = board_.sink().try_reserve(*range, 1, engine_->traits(), true);
+    if (!grant) {
+      board_.sources().not_repeated(*range);
+      return false;
+    }
+    add_to_batch(*grant, file);
+    return true;
+  }
+
+  // All lanes of a source share what it may have in flight.
+  [[nodiscard]] bool within_share() const {
+    if (!mirrored()) return true;
+    const uint32_t share = board_.sources().share(choice_.source, board_.queue().left());
+    return board_.sources().in_flight(choice_.source) < share;
+  }
+
+  void add_to_batch(const Grant& grant, uint32_t file) {
+    const uint64_t tag = next_tag_++;
+    flights_.emplace(tag, Flight{grant, board_.seconds_since_start()});
+    batch_.push_back({tag, file, grant.offset, grant.size, grant.required, grant.target});
+    board_.sources().asked(choice_.source, grant.first, grant.hedge);
   }
 
   // Takes and reserves one read; false if there is none for now.
@@ -163,16 +202,14 @@ class Lane {
       board_.queue().give_back({run->first + grant->count, run->count - grant->count});
     }
     previous_ = run->first + grant->count;
-    const uint64_t tag = next_tag_++;
-    flights_.emplace(tag, Flight{*grant, board_.seconds_since_start()});
-    batch_.push_back({tag, file, grant->offset, grant->size, grant->required, grant->target});
+    add_to_batch(*grant, file);
     return true;
   }
 
   uint32_t file_of(uint32_t blob) {
     const auto known = files_.find(blob);
     if (known != files_.end()) return known->second;
-    const uint32_t file = engine_->open(board_.index().blobs[blob]);
+    const uint32_t file = engine_->open(board_.sources().blob(choice_.source, blob));
     files_.emplace(blob, file);
     return file;
   }
@@ -192,15 +229,15 @@ class Lane {
       }
       return;
     }
-    board_.count_reads(1, grant.required);
+    const uint32_t blob = board_.preparation().plan.ranges[grant.first].blob;
+    board_.sources().came(choice_.source, grant.first, grant.required, blob);
     board_.sink().landed(grant);
     governor_.delivered(grant.required, Clock::now());
     if (choice_.sequential) streams_ = board_.streams(grant.required);
     if (board_.preparation().choice.drop_cache && !choice_.direct) drop_pages(grant);
     if (board_.preparation().options.trace) {
-      const Range& range = board_.preparation().plan.ranges[grant.first];
-      board_.add({name_, board_.index().blobs[range.blob].name, grant.offset, grant.required,
-                  flight.start, board_.seconds_since_start(), "read"});
+      board_.add({name_, board_.sources().blob(choice_.source, blob).name, grant.offset,
+                  grant.required, flight.start, board_.seconds_since_start(), "read"});
     }
   }
 
@@ -208,7 +245,7 @@ class Lane {
   void drop_pages(const Grant& grant) {
     if (board_.resident(grant.first)) return;
     const Range& range = board_.preparation().plan.ranges[grant.first];
-    const int fd = board_.index().blobs[range.blob].fd;
+    const int fd = board_.sources().blob(choice_.source, range.blob).fd;
     ::posix_fadvise(fd, static_cast<off_t>(grant.offset), static_cast<off_t>(grant.size),
                     POSIX_FADV_DONTNEED);
   }
@@ -235,6 +272,8 @@ class Lane {
         flights_.erase(found);
         board_.count_in_flight(-static_cast<int64_t>(grant.size));
         if (!done[i].error) {
+          const uint32_t blob = board_.preparation().plan.ranges[grant.first].blob;
+          board_.sources().came(choice_.source, grant.first, grant.required, blob);
           board_.sink().landed(grant);
         } else if (board_.stopped()) {
           board_.sink().release(grant);

@@ -13,6 +13,7 @@ namespace {
 
 constexpr uint64_t kDefaultBudget = 256 * kMiB;
 constexpr uint64_t kLeastAutomatic = 8 * kMiB;
+constexpr uint64_t kMostSmall = 64;  // reads of one range that a lane of a mirror has in flight
 
 // The default, less in a small cgroup.
 uint64_t settle_budget(uint64_t asked, const Facts& facts) {
@@ -26,6 +27,43 @@ std::vector<Selection> everything(const Index& index) {
   all.wants.resize(index.tensors.size());
   for (uint32_t i = 0; i < index.tensors.size(); ++i) all.wants[i].tensor = i;
   return {all};
+}
+
+// Each place is read as it would be alone, but never mapped and with its share of the budget.
+Choice choose_mirrored(const Checkpoint& checkpoint, const Plan& plan, const Facts& facts,
+                       const LoadOptions& options) {
+  const auto& mirrors = checkpoint.mirrors();
+  Choice whole;
+  ChoiceRequest request = options.choice;
+  request.mapping = MappingRule::never;
+  request.budget = std::max(request.budget / (mirrors.size() + 1), options.limits.range_size);
+  const Profile profile = options.engines ? Profile{} : load_profile();
+  for (uint32_t source = 0; source <= mirrors.size(); ++source) {
+    Facts here = source == 0 ? facts : gather_facts(mirrors[source - 1].index().blobs, plan);
+    here.private_host_memory = false;
+    const Choice choice = choose(here, profile, request);
+    whole.name += (source == 0 ? "" : "+") + choice.name;
+    whole.why += (source == 0 ? "several places on one queue: " : "; ") + choice.why;
+    if (choice.lanes.empty()) continue;
+    LaneChoice lane = choice.lanes.back();
+    lane.source = source;
+    lane.coverage = Coverage::all;
+    if (lane.sequential) {
+      lane.sequential = false;
+      lane.depth = lane.count;
+      lane.most_depth = lane.most;
+      lane.count = lane.most = 1;
+    }
+    if (!here.filesystem.engine.empty()) {
+      // A slot holds one range, however large the requests would be: more of them, then.
+      const uint64_t slots = request.budget / 2 / options.limits.range_size / lane.count;
+      lane.most_depth =
+          std::max(lane.most_depth, static_cast<uint32_t>(std::min(slots, kMostSmall)));
+    }
+    whole.lanes.push_back(lane);
+    if (source == 0) whole.rejected = choice.rejected;
+  }
+  return whole;
 }
 
 // Lanes of one load have one way to reach its bytes.
@@ -59,7 +97,9 @@ Preparation prepare(const Checkpoint& checkpoint, LoadOptions options) {
   const uint64_t budget = settle_budget(options.budget, facts);
   options.choice.budget = budget;
   const bool learns = !options.engines;
-  Choice choice = choose(facts, learns ? load_profile() : Profile{}, options.choice);
+  Choice choice = checkpoint.mirrors().empty()
+                      ? choose(facts, learns ? load_profile() : Profile{}, options.choice)
+                      : choose_mirrored(checkpoint, plan, facts, options);
   return {checkpoint, std::move(options),     std::move(plan), std::move(facts), std::move(choice),
           budget,     std::move(registration)};
 }

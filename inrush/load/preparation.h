@@ -19,4 +19,7 @@ struct Preparation {
   std::unique_ptr<Registration> registration;
 };
 
+// What reads a range when nothing else can: threads that read through the page cache.
+LaneChoice fallback_lane(Coverage coverage, const Facts& facts);
+
 }  // namespace inrush

@@ -91,6 +91,15 @@ void RangeQueue::give_back(Run run) {
   }
 }
 
+uint32_t RangeQueue::left() const {
+  const std::lock_guard lock(mutex_);
+  uint32_t count = 0;
+  for (const Segments* segments : {&cold_, &warm_}) {
+    for (const auto& [first, end] : *segments) count += end - first;
+  }
+  return count;
+}
+
 bool RangeQueue::empty(Coverage coverage) const {
   const std::lock_guard lock(mutex_);
   return (coverage == Coverage::resident || cold_.empty()) &&

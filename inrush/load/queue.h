@@ -36,6 +36,9 @@ class RangeQueue {
 
   void give_back(Run run);
 
+  // Ranges that are still to be taken.
+  [[nodiscard]] uint32_t left() const;
+
   // Whether any range of this coverage is still to be taken.
   [[nodiscard]] bool empty(Coverage coverage) const;
 

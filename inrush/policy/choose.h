@@ -24,6 +24,7 @@ struct LaneChoice {
   uint64_t block_size = 1ULL << 20;  // bytes of one read
   uint32_t depth = 32;               // reads in flight to begin with, per lane
   uint32_t most_depth = 64;
+  uint32_t source = 0;  // where it reads: 0 the checkpoint's own place, then its mirrors
 };
 
 struct Choice {

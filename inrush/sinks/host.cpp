@@ -386,16 +386,17 @@ void HostSink::landed(const Grant& grant) {
   }
 }
 
-void HostSink::release(const Grant& grant) {
+bool HostSink::release(const Grant& grant) {
   const std::lock_guard lock(mutex_);
   free_slot(grant.slot);
-  if (grant.hedge) return;
+  // Ranges of one grant are in one state: only a single one can have been placed by a hedge.
+  if (grant.hedge || states_[grant.first] != State::granted) return false;
   for (uint32_t i = grant.first; i < grant.first + grant.count; ++i) {
-    if (states_[i] != State::granted) continue;
     states_[i] = State::waiting;
     used_ -= charged_[i];
     charged_[i] = 0;
   }
+  return true;
 }
 
 void HostSink::poll(std::vector<uint32_t>& placed) {

@@ -10,9 +10,12 @@
 #include <optional>
 #include <string_view>
 
+#include "inrush/base/percent.h"
 #include "inrush/core/quoted.h"
+#include "inrush/stores/cached.h"
 #include "inrush/stores/directory.h"
 #include "inrush/stores/local_file.h"
+#include "inrush/stores/redis.h"
 #include "inrush/stores/remote.h"
 
 namespace inrush {
@@ -36,13 +39,6 @@ Place find_local(const std::string& path) {
   return {make_directory(folder, folder, path), path.substr(slash + 1)};
 }
 
-int hex_digit(char c) {
-  if (c >= '0' && c <= '9') return c - '0';
-  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-  return -1;
-}
-
 // file:///a%20b or file://localhost/a%20b -> "/a b".
 Place find_file_uri(const std::string& uri, const StorageOptions& /*options*/) {
   std::string_view rest = std::string_view(uri).substr(std::string_view("file://").size());
@@ -55,17 +51,10 @@ Place find_file_uri(const std::string& uri, const StorageOptions& /*options*/) {
   }
   rest.remove_prefix(host.size());
   std::string path;
-  for (size_t i = 0; i < rest.size(); ++i) {
-    const int high = rest[i] == '%' && i + 2 < rest.size() ? hex_digit(rest[i + 1]) : -1;
-    const int low = high >= 0 ? hex_digit(rest[i + 2]) : -1;
-    if (rest[i] == '%' && low < 0) {
-      throw Error(ErrorCode::usage, fmt::format("open {}: % without two hex digits", uri));
-    }
-    path += low < 0 ? rest[i] : static_cast<char>(high * 16 + low);
-    if (low >= 0) i += 2;
-  }
-  if (path.find('\0') != std::string::npos) {
-    throw Error(ErrorCode::usage, fmt::format("open {}: a NUL byte in a path", uri));
+  try {
+    path = percent_decoded(rest);
+  } catch (const Error& error) {
+    throw Error(ErrorCode::usage, fmt::format("open {}: {}", uri, error.message()));
   }
   return find_local(path);
 }
@@ -77,7 +66,8 @@ constexpr std::array kTable{
     StoreRow{"s3", nullptr, "the S3 store"},
     StoreRow{"gs", nullptr, "the Google Cloud Storage store"},
     StoreRow{"az", nullptr, "the Azure Blob store"},
-    StoreRow{"redis", nullptr, "the Redis store"},
+    StoreRow{"redis", find_redis, nullptr},
+    StoreRow{"rediss", find_redis, nullptr},
     StoreRow{"hf", nullptr, "the Hub store"},
 };
 
@@ -136,7 +126,9 @@ Place find_place(const std::string& uri, const StorageOptions& options) {
                             "opened, so copy the checkpoint to this machine or mount it",
                             uri, row->scheme, row->provided_by, built_schemes()));
   }
-  return row->find(uri, options);
+  Place place = row->find(uri, options);
+  if (is_remote(uri)) place.store = make_cached(std::move(place.store), options);
+  return place;
 }
 
 }  // namespace inrush

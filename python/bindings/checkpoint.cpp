@@ -17,17 +17,35 @@ namespace {
 using FileEntry = nb::typed<nb::tuple, nb::str, nb::int_>;
 
 // Paths come as bytes: the name of a file need not be text.
-Checkpoint open_one(const nb::bytes& uri) {
-  const std::string place(uri.c_str(), uri.size());
-  const nb::gil_scoped_release released;
-  return Checkpoint::open(place);
-}
-
-Checkpoint open_files(const std::vector<nb::bytes>& paths) {
+std::vector<std::string> texts(const std::vector<nb::bytes>& paths) {
   std::vector<std::string> places;
   for (const nb::bytes& path : paths) places.emplace_back(path.c_str(), path.size());
+  return places;
+}
+
+StorageOptions caching(const nb::bytes& dir, uint64_t size) {
+  StorageOptions options;
+  options.cache_dir = std::string(dir.c_str(), dir.size());
+  options.cache_size = size;
+  return options;
+}
+
+Checkpoint open_one(const nb::bytes& uri, const std::vector<nb::bytes>& mirrors,
+                    const nb::bytes& cache_dir, uint64_t cache_size) {
+  std::vector<std::string> places = texts(mirrors);
+  places.emplace(places.begin(), uri.c_str(), uri.size());
+  const StorageOptions options = caching(cache_dir, cache_size);
   const nb::gil_scoped_release released;
-  return Checkpoint::open(places);
+  return places.size() == 1 ? Checkpoint::open(places.front(), options)
+                            : Checkpoint::open_mirrored(places, options);
+}
+
+Checkpoint open_files(const std::vector<nb::bytes>& paths, const nb::bytes& cache_dir,
+                      uint64_t cache_size) {
+  const std::vector<std::string> places = texts(paths);
+  const StorageOptions options = caching(cache_dir, cache_size);
+  const nb::gil_scoped_release released;
+  return Checkpoint::open(places, options);
 }
 
 std::optional<InfoView> find(const Checkpoint& checkpoint, std::string_view name) {
@@ -109,8 +127,11 @@ void bind_info(nb::module_& module) {
 void bind_checkpoint(nb::module_& module) {
   bind_info(module);
   nb::class_<Checkpoint>(module, "Checkpoint", "An opened checkpoint: its index is read.")
-      .def_static("open", &open_one, nb::arg("uri"), "Open a directory, a file or a URI.")
-      .def_static("open_files", &open_files, nb::arg("paths"), "Open files as one checkpoint.")
+      .def_static("open", &open_one, nb::arg("uri"), nb::arg("mirrors") = std::vector<nb::bytes>(),
+                  nb::arg("cache_dir") = nb::bytes(""), nb::arg("cache_size") = 0,
+                  "Open a directory, a file or a URI, and other places of the same.")
+      .def_static("open_files", &open_files, nb::arg("paths"), nb::arg("cache_dir") = nb::bytes(""),
+                  nb::arg("cache_size") = 0, "Open files as one checkpoint.")
       .def_prop_ro("uri", [](const Checkpoint& checkpoint) { return text_of(checkpoint.uri()); })
       .def_prop_ro(
           "format",

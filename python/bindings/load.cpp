@@ -147,6 +147,13 @@ void bind_options(nb::module_& module) {
 }
 
 void bind_results(nb::module_& module) {
+  nb::class_<SourceStats>(module, "SourceStats", "What one place of a load has given.")
+      .def_ro("uri", &SourceStats::uri)
+      .def_ro("bytes", &SourceStats::bytes)
+      .def_ro("reads", &SourceStats::reads)
+      .def_ro("retries", &SourceStats::retries)
+      .def_ro("hedges", &SourceStats::hedges)
+      .def_ro("given_up", &SourceStats::given_up);
   nb::class_<LoadStats>(module, "LoadStats", "What a load has done so far.")
       .def_ro("choice", &LoadStats::choice)
       .def_ro("why", &LoadStats::why)
@@ -166,7 +173,8 @@ void bind_results(nb::module_& module) {
       .def_ro("orphaned", &LoadStats::orphaned)
       .def_ro("lanes", &LoadStats::lanes)
       .def_ro("depth", &LoadStats::depth)
-      .def_ro("fallbacks", &LoadStats::fallbacks);
+      .def_ro("fallbacks", &LoadStats::fallbacks)
+      .def_ro("sources", &LoadStats::sources);
   nb::class_<TraceEvent>(module, "TraceEvent", "One thing a lane did.")
       .def_ro("lane", &TraceEvent::lane)
       .def_ro("blob", &TraceEvent::blob)

@@ -56,7 +56,7 @@ class Checkpoint(Mapping[str, _core.TensorInfo]):
 
     def __init__(self, source: Source | Iterable[Source], **options: Unpack[OptionWords]) -> None:
         self._options = Options(options)
-        self._core: _core.Checkpoint | None = open_source(source)
+        self._core: _core.Checkpoint | None = open_source(source, self._options)
         self._view: _core.View | None = None
 
     def _opened(self) -> _core.Checkpoint:
@@ -226,12 +226,18 @@ def one_tensor(name: str, slices: Any = None) -> dict[str, Any]:
     }
 
 
-def open_source(source: Source | Iterable[Source]) -> _core.Checkpoint:
-    """Open one place, or several files as one checkpoint."""
+def open_source(
+    source: Source | Iterable[Source], options: Options | None = None
+) -> _core.Checkpoint:
+    """Open one place (and its mirrors), or several files as one checkpoint."""
+    options = options or Options({})
+    cache = (options.cache_dir, options.cache_size)
     if isinstance(source, (str, os.PathLike)):
-        return _core.Checkpoint.open(os.fsencode(source))
+        return _core.Checkpoint.open(os.fsencode(source), options.mirrors, *cache)
+    if options.mirrors:
+        raise UsageError("mirrors: they are of one place, and several files were given")
     try:
         paths = [os.fsencode(path) for path in source]
     except TypeError:
         raise UsageError(f"source {source!r}: expected a path, a URI, or a list of paths") from None
-    return _core.Checkpoint.open_files(paths)
+    return _core.Checkpoint.open_files(paths, *cache)

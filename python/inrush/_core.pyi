@@ -101,11 +101,11 @@ class Checkpoint:
     """An opened checkpoint: its index is read."""
 
     @staticmethod
-    def open(uri: bytes) -> Checkpoint:
-        """Open a directory, a file or a URI."""
+    def open(uri: bytes, mirrors: Sequence[bytes] = [], cache_dir: bytes = ..., cache_size: int = 0) -> Checkpoint:
+        """Open a directory, a file or a URI, and other places of the same."""
 
     @staticmethod
-    def open_files(paths: Sequence[bytes]) -> Checkpoint:
+    def open_files(paths: Sequence[bytes], cache_dir: bytes = ..., cache_size: int = 0) -> Checkpoint:
         """Open files as one checkpoint."""
 
     @property
@@ -245,6 +245,27 @@ class LoadOptions:
     def add_out(self, name: str, address: int, nbytes: int, owner: object) -> None:
         """Place this tensor at an address that the owner keeps valid."""
 
+class SourceStats:
+    """What one place of a load has given."""
+
+    @property
+    def uri(self) -> str: ...
+
+    @property
+    def bytes(self) -> int: ...
+
+    @property
+    def reads(self) -> int: ...
+
+    @property
+    def retries(self) -> int: ...
+
+    @property
+    def hedges(self) -> int: ...
+
+    @property
+    def given_up(self) -> bool: ...
+
 class LoadStats:
     """What a load has done so far."""
 
@@ -304,6 +325,9 @@ class LoadStats:
 
     @property
     def fallbacks(self) -> list[str]: ...
+
+    @property
+    def sources(self) -> list[SourceStats]: ...
 
 class TraceEvent:
     """One thing a lane did."""

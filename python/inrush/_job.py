@@ -7,13 +7,13 @@ import threading
 import time
 
 from inrush import _core
-from inrush._errors import Error
+from inrush._errors import Cancelled, Error
 from inrush._frameworks import converter
 from inrush._selection import load_options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import TracebackType
     from typing import Any
 
@@ -49,6 +49,12 @@ _STATS = (
 )
 
 
+# Called once for each load that ends, with its statistics and complete, failed or cancelled.
+observers: set[Callable[[dict[str, Any], str], None]] = set()
+
+_SOURCE_STATS = ("uri", "bytes", "reads", "retries", "hedges", "given_up")
+
+
 class Job:
     """A load that has begun: wait for it, watch it, cancel it, iterate over it.
 
@@ -80,6 +86,7 @@ class Job:
         self._load = _core.Load(checkpoint, asked)
         self._lock = threading.Lock()
         self._logged = False
+        self._told = False
         self._reported = 0.0
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
@@ -100,7 +107,11 @@ class Job:
     def _next(self) -> _core.Tensor | None:
         # One consumer at a time: the engine hands tensors over to one thread.
         with self._lock:
-            tensor = self._load.next() if self._progress is None else self._next_reporting()
+            try:
+                tensor = self._load.next() if self._progress is None else self._next_reporting()
+            except Error as error:
+                self._ended(error)
+                raise
         if tensor is None:
             self._finish()
         return tensor
@@ -146,7 +157,11 @@ class Job:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             if self._progress is not None:
                 left = _PROGRESS_INTERVAL if left is None else min(left, _PROGRESS_INTERVAL)
-            done = self._load.wait(left)
+            try:
+                done = self._load.wait(left)
+            except Error as error:
+                self._ended(error)
+                raise
             self._report(last=done)
             if done:
                 self._finish()
@@ -157,7 +172,8 @@ class Job:
         """Whether nothing more will come: complete, failed or cancelled. Never waits."""
         try:
             return self._load.wait(0)
-        except Error:
+        except Error as error:
+            self._ended(error)
             return True
 
     def cancel(self) -> None:
@@ -179,10 +195,19 @@ class Job:
             ``reads``, ``retries``, ``tensors``, ``lanes``, ``depth`` (in flight per lane). In
             seconds: ``seconds``, ``seconds_to_first``, ``consumer_wait``, ``budget_wait``.
             ``gb_per_s``: 1e9 bytes in place per second. ``fallbacks``: why lanes were replaced
-            in the middle of it.
+            in the middle of it, or places left out. ``sources``: for the checkpoint's own place and
+            each mirror a dict of ``uri``, ``bytes`` and ``reads`` that came, ``retries``,
+            ``hedges`` (reads of what another place was too slow or silent with), ``given_up``,
+            ``gb_per_s``.
         """
         stats = self._load.stats()
         values = {key: getattr(stats, key) for key in _STATS}
+        values["sources"] = [
+            {key: getattr(source, key) for key in _SOURCE_STATS} for source in stats.sources
+        ]
+        for source in values["sources"]:
+            rate = source["bytes"] / stats.seconds / 1e9 if stats.seconds > 0 else 0.0
+            source["gb_per_s"] = rate
         values["gb_per_s"] = stats.bytes / stats.seconds / 1e9 if stats.seconds > 0 else 0.0
         return values
 
@@ -205,10 +230,23 @@ class Job:
 
         return Trace(self._load.trace(), self.stats())
 
+    def _ended(self, error: Error | None) -> None:
+        if self._told:
+            return
+        self._told = True
+        if not observers:
+            return
+        cancelled = isinstance(error, Cancelled)
+        outcome = "complete" if error is None else "cancelled" if cancelled else "failed"
+        stats = self.stats()
+        for observe in tuple(observers):
+            observe(stats, outcome)
+
     def _finish(self) -> None:
         if self._logged:
             return
         self._logged = True
+        self._ended(None)
         # Who has not imported logging has set nothing up that would show these lines, and the
         # import is a third of the time that importing this package takes.
         logging = sys.modules.get("logging")
@@ -244,3 +282,5 @@ class Job:
     ) -> None:
         if not self.done():
             self.cancel()
+            self._ended(Cancelled("the load was left early"))
+        self._ended(None)

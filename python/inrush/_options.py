@@ -40,6 +40,9 @@ if TYPE_CHECKING:
         out: Mapping[str, Any] | None
         verify: str
         encryption: Encryption | Key | None
+        mirrors: str | Iterable[str] | None
+        cache_dir: str | os.PathLike[str] | None
+        cache_size: int | str | None
         progress: Callable[[int, int, float], object] | None
         trace: bool
 
@@ -76,6 +79,8 @@ WORDS = (
     "slices",
     "out",
     "verify",
+    "cache_dir",
+    "cache_size",
 )
 
 _DEFAULTS: dict[str, Any] = {
@@ -95,6 +100,9 @@ _DEFAULTS: dict[str, Any] = {
     "out": None,
     "verify": "none",
     "encryption": None,
+    "mirrors": None,
+    "cache_dir": None,
+    "cache_size": None,
     "progress": None,
     "trace": False,
 }
@@ -250,6 +258,12 @@ class Options:
         if self.verify != "none" and self.slices:
             raise UsageError("verify: only whole tensors can be checked, and slices are asked for")
         self.key: Key | None = _key(values["encryption"])
+        self.mirrors: list[bytes] = _places(values["mirrors"])
+        cache_dir = values["cache_dir"]
+        self.cache_dir = b"" if cache_dir is None else os.fsencode(os.path.expanduser(cache_dir))
+        self.cache_size = 0
+        if values["cache_size"] is not None:
+            self.cache_size = parse_size(values["cache_size"], "cache_size")
         self.progress: Callable[[int, int, float], object] | None = values["progress"]
         self.trace = bool(values["trace"])
         # Where torch moves what was loaded; None leaves it in host memory.
@@ -311,6 +325,14 @@ def _copy(copy: Any) -> bool | None:
     if copy is not None and not isinstance(copy, bool):
         raise UsageError(f"copy {copy!r}: expected True, False or None")
     return copy
+
+
+def _places(mirrors: Any) -> list[bytes]:
+    if mirrors is None:
+        return []
+    if isinstance(mirrors, (str, os.PathLike)):
+        return [os.fsencode(mirrors)]
+    return [os.fsencode(place) for place in mirrors]
 
 
 def _one_of(word: str, value: Any, allowed: tuple[str, ...]) -> str:

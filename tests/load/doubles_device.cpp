@@ -153,13 +153,13 @@ void DeviceSink::landed(const Grant& grant) {
   slot.copied = queue_.copy(std::move(rows), placed_);
 }
 
-void DeviceSink::release(const Grant& grant) {
+bool DeviceSink::release(const Grant& grant) {
   const std::lock_guard lock(mutex_);
   slots_[static_cast<size_t>(grant.slot)] = {};
   --busy_;
-  if (!grant.hedge && states_[grant.first] == State::granted) {
-    states_[grant.first] = State::waiting;
-  }
+  if (grant.hedge || states_[grant.first] != State::granted) return false;
+  states_[grant.first] = State::waiting;
+  return true;
 }
 
 void DeviceSink::poll(std::vector<uint32_t>& placed) {

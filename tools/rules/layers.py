@@ -1,5 +1,6 @@
 """Who may include whom: core < base < shim, wire < net < engines | stores | formats | codecs |
-sinks | policy < load | save | serve < public headers < python, tests; siblings never include each other.
+sinks | policy < load | save | serve < public headers < python, tests; siblings never include each
+other.
 """
 
 import re
@@ -34,6 +35,8 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("inrush/load/preparation.h", "inrush/load.h"): "takes a load's options, fills its statistics",
     ("inrush/policy/facts.cpp", "inrush/engines/engines.h"): "which engines this kernel allows",
     ("inrush/load/view.cpp", "inrush/view.h"): "implements it",
+    ("inrush/engines/cache.cpp", "inrush/codecs/crc32.h"): "what is kept has a digest",
+    ("inrush/stores/cached.cpp", "inrush/codecs/crc32.h"): "what is kept has a digest",
     ("inrush/save/file_writer.cpp", "inrush/save.h"): "implements it",
     ("inrush/save/safetensors.cpp", "inrush/save.h"): "implements it",
     ("inrush/save/sealed.cpp", "inrush/save.h"): "implements it",

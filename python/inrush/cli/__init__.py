@@ -55,7 +55,7 @@ def _fail(message: str, code: int) -> int:
 def _app() -> typer.Typer:
     import typer
 
-    from inrush.cli import bench, convert, doctor, inspect, load, manifest, verify
+    from inrush.cli import bench, cache, convert, doctor, inspect, load, manifest, verify
 
     app = typer.Typer(
         name="inrush",
@@ -72,4 +72,5 @@ def _app() -> typer.Typer:
     app.command("verify")(verify.verify)
     app.command("bench")(bench.bench)
     app.command("doctor")(doctor.doctor)
+    app.add_typer(cache.app, name="cache")
     return app

@@ -47,6 +47,16 @@ Exclude = Annotated[
 Verify = Annotated[
     str | None, typer.Option(help="Check the format's own checksums: none, crc or full.")
 ]
+Mirrors = Annotated[
+    list[str] | None,
+    typer.Option("--mirror", metavar="URI", help="Another place of the same bytes. Repeatable."),
+]
+CacheDir = Annotated[
+    str | None, typer.Option(metavar="DIR", help="Where remote files are kept for the next time.")
+]
+CacheSize = Annotated[
+    str | None, typer.Option(help="Most bytes of all that is kept there, such as 200GB.")
+]
 KeyFile = Annotated[
     str | None, typer.Option(metavar="FILE", help="The key: 32 bytes, or 64 hex digits.")
 ]

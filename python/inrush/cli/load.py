@@ -13,12 +13,15 @@ from inrush._saving import save_file
 from inrush.cli._common import (
     Backend,
     Budget,
+    CacheDir,
+    CacheSize,
     Device,
     Exclude,
     Include,
     Json,
     KeyFile,
     Mapping,
+    Mirrors,
     Order,
     PageCache,
     PassphraseFile,
@@ -54,6 +57,9 @@ def load(
     exclude: Exclude = None,
     slices: Slices = None,
     verify: Verify = None,
+    mirrors: Mirrors = None,
+    cache_dir: CacheDir = None,
+    cache_size: CacheSize = None,
     key_file: KeyFile = None,
     passphrase_file: PassphraseFile = None,
     out: Annotated[
@@ -82,8 +88,11 @@ def load(
         exclude=exclude,
         slices=slices,
         verify=verify,
+        mirrors=mirrors,
+        cache_dir=cache_dir,
+        cache_size=cache_size,
+        **encryption_words(key_file, passphrase_file),
     )
-    words |= encryption_words(key_file, passphrase_file)
     with inrush.open(source, **words) as checkpoint:
         with progress_bar("loading") as report:
             job = checkpoint.start(
@@ -93,10 +102,7 @@ def load(
         stats = job.stats()
         saved = _save(job, out_path(out), checkpoint)
     limit = _limit(source, job.explain()["facts"]) if explain or plot else None
-    if trace:
-        job.trace().save(trace)
-    if plot:
-        job.trace().plot(plot, limit["bytes_per_second"] if limit else None)
+    _draw(job, trace, plot, limit)
     if json:
         values: dict[str, Any] = {"uri": source, "stats": stats}
         if explain:
@@ -106,6 +112,15 @@ def load(
     _print(job, stats, limit if explain else None, explain=explain)
     for path in filter(None, (saved, trace, plot)):
         console().print(f"[dim]wrote[/] {shown(path)}")
+
+
+def _draw(
+    job: inrush.Job, trace: str | None, plot: str | None, limit: dict[str, Any] | None
+) -> None:
+    if trace:
+        job.trace().save(trace)
+    if plot:
+        job.trace().plot(plot, limit["bytes_per_second"] if limit else None)
 
 
 def _save(job: inrush.Job, path: str | None, checkpoint: inrush.Checkpoint) -> str | None:

@@ -1,0 +1,296 @@
+// Reads remote blobs through their copies on this machine: what is there is read from there, what
+// is not comes by the blob's own engine and is written to the copy before the read completes, so
+// that its bytes cost no memory of their own. A thread does the file's part of it, beside the
+// network's.
+#include <fmt/format.h>
+#include <pthread.h>
+
+#include <algorithm>
+#include <condition_variable>
+#include <csignal>
+#include <deque>
+#include <mutex>
+#include <thread>
+#include <unordered_map>
+#include <vector>
+
+#include "inrush/base/cache_file.h"
+#include "inrush/codecs/crc32.h"
+#include "inrush/engines/engines.h"
+#include "inrush/engines/rows.h"
+#include "inrush/engines/wake.h"
+
+namespace inrush {
+namespace {
+
+// Of a process that fills the copy: how often it is looked at, and for how long it may bring
+// nothing before the bytes are fetched anyway.
+constexpr std::chrono::milliseconds kLook{20};
+constexpr std::chrono::seconds kPatience{10};
+
+constexpr uint32_t kMostInFlight = 64;  // until the blob's own engine is known, and after
+
+const CachedBlob& cached(const Blob& blob) {
+  return *static_cast<const CachedBlob*>(blob.handle.get());
+}
+
+struct Job {
+  Read read;
+  std::shared_ptr<CacheFile> file;
+  bool fills = false;  // else it reads
+};
+
+// The thread that reads and writes copies.
+class FileWorker {
+ public:
+  explicit FileWorker(int wake_fd) : wake_(wake_fd) {}
+  ~FileWorker() {
+    {
+      const std::lock_guard lock(mutex_);
+      closed_ = true;
+    }
+    queued_.notify_all();
+    if (thread_.joinable()) thread_.join();
+  }
+  FileWorker(const FileWorker&) = delete;
+  FileWorker& operator=(const FileWorker&) = delete;
+
+  void add(Job job) {
+    const std::lock_guard lock(mutex_);
+    if (!thread_.joinable()) start();
+    queue_.push_back(std::move(job));
+    queued_.notify_one();
+  }
+
+  size_t take(std::span<Completion> done) {
+    const std::lock_guard lock(mutex_);
+    const size_t count = std::min(done.size(), completed_.size());
+    std::move(completed_.begin(), completed_.begin() + static_cast<ptrdiff_t>(count), done.begin());
+    completed_.erase(completed_.begin(), completed_.begin() + static_cast<ptrdiff_t>(count));
+    return count;
+  }
+
+  // From now on nothing is written, and what is to be read is cancelled.
+  void cancel() {
+    const std::lock_guard lock(mutex_);
+    cancelled_ = true;
+  }
+
+ private:
+  // Signals are the application's: none is delivered to a thread of ours.
+  void start() {
+    sigset_t all;
+    sigset_t before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    thread_ = std::thread([this] { work(); });
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  }
+
+  void work() {
+    std::unique_lock lock(mutex_);
+    for (;;) {
+      queued_.wait(lock, [this] { return closed_ || !queue_.empty(); });
+      if (queue_.empty()) return;
+      const Job job = std::move(queue_.front());
+      queue_.pop_front();
+      const bool skip = cancelled_ || closed_;
+      lock.unlock();
+      Completion completion{.tag = job.read.tag, .error = run(job, skip)};
+      lock.lock();
+      completed_.push_back(std::move(completion));
+      wake_.ring();
+    }
+  }
+
+  static std::optional<Error> run(const Job& job, bool skip) {
+    const std::span<std::byte> bytes(job.read.target, job.read.required);
+    try {
+      if (job.fills) {
+        if (!skip && job.file->filling()) {
+          job.file->fill(job.read.offset, bytes, fmt::format("{:08x}", crc32(0, bytes)));
+        }
+        return std::nullopt;
+      }
+      if (skip) return Error(ErrorCode::cancelled, "the read was cancelled");
+      job.file->read(job.read.offset, bytes);
+      return std::nullopt;
+    } catch (const Error& error) {
+      return error;
+    }
+  }
+
+  Wake wake_;
+  std::mutex mutex_;
+  std::condition_variable queued_;
+  std::deque<Job> queue_;
+  std::deque<Completion> completed_;
+  bool closed_ = false;
+  bool cancelled_ = false;
+  std::thread thread_;
+};
+
+class CacheEngine final : public Engine {
+ public:
+  explicit CacheEngine(const EngineOptions& options)
+      : options_(options), wake_(options.wake_fd), worker_(wake_.fd()) {
+    options_.wake_fd = wake_.fd();
+  }
+
+  ~CacheEngine() override {
+    for (const Blob& blob : blobs_) {
+      if (const auto& file = cached(blob).file) file->settle();
+    }
+  }
+  CacheEngine(const CacheEngine&) = delete;
+  CacheEngine& operator=(const CacheEngine&) = delete;
+
+  [[nodiscard]] EngineTraits traits() const override {
+    EngineTraits traits = inner_ ? inner_->traits() : EngineTraits{};
+    traits.name = "cache";
+    traits.most_in_flight = std::min(traits.most_in_flight, kMostInFlight);
+    return traits;
+  }
+
+  uint32_t open(const Blob& blob) override {
+    const Blob& inner = cached(blob).inner;
+    if (!inner_) {
+      const EngineRow* row = find_engine(inner.engine);
+      if (row == nullptr) {
+        throw Error(ErrorCode::source,
+                    fmt::format("open {}: no engine is named {}", blob.name, inner.engine));
+      }
+      inner_ = row->make(options_);
+    }
+    blobs_.push_back(blob);
+    inner_files_.push_back(inner_->open(inner));
+    return static_cast<uint32_t>(blobs_.size() - 1);
+  }
+
+  void attach(const Region& region) override {
+    if (inner_) inner_->attach(region);
+  }
+
+  void submit(std::span<const Read> reads) override {
+    const uint32_t most = traits().most_in_flight;
+    if (in_flight_ + reads.size() > most) {
+      throw Error(ErrorCode::usage,
+                  fmt::format("submit to cache: {} reads on top of {} in flight are more than {}",
+                              reads.size(), in_flight_, most));
+    }
+    std::vector<Read> fetched;
+    for (const Read& read : reads) {
+      const auto& file = cached(blobs_.at(read.file)).file;
+      if (file && file->covers(read.offset, read.required)) {
+        worker_.add({read, file, false});
+      } else if (file && file->filled_elsewhere() && !cancelled_ && !impatient_) {
+        if (waiting_.empty()) news_ = Clock::now();
+        waiting_.push_back(read);
+      } else {
+        fetched.push_back(read);
+      }
+    }
+    fetch(fetched);
+    in_flight_ += reads.size();
+  }
+
+  size_t wait(std::span<Completion> done, Deadline deadline) override {
+    look();
+    if (size_t count = worker_.take(done)) return finish(count);
+    const Deadline until = waiting_.empty() ? deadline : std::min(deadline, Clock::now() + kLook);
+    std::vector<Completion> came(done.size());
+    const size_t there = inner_ ? inner_->wait(came, until) : sleep(until);
+    size_t count = 0;
+    for (size_t i = 0; i < there; ++i) {
+      const auto found = fetching_.find(came[i].tag);
+      const Read read = found->second;
+      fetching_.erase(found);
+      const auto& file = cached(blobs_[read.file]).file;
+      if (!came[i].error && file && file->filling() && !cancelled_) {
+        worker_.add({read, file, true});
+      } else {
+        done[count++] = std::move(came[i]);
+      }
+    }
+    return finish(count + worker_.take(done.subspan(count)));
+  }
+
+  void cancel() override {
+    cancelled_ = true;
+    worker_.cancel();
+    if (inner_) inner_->cancel();
+    wake_.ring();
+  }
+
+ private:
+  size_t sleep(Deadline deadline) {
+    wake_.sleep(deadline);
+    wake_.take();
+    return 0;
+  }
+
+  size_t finish(size_t count) {
+    in_flight_ -= count;
+    return count;
+  }
+
+  void fetch(std::vector<Read>& reads) {
+    for (Read& read : reads) {
+      fetching_.emplace(read.tag, read);
+      read.file = inner_files_[read.file];
+    }
+    if (reads.empty()) return;
+    try {
+      inner_->submit(reads);
+    } catch (...) {
+      for (const Read& read : reads) fetching_.erase(read.tag);
+      throw;
+    }
+  }
+
+  // What another process was to bring: it has, or it is gone, or it is too slow.
+  void look() {
+    if (waiting_.empty()) return;
+    const auto now = Clock::now();
+    if (now < next_look_ && !cancelled_) return;
+    next_look_ = now + kLook;
+    std::vector<Read> still;
+    std::vector<Read> fetched;
+    for (const Read& read : waiting_) {
+      const auto& file = cached(blobs_[read.file]).file;
+      if (file->refresh()) news_ = now;
+      impatient_ = now - news_ > kPatience;
+      if (file->covers(read.offset, read.required)) {
+        worker_.add({read, file, false});
+      } else if (cancelled_ || file->filling() || impatient_) {
+        fetched.push_back(read);
+      } else {
+        still.push_back(read);
+      }
+    }
+    waiting_ = std::move(still);
+    fetch(fetched);
+  }
+
+  EngineOptions options_;
+  Wake wake_;
+  std::atomic<bool> cancelled_{false};
+  std::unique_ptr<Engine> inner_;
+  std::vector<Blob> blobs_;
+  std::vector<uint32_t> inner_files_;
+  std::unordered_map<uint64_t, Read> fetching_;  // by tag
+  std::vector<Read> waiting_;                    // for another process
+  Clock::time_point news_{};
+  bool impatient_ = false;  // it brought nothing for too long
+  Clock::time_point next_look_{};
+  size_t in_flight_ = 0;
+  FileWorker worker_;
+};
+
+}  // namespace
+
+std::unique_ptr<Engine> make_cache(const EngineOptions& options) {
+  return std::make_unique<CacheEngine>(options);
+}
+
+}  // namespace inrush

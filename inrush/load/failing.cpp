@@ -1,0 +1,90 @@
+// What becomes of a load when a read, a lane or a source fails.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "inrush/load/board.h"
+
+namespace inrush {
+namespace {
+
+constexpr uint8_t kMostAttempts = 2;  // of one range at one source
+
+// A remote place is read by its own engine, which asks again by itself, or not at all.
+bool is_remote(const Facts& facts) { return !facts.filesystem.engine.empty(); }
+
+}  // namespace
+
+LaneChoice fallback_lane(Coverage coverage, const Facts& facts) {
+  LaneChoice lane;
+  lane.engine = "pread";
+  lane.coverage = coverage;
+  lane.depth = lane.most_depth = std::max(2U, facts.machine.cpus);
+  return lane;
+}
+
+void Board::read_failed(const Grant& grant, const Error& error, const LaneChoice& lane) {
+  sources_.lost(lane.source, grant.first);
+  if (grant.hedge) sources_.not_repeated(grant.first);
+  const bool wanted = sink_->release(grant);
+  const bool cancelled = error.code() == ErrorCode::cancelled;
+  if (stopped()) return;
+  const bool source_failed = !cancelled && error.code() == ErrorCode::source;
+  const bool several = sources_.count() > 1;
+  if (several && source_failed && !sources_.given_up(lane.source) && sources_.failed(lane.source)) {
+    leave(lane, error);
+  }
+  if (!wanted || stopped()) return;
+  bool fall_back = false;
+  if (!cancelled) {
+    const bool again = source_failed && may_retry(grant);
+    if (!again) return fail(error);
+    fall_back = !several && !fell_back_.exchange(true);
+  }
+  ++retries_;
+  if (fall_back) start_lane(fallback_lane(lane.coverage, preparation_.facts));
+  queue_->give_back({grant.first, grant.count});
+  const std::lock_guard lock(mutex_);
+  wake_lanes();
+}
+
+// Counts the failure of a range.
+bool Board::may_retry(const Grant& grant) {
+  const std::lock_guard lock(mutex_);
+  const bool only_once = preparation_.options.choice.strict || is_remote(preparation_.facts);
+  if (only_once && sources_.count() == 1) return false;
+  if (attempts_.empty()) attempts_.resize(preparation_.plan.ranges.size());
+  return ++attempts_[grant.first] < kMostAttempts * sources_.count();
+}
+
+void Board::lane_failed(const Error& error, const LaneChoice& lane) {
+  const bool plain = lane.engine == "pread" && !lane.direct;
+  if (stopped()) return;
+  if (sources_.count() > 1 && error.code() == ErrorCode::source) return leave(lane, error);
+  if (preparation_.options.choice.strict || plain || error.code() == ErrorCode::memory ||
+      is_remote(preparation_.facts)) {
+    fail(error);
+    return;
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    fallbacks_.push_back(fmt::format("{}: {}", lane.engine, error.message()));
+  }
+  try {
+    start_lane(fallback_lane(lane.coverage, preparation_.facts));
+  } catch (const Error& second) {
+    fail(second);
+  }
+}
+
+// A source is given up: the others go on without it.
+void Board::leave(const LaneChoice& lane, const Error& error) {
+  sources_.give_up(lane.source);
+  if (!sources_.others_live(lane.source)) return fail(error);
+  const std::lock_guard lock(mutex_);
+  fallbacks_.push_back(
+      fmt::format("{} is given up: {}", sources_.uri(lane.source), error.message()));
+  wake_lanes();
+}
+
+}  // namespace inrush

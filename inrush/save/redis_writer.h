@@ -1,0 +1,15 @@
+// A Writer of a file under a Redis key, in the layout that tensorizer reads: see wire/redis.h.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "inrush/core/writer.h"
+
+namespace inrush {
+
+// Parts go under a name of their own, which expires if nobody finishes it; finish() renames them in
+// one transaction, which also removes what was under the key before. Throws Error.
+std::unique_ptr<Writer> make_redis_writer(const std::string& uri);
+
+}  // namespace inrush

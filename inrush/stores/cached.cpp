@@ -1,0 +1,112 @@
+#include "inrush/stores/cached.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "inrush/base/align.h"
+#include "inrush/base/cache_file.h"
+#include "inrush/base/read_fully.h"
+#include "inrush/codecs/crc32.h"
+#include "inrush/stores/local_file.h"
+
+namespace inrush {
+namespace {
+
+// Ends of files, padding: fetched beside what was loaded, so that a copy becomes whole.
+constexpr uint64_t kLittle = kMiB;
+
+const CachedBlob& cached(const Blob& blob) {
+  return *static_cast<const CachedBlob*>(blob.handle.get());
+}
+
+class CachedStore final : public Store {
+ public:
+  CachedStore(std::unique_ptr<Store> inner, std::shared_ptr<CacheFolder> folder)
+      : inner_(std::move(inner)), folder_(std::move(folder)) {}
+
+  [[nodiscard]] std::string uri() const override { return inner_->uri(); }
+  std::vector<Entry> list() override { return inner_->list(); }
+  [[nodiscard]] bool lists() const override { return inner_->lists(); }
+
+  Blob open(const std::string& name) override {
+    auto both = std::make_shared<CachedBlob>();
+    both->inner = inner_->open(name);
+    if (both->inner.fd >= 0) return both->inner;
+    both->file = CacheFile::open(folder_, both->inner);
+    Blob blob = both->inner;
+    blob.engine = "cache";
+    blob.handle = std::move(both);
+    return blob;
+  }
+
+  Identity identity(const Blob& blob) override {
+    if (blob.fd >= 0) return identity_of(blob.fd, blob.name);
+    return inner_->identity(cached(blob).inner);
+  }
+
+  void read(const Blob& blob, uint64_t offset, std::span<std::byte> target) override {
+    if (blob.fd >= 0) return read_fully(blob.fd, offset, target, blob.name);
+    const CachedBlob& both = cached(blob);
+    if (both.file && both.file->covers(offset, target.size())) {
+      return both.file->read(offset, target);
+    }
+    inner_->read(both.inner, offset, target);
+    if (both.file) both.file->fill(offset, target, fmt::format("{:08x}", crc32(0, target)));
+  }
+
+  // Whether the copy is whole now.
+  bool complete(const Blob& blob) {
+    const CachedBlob& both = cached(blob);
+    if (!both.file || both.file->fd() < 0) return false;
+    if (both.file->filling() && both.file->missing() <= kLittle) {
+      for (const Interval& gap : both.file->gaps()) {
+        std::vector<std::byte> bytes(gap.size);
+        read(blob, gap.offset, bytes);
+      }
+    }
+    return both.file->missing() == 0;
+  }
+
+ private:
+  std::unique_ptr<Store> inner_;
+  std::shared_ptr<CacheFolder> folder_;
+};
+
+// The copy under the blob's own name, on a descriptor of its own.
+Blob local_copy(const Blob& blob) {
+  const CachedBlob& both = cached(blob);
+  Blob local;
+  local.name = blob.name;
+  local.size = blob.size;
+  Fd fd(::fcntl(both.file->fd(), F_DUPFD_CLOEXEC, 0));
+  if (!fd) throw open_error(blob.name, errno);
+  local.identity = identity_of(fd.get(), blob.name);
+  local.fd = fd.get();
+  local.handle = std::make_shared<const std::pair<Fd, std::shared_ptr<const void>>>(std::move(fd),
+                                                                                    blob.handle);
+  return local;
+}
+
+}  // namespace
+
+std::unique_ptr<Store> make_cached(std::unique_ptr<Store> inner, const StorageOptions& options) {
+  if (options.cache_dir.empty()) return inner;
+  auto folder = CacheFolder::open(options.cache_dir, inner->uri(), options.cache_size);
+  if (!folder) return inner;
+  return std::make_unique<CachedStore>(std::move(inner), std::move(folder));
+}
+
+void use_whole_copies(Store& store, std::vector<Blob>& blobs) {
+  auto* const here = dynamic_cast<CachedStore*>(&store);
+  if (here == nullptr || blobs.empty()) return;
+  const bool all = std::all_of(blobs.begin(), blobs.end(), [&](const Blob& blob) {
+    return blob.engine == "cache" && here->complete(blob);
+  });
+  if (!all) return;
+  for (Blob& blob : blobs) blob = local_copy(blob);
+}
+
+}  // namespace inrush

@@ -1,0 +1,19 @@
+// A Store of remote blobs that keeps what is read of them on this machine: see base/cache_file.h.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "inrush/core/storage.h"
+#include "inrush/core/store.h"
+
+namespace inrush {
+
+// `inner` itself where options.cache_dir is empty or has nothing of it and may not be written to.
+std::unique_ptr<Store> make_cached(std::unique_ptr<Store> inner, const StorageOptions& options);
+
+// Where all of these blobs, which are the store's, are here as a whole: they become local files.
+// What little of them no load ever reads is fetched for that.
+void use_whole_copies(Store& store, std::vector<Blob>& blobs);
+
+}  // namespace inrush
