@@ -8,6 +8,8 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <memory>
+#include <utility>
 
 #include "python/bindings/bindings.h"
 
@@ -17,17 +19,49 @@ namespace {
 using FileEntry = nb::typed<nb::tuple, nb::str, nb::int_>;
 
 // Paths come as bytes: the name of a file need not be text.
-Checkpoint open_one(const nb::bytes& uri) {
+// Whoever signs owns the box, and no Python object: lanes let go of it without the interpreter.
+class CredentialSource {
+ public:
+  bool put(std::string key, std::string secret, std::string token, int64_t expires) {
+    const std::shared_ptr<CredentialBox> box = box_.lock();
+    if (box) box->put({std::move(key), std::move(secret), std::move(token), expires});
+    return box != nullptr;
+  }
+  std::shared_ptr<CredentialBox> hand_over() {
+    auto owned = first_ ? std::move(first_) : box_.lock();
+    return owned;
+  }
+
+ private:
+  std::shared_ptr<CredentialBox> first_ = std::make_shared<CredentialBox>();
+  std::weak_ptr<CredentialBox> box_ = first_;
+};
+
+Checkpoint open_one(const nb::bytes& uri, const StorageOptions& storage) {
   const std::string place(uri.c_str(), uri.size());
   const nb::gil_scoped_release released;
-  return Checkpoint::open(place);
+  return Checkpoint::open(place, storage);
 }
 
-Checkpoint open_files(const std::vector<nb::bytes>& paths) {
+Checkpoint open_files(const std::vector<nb::bytes>& paths, const StorageOptions& storage) {
   std::vector<std::string> places;
   for (const nb::bytes& path : paths) places.emplace_back(path.c_str(), path.size());
   const nb::gil_scoped_release released;
-  return Checkpoint::open(places);
+  return Checkpoint::open(places, storage);
+}
+
+void bind_storage(nb::module_& module) {
+  nb::class_<CredentialSource>(module, "CredentialSource", "Renews the credentials of loads.")
+      .def(nb::init<>())
+      .def("put", &CredentialSource::put, nb::arg("key"), nb::arg("secret"), nb::arg("token"),
+           nb::arg("expires") = 0,
+           "From now on these; expires in seconds since 1970, 0: never. False: nobody wants them.");
+  nb::class_<StorageOptions>(module, "StorageOptions", "What is said of a remote place.")
+      .def(nb::init<>())
+      .def_rw("words", &StorageOptions::words)
+      .def("take_credentials", [](StorageOptions& options, CredentialSource& source) {
+        options.credentials = source.hand_over();
+      });
 }
 
 std::optional<InfoView> find(const Checkpoint& checkpoint, std::string_view name) {
@@ -108,9 +142,12 @@ void bind_info(nb::module_& module) {
 
 void bind_checkpoint(nb::module_& module) {
   bind_info(module);
+  bind_storage(module);
   nb::class_<Checkpoint>(module, "Checkpoint", "An opened checkpoint: its index is read.")
-      .def_static("open", &open_one, nb::arg("uri"), "Open a directory, a file or a URI.")
-      .def_static("open_files", &open_files, nb::arg("paths"), "Open files as one checkpoint.")
+      .def_static("open", &open_one, nb::arg("uri"), nb::arg("storage") = StorageOptions{},
+                  "Open a directory, a file or a URI.")
+      .def_static("open_files", &open_files, nb::arg("paths"),
+                  nb::arg("storage") = StorageOptions{}, "Open files as one checkpoint.")
       .def_prop_ro("uri", [](const Checkpoint& checkpoint) { return text_of(checkpoint.uri()); })
       .def_prop_ro(
           "format",

@@ -11,6 +11,7 @@ from inrush._frameworks import converter
 from inrush._job import Job
 from inrush._options import Options
 from inrush._slicing import basic_index, parse_slice
+from inrush._storage import storage_for
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ class Checkpoint(Mapping[str, _core.TensorInfo]):
 
     def __init__(self, source: Source | Iterable[Source], **options: Unpack[OptionWords]) -> None:
         self._options = Options(options)
-        self._core: _core.Checkpoint | None = open_source(source)
+        storage = self._options.storage_options
+        self._core: _core.Checkpoint | None = open_source(source, storage)
         self._view: _core.View | None = None
 
     def _opened(self) -> _core.Checkpoint:
@@ -226,12 +228,22 @@ def one_tensor(name: str, slices: Any = None) -> dict[str, Any]:
     }
 
 
-def open_source(source: Source | Iterable[Source]) -> _core.Checkpoint:
-    """Open one place, or several files as one checkpoint."""
+def open_source(
+    source: Source | Iterable[Source], storage: Mapping[str, Any] | None = None
+) -> _core.Checkpoint:
+    """Open one place, or several files as one checkpoint.
+
+    Parameters
+    ----------
+    source : str, os.PathLike or iterable of them
+    storage : mapping, optional
+        `storage_options` of `inrush.open`.
+    """
     if isinstance(source, (str, os.PathLike)):
-        return _core.Checkpoint.open(os.fsencode(source))
+        place = os.fsencode(source)
+        return _core.Checkpoint.open(place, storage_for([place], storage))
     try:
         paths = [os.fsencode(path) for path in source]
     except TypeError:
         raise UsageError(f"source {source!r}: expected a path, a URI, or a list of paths") from None
-    return _core.Checkpoint.open_files(paths)
+    return _core.Checkpoint.open_files(paths, storage_for(paths, storage))

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         encryption: Encryption | Key | None
         progress: Callable[[int, int, float], object] | None
         trace: bool
+        storage_options: Mapping[str, Any] | None
 
 
 class Backend(str, enum.Enum):
@@ -97,6 +98,7 @@ _DEFAULTS: dict[str, Any] = {
     "encryption": None,
     "progress": None,
     "trace": False,
+    "storage_options": None,
 }
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
@@ -190,6 +192,11 @@ def instanttensor_backend() -> str | None:
     return text
 
 
+def has_aws_keys() -> bool:
+    """Whether the environment has an access key of AWS, and no profile that would win over it."""
+    return bool(os.environ.get("AWS_ACCESS_KEY_ID")) and not os.environ.get("AWS_PROFILE")
+
+
 def is_traced() -> bool:
     """Whether ``INRUSH_DEBUG`` asks the command line for tracebacks."""
     return environment("debug") is not None
@@ -247,6 +254,7 @@ class Options:
         self.key: Key | None = _key(values["encryption"])
         self.progress: Callable[[int, int, float], object] | None = values["progress"]
         self.trace = bool(values["trace"])
+        self.storage_options: Mapping[str, Any] | None = values["storage_options"]
         # Where torch moves what was loaded; None leaves it in host memory.
         self.moved_to: Any = base.moved_to if base else None
         if parse_device(values["device"]) is not None:

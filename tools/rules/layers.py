@@ -1,5 +1,6 @@
 """Who may include whom: core < base < shim, wire < net < engines | stores | formats | codecs |
-sinks | policy < load | save | serve < public headers < python, tests; siblings never include each other.
+sinks | policy < load | save | serve < public headers < python, tests; siblings never include each
+other.
 """
 
 import re
