@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "inrush/core/dtype.h"
+#include "inrush/core/storage.h"
 #include "inrush/core/writer.h"
 
 namespace inrush {
@@ -48,8 +49,9 @@ struct SealOptions {
 struct SaveOptions {
   using Metadata = std::optional<std::map<std::string, std::string>>;
   Metadata metadata;
-  bool sync = true;  // fsync the file and its folder before it takes its name
-  std::optional<SealOptions> seal;
+  bool sync = true;          // fsync the file and its folder before it takes its name
+  StorageOptions storage{};  // of a remote place
+  std::optional<SealOptions> seal{};
 };
 
 struct ShardOptions {
@@ -61,7 +63,8 @@ struct ShardOptions {
   std::optional<SealOptions> seal;  // all files but the index
 };
 
-// Writes `path` through a temporary beside it. Throws Error; then nothing is left behind.
+// Writes `path` through a temporary beside it, or the object of that URI, which is there when it is
+// whole. Throws Error; then nothing is left behind.
 void save_file(const std::string& path, std::vector<SaveTensor> tensors,
                const SaveOptions& options);
 

@@ -36,10 +36,10 @@ SealOptions make_seal(const std::optional<nb::bytes>& key,
 }
 
 void save(const nb::bytes& path, const std::vector<SaveTensor>& tensors, const Metadata& metadata,
-          bool sync, const std::optional<SealOptions>& seal) {
+          bool sync, const StorageOptions& storage, const std::optional<SealOptions>& seal) {
   const std::string place(path.c_str(), path.size());
   const nb::gil_scoped_release released;
-  save_file(place, tensors, {metadata, sync, seal});
+  save_file(place, tensors, {metadata, sync, storage, seal});
 }
 
 std::vector<std::string> save_shards(const nb::bytes& folder,
@@ -78,7 +78,7 @@ void bind_save(nb::module_& module) {
                   nb::arg("passphrase").none() = nb::none(), "A key has 32 bytes.");
   module.def("save_file", &save, nb::arg("path"), nb::arg("tensors"),
              nb::arg("metadata").none() = nb::none(), nb::arg("sync") = true,
-             nb::arg("seal").none() = nb::none(),
+             nb::arg("storage") = StorageOptions{}, nb::arg("seal").none() = nb::none(),
              "Write a safetensors file through a temporary beside it.");
   nb::class_<ShardOptions>(module, "ShardOptions", "How save_sharded cuts and names files.")
       .def(nb::init<>())

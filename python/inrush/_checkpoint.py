@@ -11,6 +11,7 @@ from inrush._frameworks import converter
 from inrush._job import Job
 from inrush._options import Options
 from inrush._slicing import basic_index, parse_slice
+from inrush._storage import storage_for
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -231,13 +232,20 @@ def open_source(
 ) -> _core.Checkpoint:
     """Open one place (and its mirrors), or several files as one checkpoint."""
     options = options or Options({})
-    cache = (options.cache_dir, options.cache_size)
     if isinstance(source, (str, os.PathLike)):
-        return _core.Checkpoint.open(os.fsencode(source), options.mirrors, *cache)
+        place = os.fsencode(source)
+        storage = _storage_of([place, *options.mirrors], options)
+        return _core.Checkpoint.open(place, storage, options.mirrors)
     if options.mirrors:
         raise UsageError("mirrors: they are of one place, and several files were given")
     try:
         paths = [os.fsencode(path) for path in source]
     except TypeError:
         raise UsageError(f"source {source!r}: expected a path, a URI, or a list of paths") from None
-    return _core.Checkpoint.open_files(paths, *cache)
+    return _core.Checkpoint.open_files(paths, _storage_of(paths, options))
+
+
+def _storage_of(places: list[bytes], options: Options) -> _core.StorageOptions:
+    storage = storage_for(places, options.storage_options)
+    storage.keep_in(options.cache_dir, options.cache_size)
+    return storage

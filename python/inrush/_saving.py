@@ -12,6 +12,7 @@ from inrush._errors import Error, UsageError
 from inrush._job import Job
 from inrush._memory import Memory
 from inrush._options import Options
+from inrush._storage import storage_for
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,12 +27,16 @@ def save_file(
     filename: str | os.PathLike[str],
     metadata: Mapping[str, str] | None,
     fsync: bool = True,
+    *,
     encryption: Encryption | Key | None = None,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a safetensors file, or a sealed one, through a temporary beside it."""
+    """Write a safetensors file, or a sealed one: a file through a temporary, or a remote object."""
     checked = checked_metadata(metadata)
+    place = os.fsencode(filename)
+    storage = storage_for([place], storage_options)
     seal = seal_of(encryption)
-    _core.save_file(os.fsencode(filename), _save_tensors(memories), checked, fsync, seal)
+    _core.save_file(place, _save_tensors(memories), checked, fsync, storage, seal)
 
 
 def seal_of(encryption: Encryption | Key | None) -> _core.SealOptions | None:
@@ -114,7 +119,7 @@ def load_file(
     path = existing(source)
     chosen = Options({**options, **hinted(backend), "framework": framework}).moving_to(place)
     # What torch moves elsewhere need not be in host memory all at once.
-    with Job(open_source(path), chosen, collect=place is None, keep=True) as job:
+    with Job(open_source(path, chosen), chosen, collect=place is None, keep=True) as job:
         return dict(iter(job))
 
 

@@ -12,6 +12,7 @@ from inrush._serialize import TensorSpec, deserialize, serialize, serialize_file
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
+    from collections.abc import Mapping
     from typing import Any
 
     from inrush._keys import Encryption, Key
@@ -73,11 +74,13 @@ def save_file(
     *,
     fsync: bool = True,
     encryption: Encryption | Key | None = None,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> None:
     """Save arrays into a file, byte-identical to what safetensors writes, atomically.
 
     Arrays that are strided or big-endian are saved through a copy. With `fsync` the file is on the
-    disk before it takes its name; with `encryption`, as for `inrush.open`, it is sealed.
+    disk before it takes its name; with `encryption`, as for `inrush.open`, it is sealed. `filename`
+    may be a URI such as ``s3://bucket/key``, with `storage_options` as for `inrush.open`.
 
     Raises
     ------
@@ -86,7 +89,14 @@ def save_file(
     inrush.SourceError
         If the file cannot be written.
     """
-    _saving.save_file(_memories(tensor_dict), filename, metadata, fsync, encryption)
+    _saving.save_file(
+        _memories(tensor_dict),
+        filename,
+        metadata,
+        fsync,
+        encryption=encryption,
+        storage_options=storage_options,
+    )
 
 
 def save(tensor_dict: dict[str, Array], metadata: dict[str, str] | None = None) -> bytes:

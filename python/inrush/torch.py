@@ -102,6 +102,7 @@ def save_file(
     *,
     fsync: bool = True,
     encryption: Encryption | Key | None = None,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> None:
     """Save tensors into a file, byte-identical to what safetensors writes, atomically.
 
@@ -117,6 +118,8 @@ def save_file(
     encryption : Key, bytes or str, optional
         Write a sealed file, which only this key opens: 32 bytes, or where to find them, as for
         `inrush.open`.
+    storage_options : mapping, optional
+        As for `inrush.open`, where `filename` is a URI such as ``s3://bucket/key``.
 
     Raises
     ------
@@ -127,7 +130,14 @@ def save_file(
     inrush.SourceError
         If the file cannot be written.
     """
-    _saving.save_file(_memories(tensors), filename, metadata, fsync, encryption)
+    _saving.save_file(
+        _memories(tensors),
+        filename,
+        metadata,
+        fsync,
+        encryption=encryption,
+        storage_options=storage_options,
+    )
 
 
 def save(tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> bytes:
