@@ -135,7 +135,6 @@ class Board : public std::enable_shared_from_this<Board> {
   std::unique_ptr<Governor> stream_governor_;
   uint32_t lanes_alive_ = 0;
   uint32_t lanes_started_ = 0;
-  bool fell_back_ = false;
   std::vector<std::string> fallbacks_;  // why lanes were replaced
   uint32_t cursor_ = 0;                 // next target in order
   uint32_t delivered_ = 0;

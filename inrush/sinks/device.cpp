@@ -326,13 +326,15 @@ void DeviceSink::give_up(const Error& error) {
   if (options_.failed) options_.failed(error);
 }
 
-void DeviceSink::release(const Grant& grant) {
+bool DeviceSink::release(const Grant& grant) {
   const std::lock_guard lock(mutex_);
   free_slot(grant.slot);
-  if (grant.hedge) return;
+  // Ranges of one grant are in one state: only a single one can have been placed by a hedge.
+  if (grant.hedge || states_[grant.first] != State::granted) return false;
   for (uint32_t i = grant.first; i < grant.first + grant.count; ++i) {
-    if (states_[i] == State::granted) states_[i] = State::waiting;
+    states_[i] = State::waiting;
   }
+  return true;
 }
 
 void DeviceSink::poll(std::vector<uint32_t>& placed) {

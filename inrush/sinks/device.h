@@ -37,7 +37,7 @@ class DeviceSink final : public Sink {
   std::optional<Grant> try_reserve(uint32_t first, uint32_t count, const EngineTraits& traits,
                                    bool hedge) override;
   void landed(const Grant& grant) override;
-  void release(const Grant& grant) override;
+  bool release(const Grant& grant) override;
   void poll(std::vector<uint32_t>& placed) override;
   [[nodiscard]] SinkStats stats() const override;
   void provide(uint32_t target, Memory memory) override;
