@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 
+#include "inrush/codecs/crc32.h"
 #include "inrush/codecs/secretbox.h"
 #include "inrush/load.h"
 #include "python/bindings/bindings.h"
@@ -79,6 +80,15 @@ void bind_checks(nb::module_& module) {
   module.def("encrypt", &encrypt_at, nb::arg("address"), nb::arg("nbytes"), nb::arg("key"),
              nb::arg("nonce"), nb::arg("chunk_size"),
              "Encrypt memory in place by libsodium's secretbox; its codes, 16 bytes a chunk.");
+  module.def(
+      "crc32",
+      [](uintptr_t address, uint64_t size, uint32_t before) {
+        const nb::gil_scoped_release released;
+        // NOLINTNEXTLINE: the caller's memory
+        return crc32(before, {reinterpret_cast<const std::byte*>(address), size});
+      },
+      nb::arg("address"), nb::arg("nbytes"), nb::arg("before") = 0,
+      "zlib's CRC-32 of memory, that of what is before it given.");
   module.def("derive_key", &derive, nb::arg("passphrase"), nb::arg("salt"), nb::arg("operations"),
              nb::arg("memory"), "32 bytes by Argon2id.");
   nb::enum_<Verify>(module, "Verify")

@@ -553,6 +553,9 @@ def encrypt(address: int, nbytes: int, key: bytes, nonce: bytes, chunk_size: int
     Encrypt memory in place by libsodium's secretbox; its codes, 16 bytes a chunk.
     """
 
+def crc32(address: int, nbytes: int, before: int = 0) -> int:
+    """zlib's CRC-32 of memory, that of what is before it given."""
+
 def derive_key(passphrase: bytes, salt: bytes, operations: int, memory: int) -> bytes:
     """32 bytes by Argon2id."""
 

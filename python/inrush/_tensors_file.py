@@ -53,6 +53,11 @@ OPAQUE = {
 }
 
 
+def _crc32(data: memoryview, before: int) -> int:
+    """By all that the processor has for it."""
+    return _core.crc32(_core.buffer_address(data), len(data), before) if len(data) else before
+
+
 class Cipher:
     """A key and how it was made, for one file.
 
@@ -177,7 +182,7 @@ class Record:
             Of bytes; `size` of them.
         """
         zeroed = self._plain_header(b"", self.header_size)
-        crc = zlib.crc32(data, zlib.crc32(zeroed)) if self._has_crc else 0
+        crc = _crc32(data, zlib.crc32(zeroed)) if self._has_crc else 0
         digest = hashlib.sha256(zeroed)
         digest.update(data)
         checksums = self._checksums(crc, digest.digest())
@@ -290,7 +295,7 @@ class RecordHeader:
 
     def matches(self, data: memoryview) -> bool:
         """Whether these bytes are those that all of them were made of."""
-        if self.crc32 is not None and self.crc32 != zlib.crc32(data, zlib.crc32(self.covered)):
+        if self.crc32 is not None and self.crc32 != _crc32(data, zlib.crc32(self.covered)):
             return False
         if self.sha256 is None:
             return True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+import concurrent.futures
 import os
 
 import torch
@@ -15,7 +17,7 @@ from inrush.tensorizer.stream_io import open_stream
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from types import TracebackType
     from typing import Any
 
@@ -33,7 +35,7 @@ class TensorSerializer:
         Accepted as tensorizer does; nothing is compressed.
     encryption : EncryptionParams, optional
     limit_cpu_concurrency : int, optional
-        At least 1; accepted as tensorizer does.
+        How many threads hash and encrypt; by default as many as there are processors.
 
     Raises
     ------
@@ -59,7 +61,7 @@ class TensorSerializer:
             if limit_cpu_concurrency < 1:
                 raise ValueError("limit_cpu_concurrency: at least 1")
         self.compress_tensors = compress_tensors
-        self.cpu_limit = limit_cpu_concurrency or os.cpu_count() or 1
+        self.cpu_limit = limit_cpu_concurrency or len(os.sched_getaffinity(0))
         self.total_compressed_tensor_bytes = 0
         self._cipher = None if encryption is None else encryption._cipher
         self._file = _writable(file_obj)
@@ -132,8 +134,10 @@ class TensorSerializer:
         check_paths([*self._paths, *(path for _, path, *_ in specs)])
         records = [self._record(idx, path, kind, tensor) for idx, path, kind, tensor, _ in specs]
         self._reserve(records)
-        for record, (_, path, _, tensor, owner) in zip(records, specs, strict=True):
-            header, stored = record.encode(bytes_of(tensor) if record.size else memoryview(b""))
+        tensors = [tensor for *_, tensor, _ in specs]
+        encoded = self._encoded(records, tensors)
+        for record, (_, path, _, _, owner) in zip(records, specs, strict=True):
+            header, stored = next(encoded)
             self._put(self._end, header)
             self._put(self._end + len(header), stored)
             self._records.append((record, self._end))
@@ -144,6 +148,23 @@ class TensorSerializer:
                 module, attribute = owner
                 setattr(module, attribute, None)
         self._commit()
+
+    def _encoded(
+        self, records: list[Record], tensors: list[torch.Tensor]
+    ) -> Iterator[tuple[bytes, Any]]:
+        """Headers and bytes in order; `cpu_limit` threads hash and encrypt, a few tensors ahead."""
+
+        def encode(record: Record, tensor: torch.Tensor) -> tuple[bytes, Any]:
+            return record.encode(bytes_of(tensor) if record.size else memoryview(b""))
+
+        ahead: collections.deque[Any] = collections.deque()
+        with concurrent.futures.ThreadPoolExecutor(self.cpu_limit) as pool:
+            for pair in zip(records, tensors, strict=True):
+                ahead.append(pool.submit(encode, *pair))
+                if len(ahead) > self.cpu_limit:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
 
     def _record(self, idx: int, path: Path, kind: TensorType, tensor: torch.Tensor) -> Record:
         if tensor.is_meta:
