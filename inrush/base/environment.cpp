@@ -18,13 +18,9 @@ bool is_absolute(const std::string& path) { return !path.empty() && path[0] == '
 }  // namespace
 
 Environment read_environment() {
-  return {variable("INRUSH_PROFILE"),
-          variable("XDG_CACHE_HOME"),
-          variable("HOME"),
-          variable("XDG_RUNTIME_DIR"),
-          variable("INRUSH_CUDA_LIBRARY"),
-          variable("INRUSH_HIP_LIBRARY"),
-          variable("INRUSH_CUFILE_LIBRARY")};
+  return {
+      variable("INRUSH_PROFILE"),  variable("XDG_CACHE_HOME"),      variable("HOME"),
+      variable("XDG_RUNTIME_DIR"), variable("INRUSH_CUDA_LIBRARY"), variable("INRUSH_HIP_LIBRARY")};
 }
 
 std::string profile_path(const Environment& environment) {
