@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from bench import limits, pages
 from bench.confined import confined
+from bench.device import device
 from bench.fixtures import GIB, MIB, Fixture
 from bench.measure import RAW, Cell, backends, inrush, ours, peers, rivals
 from bench.places import Unavailable, open_filesystem
@@ -181,6 +182,7 @@ PARTS: dict[str, Callable[[Session], None]] = {
     "adapter": adapter,
     "import": importing,
     "cgroup": cgroup,
+    "device": device,
     "save": saving,
     "pretrained": pretrained,
     "regret": regret,
