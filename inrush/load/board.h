@@ -136,7 +136,7 @@ class Board : public std::enable_shared_from_this<Board> {
   uint32_t lanes_started_ = 0;
   bool fell_back_ = false;
   std::vector<std::string> fallbacks_;
-  uint32_t cursor_ = 0;                 // next target in order
+  uint32_t cursor_ = 0;  // next target in order
   uint32_t delivered_ = 0;
   uint32_t whole_count_ = 0;
   uint32_t allocated_ = 0;  // targets below it have the caller's memory
