@@ -14,10 +14,11 @@ export CCACHE_BASEDIR := $(CURDIR)
 export CCACHE_NOHASHDIR := 1
 
 VENV := .venv/bin
+GPU_PYTHON ?= $(VENV)/python
 CXX_SOURCES = $(shell git ls-files '*.h' '*.cpp')
 SHELL_SOURCES = .ci/run $(shell git ls-files '*.sh')
 
-.PHONY: build demo test test-cpp test-python test-examples check bench asan tsan fuzz docs wheel \
+.PHONY: build demo test test-cpp test-python test-examples test-gpu bench-gpu check bench asan tsan fuzz docs wheel \
 	aarch64 format clean help
 .DELETE_ON_ERROR:
 
@@ -85,6 +86,12 @@ format: ## rewrites what check would complain of
 bench: build ## limit, peers and Inrush in one run: a JSON and the chart of the README
 	@tools/setup.sh test bench
 	$(VENV)/python -m bench
+
+test-gpu: ## on a machine with a GPU: what lands there is right (GPU_PYTHON: one with the wheel)
+	$(GPU_PYTHON) tools/gpu_check.py
+
+bench-gpu: ## on a machine with a GPU: limits, peers and Inrush; goes on where it was stopped
+	$(GPU_PYTHON) bench/gpu.py
 
 asan tsan: ## the C++ tests under sanitizers
 	@tools/setup.sh build

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from bench import limits, pages
 from bench.confined import confined
+from bench.device import device
 from bench.fixtures import GIB, MIB, Fixture
 from bench.formats import formats
 from bench.measure import RAW, Cell, backends, inrush, ours, peers, rivals
@@ -182,6 +183,7 @@ PARTS: dict[str, Callable[[Session], None]] = {
     "adapter": adapter,
     "import": importing,
     "cgroup": cgroup,
+    "device": device,
     "save": saving,
     "pretrained": pretrained,
     "formats": formats,

@@ -32,12 +32,12 @@ DriverDescription describe(DeviceVendor vendor) {
   return found;
 }
 
-std::shared_ptr<const DeviceDriver> load_driver(const std::string& vendor) {
+std::shared_ptr<const DeviceDriver> load_driver(const DeviceName& device) {
   try {
-    return DeviceDriver::load(vendor == "hip" ? DeviceVendor::hip : DeviceVendor::cuda);
+    return DeviceDriver::load(device.vendor == "hip" ? DeviceVendor::hip : DeviceVendor::cuda);
   } catch (const Error& error) {
-    throw Error(ErrorCode::usage,
-                fmt::format("load to {}: there is no driver to use: {}", vendor, error.message()));
+    throw Error(ErrorCode::usage, fmt::format("device {}:{}: there is no driver to use: {}",
+                                              device.vendor, device.index, error.message()));
   }
 }
 
@@ -76,7 +76,7 @@ void deliver_to(LoadOptions& options, const DeviceOptions& devices) {
       continue;
     }
     if (!driver) {
-      driver = load_driver(name.vendor);
+      driver = load_driver(name);
       vendor = name.vendor;
     }
     if (name.vendor != vendor) {

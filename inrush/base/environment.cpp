@@ -24,7 +24,6 @@ Environment read_environment() {
           variable("XDG_RUNTIME_DIR"),
           variable("INRUSH_CUDA_LIBRARY"),
           variable("INRUSH_HIP_LIBRARY"),
-          variable("INRUSH_CUFILE_LIBRARY"),
           variable("REDISCLI_AUTH")};
 }
 

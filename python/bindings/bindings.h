@@ -10,6 +10,7 @@
 
 #include "inrush/checkpoint.h"
 #include "inrush/core/tensor.h"
+#include "inrush/load.h"
 
 namespace inrush::python {
 
@@ -32,6 +33,10 @@ void bind_policy(nb::module_& module);
 void bind_manifest(nb::module_& module);
 void bind_checks(nb::module_& module);
 void bind_ledger(nb::module_& module);
+void bind_device(nb::module_& module);
+
+// LoadOptions::deliver_to, for Python: see its docstring.
+void bind_delivery(nb::class_<LoadOptions>& options);
 
 // The DLPack capsule of a tensor; the capsule keeps the tensor's memory alive.
 nb::object dlpack_capsule(const Tensor& tensor, bool versioned);

@@ -110,22 +110,23 @@ void bind_options(nb::module_& module) {
       .value("file", Order::file)
       .value("ready", Order::ready)
       .value("given", Order::given);
-  nb::class_<LoadOptions>(module, "LoadOptions", "What a Load is asked for.")
-      .def(nb::init<>())
+  nb::class_<LoadOptions> options(module, "LoadOptions", "What a Load is asked for.");
+  bind_delivery(options);
+  options.def(nb::init<>())
       .def_prop_rw(
-          "backend", [](const LoadOptions& options) { return options.choice.backend; },
-          [](LoadOptions& options, std::vector<std::string> names) {
-            options.choice.backend = std::move(names);
+          "backend", [](const LoadOptions& asked) { return asked.choice.backend; },
+          [](LoadOptions& asked, std::vector<std::string> names) {
+            asked.choice.backend = std::move(names);
           })
       .def_prop_rw(
-          "strict", [](const LoadOptions& options) { return options.choice.strict; },
-          [](LoadOptions& options, bool strict) { options.choice.strict = strict; })
+          "strict", [](const LoadOptions& asked) { return asked.choice.strict; },
+          [](LoadOptions& asked, bool strict) { asked.choice.strict = strict; })
       .def_prop_rw(
-          "page_cache", [](const LoadOptions& options) { return options.choice.page_cache; },
-          [](LoadOptions& options, PageCache rule) { options.choice.page_cache = rule; })
+          "page_cache", [](const LoadOptions& asked) { return asked.choice.page_cache; },
+          [](LoadOptions& asked, PageCache rule) { asked.choice.page_cache = rule; })
       .def_prop_rw(
-          "mapping", [](const LoadOptions& options) { return options.choice.mapping; },
-          [](LoadOptions& options, MappingRule rule) { options.choice.mapping = rule; })
+          "mapping", [](const LoadOptions& asked) { return asked.choice.mapping; },
+          [](LoadOptions& asked, MappingRule rule) { asked.choice.mapping = rule; })
       .def_rw("order", &LoadOptions::order)
       .def_rw("budget", &LoadOptions::budget, "Bytes of staging; 0: automatic.")
       .def_rw("pool", &LoadOptions::pool, "Bytes of memory that tensors share; 0: none.")
@@ -134,16 +135,19 @@ void bind_options(nb::module_& module) {
       .def_rw("selections", &LoadOptions::selections)
       .def(
           "add_out",
-          [](LoadOptions& options, const std::string& name, uintptr_t address, uint64_t nbytes,
-             nb::object owner) {
+          [](LoadOptions& asked, const std::string& name, uintptr_t address, uint64_t nbytes,
+             nb::object owner, int device) {
             Memory memory;
             memory.data = reinterpret_cast<std::byte*>(address);  // NOLINT: the caller's memory
             memory.size = nbytes;
+            memory.kind = device < 0 ? MemoryKind::host : MemoryKind::device;
+            memory.device = device;
             memory.owner = keep(std::move(owner));
-            options.out[name] = std::move(memory);
+            asked.out[name] = std::move(memory);
           },
           nb::arg("name"), nb::arg("address"), nb::arg("nbytes"), nb::arg("owner"),
-          "Place this tensor at an address that the owner keeps valid.");
+          nb::arg("device") = -1,
+          "Place this tensor at an address that the owner keeps valid; device -1 is the host.");
 }
 
 void bind_results(nb::module_& module) {

@@ -13,5 +13,6 @@ NB_MODULE(_core, module) {
   inrush::python::bind_manifest(module);
   inrush::python::bind_checks(module);
   inrush::python::bind_ledger(module);
+  inrush::python::bind_device(module);
   inrush::python::bind_policy(module);
 }

@@ -36,8 +36,32 @@ constexpr std::array<ExportRow, kDtypeCount> kExports{{
 constexpr DlVersion kDlpackVersion{1, 1};
 constexpr uint64_t kDlpackIsCopied = 2;
 constexpr int32_t kDlpackHost = 1;
+constexpr int32_t kDlpackCuda = 2;
+constexpr int32_t kDlpackRocm = 10;
 
 const ExportRow& export_of(Dtype dtype) { return kExports[static_cast<size_t>(dtype)]; }
+
+bool on_device(const Tensor& tensor) { return tensor.memory.kind == MemoryKind::device; }
+
+DlDevice dlpack_device(const Tensor& tensor) {
+  if (!on_device(tensor)) return {kDlpackHost, 0};
+  const bool rocm = tensor.memory.vendor == DeviceVendor::hip;
+  return {rocm ? kDlpackRocm : kDlpackCuda, tensor.memory.device};
+}
+
+// "cpu", "cuda:0"
+std::string device_name(const Tensor& tensor) {
+  if (!on_device(tensor)) return "cpu";
+  const bool rocm = tensor.memory.vendor == DeviceVendor::hip;
+  return (rocm ? "hip:" : "cuda:") + std::to_string(tensor.memory.device);
+}
+
+void refuse_device(const Tensor& tensor, const char* what) {
+  if (!on_device(tensor)) return;
+  const std::string message = std::string(what) + " " + tensor.name + ": it is in the memory of " +
+                              device_name(tensor) + ", which the host cannot read";
+  throw nb::buffer_error(message.c_str());
+}
 
 // Elements of less than a byte have no address: their last dimension is shown in bytes.
 std::vector<uint64_t> byte_shape(const Tensor& tensor) {
@@ -84,6 +108,7 @@ uintptr_t buffer_address(nb::handle object) {
 }
 
 Tensor copy_of(const Tensor& tensor) {
+  refuse_device(tensor, "copy");
   Tensor copy = tensor;
   constexpr std::align_val_t kAlignment{64};
   auto* data = static_cast<std::byte*>(::operator new(tensor.memory.size, kAlignment));
@@ -112,7 +137,7 @@ void fill(DlTensor& out, const Tensor& tensor, int64_t* extents) {
     stride *= extents[i];
   }
   out.data = tensor.memory.data;
-  out.device = {kDlpackHost, 0};
+  out.device = dlpack_device(tensor);
   out.dimensions = static_cast<int32_t>(dimensions);
   out.dtype = {export_of(tensor.dtype).dlpack_code, static_cast<uint8_t>(bits_of(tensor.dtype)), 1};
   out.shape = extents;
@@ -156,9 +181,16 @@ nb::object capsule_of(Managed* managed, const char* name) {
 nb::object dlpack(const Tensor& tensor, nb::handle stream,
                   std::optional<std::pair<uint32_t, uint32_t>> max_version,
                   std::optional<std::pair<int32_t, int32_t>> device, std::optional<bool> copy) {
-  if (!stream.is_none()) throw nb::buffer_error("stream must be None for host memory");
-  if (device && *device != std::pair<int32_t, int32_t>{kDlpackHost, 0}) {
-    throw nb::buffer_error("the tensor is in host memory: device (1, 0)");
+  // What a load delivers is complete, so it is ready on whichever stream the consumer names.
+  if (!stream.is_none() && !on_device(tensor)) {
+    throw nb::buffer_error("stream must be None for host memory");
+  }
+  const DlDevice here = dlpack_device(tensor);
+  if (device && *device != std::pair<int32_t, int32_t>{here.type, here.id}) {
+    const std::string place = on_device(tensor) ? device_name(tensor) : "host memory";
+    throw nb::buffer_error(("the tensor is in " + place + ": device (" + std::to_string(here.type) +
+                            ", " + std::to_string(here.id) + ")")
+                               .c_str());
   }
   if (bits_of(tensor.dtype) < 8) {
     throw nb::buffer_error("elements of less than a byte are exported through as_bytes()");
@@ -183,6 +215,12 @@ struct BufferExtents {
 int get_buffer(PyObject* self, Py_buffer* view, int flags) noexcept {
   try {
     const auto* tensor = nb::inst_ptr<Tensor>(nb::handle(self));
+    if (on_device(*tensor)) {
+      view->obj = nullptr;
+      PyErr_SetString(PyExc_BufferError,
+                      ("the tensor is in the memory of " + device_name(*tensor)).c_str());
+      return -1;
+    }
     const bool fortran = (flags & PyBUF_F_CONTIGUOUS) == PyBUF_F_CONTIGUOUS;
     if (fortran && tensor->shape.size() > 1) {
       view->obj = nullptr;
@@ -263,10 +301,11 @@ void bind_tensor(nb::module_& module) {
       {Py_bf_releasebuffer, reinterpret_cast<void*>(release_buffer)},
       {0, nullptr},
   };
-  nb::class_<Tensor>(module, "Tensor", nb::type_slots(slots),
-                     "A tensor in host memory, readable through DLPack and the buffer protocol.\n\n"
-                     "It keeps its own bytes alive and nothing else. Dtypes that the buffer\n"
-                     "protocol cannot name (BF16, F8_*, F4, F6_*) show there as unsigned integers.")
+  nb::class_<Tensor>(
+      module, "Tensor", nb::type_slots(slots),
+      "A tensor, readable through DLPack and, in host memory, the buffer protocol.\n\n"
+      "It keeps its own bytes alive and nothing else. Dtypes that the buffer\n"
+      "protocol cannot name (BF16, F8_*, F4, F6_*) show there as unsigned integers.")
       .def_ro("name", &Tensor::name, "Name in the checkpoint.")
       .def_prop_ro(
           "dtype", [](const Tensor& tensor) { return name_of(tensor.dtype); },
@@ -280,6 +319,7 @@ void bind_tensor(nb::module_& module) {
           "data_ptr",
           [](const Tensor& tensor) { return reinterpret_cast<uintptr_t>(tensor.memory.data); },
           "Address of the first byte.")
+      .def_prop_ro("device", &device_name, "Where it lies: 'cpu', 'cuda:0', 'hip:1'.")
       .def_ro("mapped", &Tensor::mapped, "Whether the bytes are the file's own pages.")
       .def("as_bytes", &as_bytes, "The same memory as a U8 tensor; the last dimension is in bytes.")
       .def("reshape", &reshaped, nb::arg("shape"),
@@ -293,10 +333,11 @@ void bind_tensor(nb::module_& module) {
            "devices.")
       .def(
           "__dlpack_device__",
-          [](const Tensor&) {
-            return std::pair<int32_t, int32_t>{kDlpackHost, 0};
+          [](const Tensor& tensor) {
+            const DlDevice device = dlpack_device(tensor);
+            return std::pair<int32_t, int32_t>{device.type, device.id};
           },
-          "The DLPack device: (1, 0), host memory.")
+          "The DLPack device: (1, 0) is host memory, (2, n) CUDA's, (10, n) ROCm's.")
       .def("__repr__", &repr);
   module.def("buffer_address", &buffer_address, nb::arg("buffer"),
              "Address of a C-contiguous buffer; the caller keeps it.");

@@ -56,3 +56,15 @@ def device_for(framework: str | None, device: Any) -> Any:
     if place is not None and framework_of(framework) != "pt":
         raise SafetensorError(f"Device {device} is not supported for framework {framework}")
     return place
+
+
+def collects(device: Any) -> bool:
+    """Whether a load that delivers to `device` may hold all of its tensors there.
+
+    What torch moves elsewhere need not be in host memory all at once.
+    """
+    if device is None:
+        return True
+    from inrush._devices import native_name  # few need it, and importing it takes time
+
+    return native_name(device) is not None

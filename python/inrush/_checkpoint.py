@@ -165,6 +165,8 @@ class Checkpoint(Mapping[str, _core.TensorInfo]):
             If there is no tensor of that name.
         """
         info = self[name]
+        if Options(options, self._options).device is not None:
+            return self._delivered(info, index, options)
         convert = converter(options.get("framework", self._options.framework))
         tensor = self._whole(info, options) if index is None else self._part(info, index, options)
         return tensor if convert is None else convert(tensor)
@@ -182,6 +184,22 @@ class Checkpoint(Mapping[str, _core.TensorInfo]):
             raise UsageError(f"index {index!r}: expected slices and integers")
         words = {**options, **one_tensor(info.name, part.slices)}
         return self._only(Options(words, self._options)).reshape(part.shape)
+
+    def _delivered(self, info: _core.TensorInfo, index: Any, options: OptionWords) -> Any:
+        # On a device nothing is mapped.
+        text = isinstance(index, str)
+        part = (
+            None
+            if index is None
+            else basic_index(parse_slice(index) if text else index, info.shape)
+        )
+        if part is None and index is not None:
+            raise UsageError(f"index {index!r}: expected slices and integers")
+        words = {**one_tensor(info.name, None if part is None else part.slices)}
+        words["framework"] = options.get("framework", self._options.framework)
+        with Job(self._opened(), Options({**options, **words}, self._options), collect=True) as job:
+            tensor = next(iter(job))[1]
+        return tensor if part is None else tensor.reshape(part.shape)
 
     def _only(self, options: Options) -> _core.Tensor:
         with Job(self._opened(), options, collect=True) as job:

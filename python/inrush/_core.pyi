@@ -8,7 +8,7 @@ import enum
 
 class Tensor:
     """
-    A tensor in host memory, readable through DLPack and the buffer protocol.
+    A tensor, readable through DLPack and, in host memory, the buffer protocol.
 
     It keeps its own bytes alive and nothing else. Dtypes that the buffer
     protocol cannot name (BF16, F8_*, F4, F6_*) show there as unsigned integers.
@@ -35,6 +35,10 @@ class Tensor:
         """Address of the first byte."""
 
     @property
+    def device(self) -> str:
+        """Where it lies: 'cpu', 'cuda:0', 'hip:1'."""
+
+    @property
     def mapped(self) -> bool:
         """Whether the bytes are the file's own pages."""
 
@@ -58,7 +62,9 @@ class Tensor:
         """
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        """The DLPack device: (1, 0), host memory."""
+        """
+        The DLPack device: (1, 0) is host memory, (2, n) CUDA's, (10, n) ROCm's.
+        """
 
     def __repr__(self) -> str: ...
 
@@ -202,6 +208,17 @@ class LoadOptions:
 
     def __init__(self) -> None: ...
 
+    def deliver_to(self, devices: Sequence[str], places: Mapping[str, int] = {}, allocate: object | None = None, stream: object | None = None) -> None:
+        """
+        Let tensors land on devices: 'cuda:0', 'hip:1', or 'cpu'.
+
+        `places` says which of them by tensor name; without it it is the first.
+        `allocate` takes a list of (name, dtype, shape, nbytes, file offset) and returns
+        one (address, device or -1, owner) for each, on the thread that asks for tensors;
+        without it the driver gives the memory. `stream` returns the handle of the stream
+        that this thread works on, by device.
+        """
+
     @property
     def backend(self) -> list[str]: ...
 
@@ -265,8 +282,10 @@ class LoadOptions:
     @selections.setter
     def selections(self, arg: Sequence[Selection], /) -> None: ...
 
-    def add_out(self, name: str, address: int, nbytes: int, owner: object) -> None:
-        """Place this tensor at an address that the owner keeps valid."""
+    def add_out(self, name: str, address: int, nbytes: int, owner: object, device: int = -1) -> None:
+        """
+        Place this tensor at an address that the owner keeps valid; device -1 is the host.
+        """
 
 class SourceStats:
     """What one place of a load has given."""
@@ -594,6 +613,43 @@ class Ledger:
 
     def digest(self, name: str, offset: int, size: int) -> str:
         """Of exactly these bytes; '' where they are not done."""
+
+class DeviceDescription:
+    """One GPU."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def bus(self) -> str: ...
+
+    @property
+    def numa_node(self) -> int: ...
+
+    @property
+    def integrated(self) -> bool: ...
+
+class DriverDescription:
+    """What is here of a vendor's."""
+
+    @property
+    def vendor(self) -> str: ...
+
+    @property
+    def library(self) -> str: ...
+
+    @property
+    def version(self) -> str: ...
+
+    @property
+    def reason(self) -> str:
+        """Why it cannot be used; '' where it can."""
+
+    @property
+    def devices(self) -> list[DeviceDescription]: ...
+
+def drivers() -> list[DriverDescription]:
+    """The drivers of GPUs; no context is made."""
 
 class Facts:
     """What was found about this machine and these files."""

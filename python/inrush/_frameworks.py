@@ -263,3 +263,12 @@ def is_torch(value: object) -> bool:
     """Whether `value` is a torch tensor; imports nothing."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.Tensor)
+
+
+def device_index(array: object) -> int | None:
+    """The index of the GPU that a torch tensor lies on; None for every other array."""
+    device = getattr(array, "device", None)
+    if getattr(device, "type", None) == "cuda":
+        index: int = device.index  # type: ignore[union-attr]
+        return index
+    return None

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any
 
+    from inrush._devices import TorchMemory
     from inrush._options import Options
     from inrush._trace import Trace
 
@@ -72,10 +73,21 @@ class Job:
         keep: bool = False,
         leaves: _core.Leaves | None = None,
     ) -> None:
-        self._convert = converter(options.framework, options.moved_to)
+        self._memory: TorchMemory | None = None
+        delivery, moved_to = None, None
+        device = options.device if options.moved_to is None else options.moved_to
+        if device is not None or options.out:
+            from inrush._devices import delivery_of  # few need it, and importing it takes time
+
+            delivery, moved_to = delivery_of(checkpoint, options, device)
+        self._convert = converter(options.framework, moved_to)
         self._out = options.out
         self._progress = options.progress
         asked = load_options(checkpoint, options, collect=collect, keep=keep)
+        if delivery is not None:
+            asked.budget = options.pinned_budget
+            delivery.ask(asked)
+            self._memory = delivery.memory
         if leaves is not None:
             _core.add_digests(asked, leaves)
         self._checkpoint = checkpoint
@@ -97,6 +109,8 @@ class Job:
             name = tensor.name
             if name in out:
                 yield name, out[name]
+            elif self._memory is not None:
+                yield name, self._memory.take(name)
             else:
                 yield name, tensor if convert is None else convert(tensor)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inrush import _frameworks
 from inrush._dtypes import FRAMEWORK_NAMES, PACKED, SAFETENSORS_NAMES
 from inrush._errors import UsageError
 from inrush._frameworks import is_torch
@@ -24,13 +25,16 @@ class Memory:
         In elements of `dtype`.
     writable, contiguous : bool
     owner : object
+    device : int
+        Index of the GPU; -1 for host memory.
     """
 
-    __slots__ = ("address", "contiguous", "dtype", "nbytes", "owner", "shape", "writable")
+    __slots__ = ("address", "contiguous", "device", "dtype", "nbytes", "owner", "shape", "writable")
     shape: tuple[int, ...]
 
     def __init__(self, array: Any) -> None:
         self.owner = array
+        self.device = -1
         if is_torch(array):
             self._of_torch(array)
         elif hasattr(array, "__array_interface__"):
@@ -41,7 +45,10 @@ class Memory:
             self.shape = (*self.shape[:-1], self.shape[-1] * PACKED[self.dtype])
 
     def _of_torch(self, tensor: Any) -> None:
-        if tensor.device.type != "cpu":
+        index = _frameworks.device_index(tensor)
+        if index is not None:
+            self.device = index
+        elif tensor.device.type != "cpu":
             raise UsageError(f"the tensor is on {tensor.device}, not in host memory")
         self.address = tensor.data_ptr()
         self.nbytes = tensor.nbytes
@@ -65,6 +72,8 @@ class Memory:
 
         try:
             view = memoryview(buffer)
+        except BufferError as error:
+            raise UsageError(str(error)) from None
         except TypeError:
             raise UsageError(
                 f"a {type(buffer).__name__} has no host memory to use: expected a tensor, an "

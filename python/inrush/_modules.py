@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from inrush import _core
+from inrush import _core, _frameworks
 from inrush._arguments import existing
 from inrush._checkpoint import Checkpoint, open_source
 from inrush._dtypes import FRAMEWORK_NAMES
@@ -210,8 +210,12 @@ class Filling:
             info = self.core.find(name)
             tensor = self.fitting.ties[name][0].tensor
             own = str(tensor.dtype) == f"torch.{FRAMEWORK_NAMES.get(info.dtype if info else '')}"
-            if own and tensor.device.type == "cpu" and tensor.is_contiguous():
+            here = tensor.device.type == "cpu" or _frameworks.device_index(tensor) is not None
+            if own and here and tensor.is_contiguous():
                 direct[name] = tensor.detach()
+        devices = self._devices()
+        if devices is not None:
+            words = {**words, "device": devices}
         written: list[str] = []
         try:
             with Job(self.core, Options({**words, "out": direct}), collect=False) as job:
@@ -229,12 +233,20 @@ class Filling:
             told.written = written  # type: ignore[attr-defined]
             raise told from error
 
+    def _devices(self) -> dict[str, Any] | None:
+        # What is cast or not contiguous lands on its tensor's GPU too, and is copied there.
+        devices: dict[str, Any] = {}
+        for name in self.names:
+            index = _frameworks.device_index(self.fitting.ties[name][0].tensor)
+            devices[name] = "cpu" if index is None else f"cuda:{index}"
+        return devices if any(device != "cpu" for device in devices.values()) else None
+
     def _apart(self) -> list[str]:
         # Memory that two tensors share in part is written by one at a time.
         spans = []
         for name in self.names:
             tensor = self.fitting.ties[name][0].tensor
-            if tensor.nelement() and tensor.device.type == "cpu":
+            if tensor.nelement() and tensor.device.type != "meta":
                 spans.append((int(tensor.data_ptr()), end_ptr(tensor), name))
         spans.sort()
         apart = []

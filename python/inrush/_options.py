@@ -20,12 +20,13 @@ if TYPE_CHECKING:
     from inrush._keys import Encryption, Key
 
     Pattern = str | Callable[[str], bool]
+    Device = str | int | Any | None
 
     class OptionWords(TypedDict, total=False):
         """The keyword arguments that every way of loading takes; see `inrush.open`."""
 
         framework: str | None
-        device: str
+        device: Device | Mapping[str, Device]
         backend: str | Backend | BackendPolicy | Iterable[str | Backend | BackendPolicy] | None
         strict: bool
         budget: int | str | Mapping[str, int | str] | None
@@ -134,14 +135,15 @@ def parse_size(text: int | str, word: str = "budget") -> int:
     return size
 
 
-def parse_budget(budget: int | str | Mapping[str, int | str] | None) -> int:
-    """Bytes of host staging; 0 for automatic.
+def parse_budget(budget: int | str | Mapping[str, int | str] | None, memory: str = "host") -> int:
+    """Bytes of staging in one kind of memory; 0 for automatic.
 
     Parameters
     ----------
     budget
         A size, or a mapping of sizes for ``host``, ``pinned`` and ``device``. A load to the
-        CPU stages in host memory only.
+        CPU stages in host memory only, one to a GPU in pinned memory.
+    memory : str
     """
     if budget is None or budget == "auto":
         return 0
@@ -151,7 +153,7 @@ def parse_budget(budget: int | str | Mapping[str, int | str] | None) -> int:
     if unknown:
         raise UsageError(f"budget: no memory is called {sorted(unknown)[0]!r} (host pinned device)")
     sizes = {kind: parse_size(size) for kind, size in budget.items()}
-    return sizes.get("host", 0)
+    return sizes.get(memory, 0)
 
 
 def parse_backend(backend: Any) -> list[str]:
@@ -248,6 +250,7 @@ class Options:
         self.backend = parse_backend(values["backend"])
         self.strict = bool(values["strict"])
         self.budget = parse_budget(values["budget"])
+        self.pinned_budget = parse_budget(values["budget"], "pinned")
         self.page_cache = _one_of("page_cache", values["page_cache"], ("auto", "keep", "drop"))
         self.mapping = _one_of("mapping", values["mapping"], ("auto", "never"))
         self.copy = _copy(values["copy"])
@@ -276,11 +279,8 @@ class Options:
         self.storage_options: Mapping[str, Any] | None = values["storage_options"]
         # Where torch moves what was loaded; None leaves it in host memory.
         self.moved_to: Any = base.moved_to if base else None
-        if parse_device(values["device"]) is not None:
-            raise UsageError(
-                f"device {str(values['device'])!r}: this build delivers to host memory only; load "
-                "with device='cpu' and move the tensors"
-            )
+        # Where tensors go: None is host memory.
+        self.device: Any = _devices(values["device"])
 
     def moving_to(self, device: Any) -> Options:
         """These options, for tensors that torch moves to `device` as they come; None: nowhere."""
@@ -320,6 +320,8 @@ def parse_device(device: Any) -> Any:
     kind = getattr(device, "type", None)
     if isinstance(kind, str):
         return None if kind == "cpu" else device
+    if isinstance(device, str) and device.isascii() and device.isdigit():
+        return int(device)
     if device == "cpu":
         return None
     name, colon, index = device.partition(":") if isinstance(device, str) else ("", "", "")
@@ -327,6 +329,12 @@ def parse_device(device: Any) -> Any:
     if not known or (name == "mps" and int(index or 0) > 0):
         raise UsageError(f"device {device} is invalid")
     return device
+
+
+def _devices(device: Any) -> Any:
+    if hasattr(device, "items"):
+        return {str(key): parse_device(value) for key, value in device.items()}
+    return parse_device(device)
 
 
 def _copy(copy: Any) -> bool | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from inrush import _core
-from inrush._arguments import device_for, existing, hinted
+from inrush._arguments import collects, device_for, existing, hinted
 from inrush._checkpoint import TensorStream, one_tensor, open_source
 from inrush._errors import SafetensorError
 from inrush._frameworks import converter, described, framework_of
@@ -37,8 +37,9 @@ class safe_open:
         What tensors are returned as: ``'pt'``, ``'np'``, ``'jax'``, ``'tf'``, ``'mlx'``,
         ``'paddle'``, or safetensors' other names for them. None returns `inrush.Tensor`.
     device : str, int, torch.device or None
-        ``'cpu'`` or None: host memory. Any other, for torch: tensors are read into host memory
-        and moved by torch.
+        ``'cpu'`` or None: host memory. A GPU, for torch: loads of several tensors go straight
+        into its memory, single tensors are mapped and moved by torch, as are all of them to any
+        other accelerator.
     backend : str, optional
         A hint, as safetensors has it: ``'mmap'``: as above; ``'pread'``: never map. A name of a
         backend of Inrush, such as ``'uring'``, reads with that one.
@@ -146,8 +147,7 @@ class safe_open:
 
     def get_tensors(self) -> dict[str, Any]:
         """All tensors by name, loaded together."""
-        # What torch moves elsewhere need not be in host memory all at once.
-        collect = self._options.moved_to is None
+        collect = collects(self._options.moved_to)
         with Job(self._opened(), self._options, collect=collect, keep=True) as job:
             return dict(iter(job))
 

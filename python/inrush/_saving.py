@@ -6,7 +6,7 @@ import contextlib
 import os
 
 from inrush import _core
-from inrush._arguments import device_for, existing, hinted
+from inrush._arguments import collects, device_for, existing, hinted
 from inrush._checkpoint import open_source
 from inrush._errors import Error, UsageError
 from inrush._job import Job
@@ -118,8 +118,7 @@ def load_file(
     place = device_for(framework, device)
     path = existing(source)
     chosen = Options({**options, **hinted(backend), "framework": framework}).moving_to(place)
-    # What torch moves elsewhere need not be in host memory all at once.
-    with Job(open_source(path, chosen), chosen, collect=place is None, keep=True) as job:
+    with Job(open_source(path, chosen), chosen, collect=collects(place), keep=True) as job:
         return dict(iter(job))
 
 

@@ -119,4 +119,4 @@ def _add_out(
         if info is None or size is None:
             raise UsageError(f"out[{name!r}]: no tensor of that name is loaded")
         memory = destination(name, array, info.dtype, size)
-        asked.add_out(name, memory.address, memory.nbytes, memory.owner)
+        asked.add_out(name, memory.address, memory.nbytes, memory.owner, memory.device)

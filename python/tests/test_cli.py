@@ -207,7 +207,7 @@ def test_bench(inrush_command, sharded):
         (("verify", "{folder}", "--manifest", "/no/such"), 3, "/no/such"),
         (("verify", "{folder}", "--manifest", "{folder}"), 3, "irectory"),
         (("load", "{folder}", "--backend", "floppy"), 2, "floppy"),
-        (("load", "{folder}", "--device", "cuda"), 2, "host memory"),
+        (("load", "{folder}", "--device", "toaster"), 2, "toaster"),
         (("load", "{folder}", "--include", "nothing"), 2, "nothing"),
         (("load", "{folder}", "--slices", "x"), 2, "slices"),
         (("load", "{folder}", "--budget", "4096"), 4, "least"),

@@ -1,5 +1,5 @@
-// A GPU driver without a GPU: libcuda, libamdhip64 and libcufile in one library, which the shim
-// loads as it loads theirs. Device memory is memory of the host that the host may not touch;
+// A GPU driver without a GPU: libcuda and libamdhip64 in one library, which the shim loads as it
+// loads theirs. Device memory is memory of the host that the host may not touch;
 // streams are threads. It is strict: what a GPU would punish later or never is written down at
 // once, and the ledger shows it together with everything that was not given back.
 #pragma once
@@ -14,9 +14,9 @@ extern "C" {
 void fake_reset();
 
 // devices, cuda_version, hip_version, memory (bytes a device), integrated, numa_node,
-// copy_delay_us, skip_copies (only counted), check_sources (0: do not hash them),
-// lost_after (calls until the device is gone), cufile_status (5000+: opening the driver fails),
-// cufile_compat (1: there is no kernel driver), cufile_refuses (handles), cufile_dies (reads)
+// touchable (1: the host may touch device memory: for tests in Python), copy_delay_us,
+// skip_copies (only counted), check_sources (0: they are not hashed), lost_after (calls until the
+// device is gone)
 void fake_set(const char* what, int64_t value);
 
 // The call of this name (nullptr: any) that comes after so many others returns this result.

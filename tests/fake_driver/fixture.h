@@ -18,15 +18,13 @@ class FakeDriver {
  public:
   FakeDriver() : library_(::dlopen(INRUSH_FAKE_DRIVER, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE)) {
     if (library_ == nullptr) return;
-    for (const char* name :
-         {"INRUSH_CUDA_LIBRARY", "INRUSH_HIP_LIBRARY", "INRUSH_CUFILE_LIBRARY"}) {
+    for (const char* name : {"INRUSH_CUDA_LIBRARY", "INRUSH_HIP_LIBRARY"}) {
       ::setenv(name, INRUSH_FAKE_DRIVER, 1);
     }
     call<decltype(fake_reset)>("fake_reset")();
   }
   ~FakeDriver() {
-    for (const char* name :
-         {"INRUSH_CUDA_LIBRARY", "INRUSH_HIP_LIBRARY", "INRUSH_CUFILE_LIBRARY"}) {
+    for (const char* name : {"INRUSH_CUDA_LIBRARY", "INRUSH_HIP_LIBRARY"}) {
       ::unsetenv(name);
     }
   }

@@ -155,7 +155,7 @@ Result Machine::allocate(int device, uint64_t* address, uint64_t size) {
   one.device = device;
   const int fd = ::memfd_create("fake device memory", MFD_CLOEXEC);
   if (fd < 0 || ::ftruncate(fd, static_cast<off_t>(one.mapped)) != 0) return kOutOfMemory;
-  const bool shared = settings_["integrated"] != 0;
+  const bool shared = settings_["integrated"] != 0 || settings_["touchable"] != 0;
   constexpr int kAccess = PROT_READ | PROT_WRITE;
   void* alias = ::mmap(nullptr, one.mapped, kAccess, MAP_SHARED, fd, 0);
   void* own = shared ? alias : ::mmap(nullptr, one.mapped, PROT_NONE, MAP_SHARED, fd, 0);

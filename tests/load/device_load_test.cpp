@@ -235,7 +235,7 @@ TEST_F(DeviceLoad, a_device_that_there_is_none_of) {
             "a load goes to devices of one vendor, not to cuda and hip");
   ::setenv("INRUSH_CUDA_LIBRARY", "off", 1);
   EXPECT_EQ(failure({"cuda"}),
-            "load to cuda: there is no driver to use: it is switched off by the environment");
+            "device cuda:0: there is no driver to use: it is switched off by the environment");
 }
 
 TEST_F(DeviceLoad, a_device_that_is_lost_in_mid_load_is_one_error) {

@@ -23,7 +23,7 @@ _PIPE_WIDTH = 160
 
 Source = Annotated[str, typer.Argument(metavar="SOURCE", help="A directory, a file or a URI.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, with schema_version.")]
-Device = Annotated[str | None, typer.Option(help="Where to: cpu.")]
+Device = Annotated[str | None, typer.Option(help="Where to: cpu, cuda:0, hip:1.")]
 Backend = Annotated[
     str | None,
     typer.Option(help="Ways to read, tried in order: URING,PREAD,... Default: chosen."),

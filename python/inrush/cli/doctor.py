@@ -7,6 +7,7 @@ import os
 from typing import Annotated, Any
 
 import typer
+from rich.table import Table
 
 from inrush import _core
 from inrush._checkpoint import open_source
@@ -57,6 +58,8 @@ def doctor(
         )
     out.print(table)
     out.print()
+    out.print(_drivers_table(report["drivers"]))
+    out.print()
     if report["fallbacks"]:
         table = plain_table("not to be had here", "instead", "why")
         for fallback in report["fallbacks"]:
@@ -68,6 +71,36 @@ def doctor(
         out.print(f"[yellow]change[/] {advice}", soft_wrap=True)
     if not report["advice"]:
         out.print("[green]nothing to change[/]")
+
+
+def _drivers_table(drivers: list[dict[str, Any]]) -> Table:
+    table = plain_table("driver", "version", "")
+    for driver in drivers:
+        table.add_row(
+            driver["vendor"],
+            driver["version"] or "[red]no[/]",
+            f"[dim]{shown(driver['reason'] or driver['library'])}[/]",
+        )
+        for index, device in enumerate(driver["devices"]):
+            place = f"{device['bus']}, NUMA node {device['numa_node']}"
+            table.add_row(
+                f"{driver['vendor']}:{index}", "", f"{shown(device['name'])} [dim]{place}[/]"
+            )
+    return table
+
+
+def _drivers() -> list[dict[str, Any]]:
+    words = ("name", "bus", "numa_node", "integrated")
+    return [
+        {
+            "vendor": driver.vendor,
+            "version": driver.version,
+            "library": driver.library,
+            "reason": driver.reason,
+            "devices": [{word: getattr(one, word) for word in words} for one in driver.devices],
+        }
+        for driver in _core.drivers()
+    ]
 
 
 def _examine(source: str | None) -> dict[str, Any]:
@@ -94,6 +127,7 @@ def _examine(source: str | None) -> dict[str, Any]:
         "facts": values,
         "limits": limits,
         "backends": backends,
+        "drivers": _drivers(),
         "fallbacks": [
             {"what": what, "why": why, "instead": instead}
             for what, why, instead in _core.fallbacks(facts, checkpoint)

@@ -1,0 +1,155 @@
+"""Whether loads to a GPU are right: `make test-gpu`, on a machine that has one.
+
+Needs the package, torch and safetensors, and no network. What torch then has on the device is
+compared with what safetensors reads.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import inrush.torch
+import safetensors.torch
+import torch
+import torch.utils.dlpack
+
+import inrush
+
+MIB = 1 << 20
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.int8, torch.bool)
+
+
+def write(folder: Path) -> dict[str, torch.Tensor]:
+    """Two shards of random tensors of all sorts of sizes; what is in them."""
+    everything: dict[str, torch.Tensor] = {}
+    for shard in range(2):
+        tensors = {}
+        for i in range(60):
+            size = (17, 512, 4096, 300_001, 3 * MIB)[i % 5]
+            raw = torch.randint(0, 256, (size * 8,), dtype=torch.uint8)
+            dtype = DTYPES[i % len(DTYPES)]
+            raw = raw % 2 if dtype == torch.bool else raw
+            tensors[f"s{shard}.t{i}"] = raw.view(dtype)
+        tensors[f"s{shard}.matrix"] = torch.randn(1024, 2048)
+        tensors[f"s{shard}.empty"] = torch.empty(0, 3)
+        tensors[f"s{shard}.scalar"] = torch.tensor(float(shard))
+        safetensors.torch.save_file(tensors, folder / f"model-{shard}.safetensors")
+        everything |= tensors
+    return everything
+
+
+def same(device: torch.Tensor, host: torch.Tensor) -> bool:
+    """Bit by bit."""
+    if device.shape != host.shape or device.dtype != host.dtype or not device.is_cuda:
+        return False
+    one, other = (each.cpu().reshape(-1).view(torch.uint8) for each in (device, host))
+    return torch.equal(one, other)
+
+
+def all_the_bytes(folder: Path, wanted: dict[str, torch.Tensor]) -> None:
+    for round_number in range(3):
+        loaded = inrush.torch.load_file(folder, "cuda:0")
+        assert loaded.keys() == wanted.keys()
+        wrong = [name for name in wanted if not same(loaded[name], wanted[name])]
+        assert not wrong, f"round {round_number}: {wrong}"
+
+
+def streamed(folder: Path, wanted: dict[str, torch.Tensor]) -> None:
+    with inrush.open(folder, framework="pt", device="cuda:0", budget="32MiB") as checkpoint:
+        for name, tensor in checkpoint.tensors():
+            assert same(tensor, wanted[name]), name
+
+
+def without_torch_memory(folder: Path, wanted: dict[str, torch.Tensor]) -> None:
+    for name, tensor in inrush.open(folder, device="cuda:0").load().items():
+        assert tensor.device == "cuda:0"
+        if tensor.nbytes:
+            raw = torch.utils.dlpack.from_dlpack(tensor.as_bytes()).reshape(-1)
+            assert torch.equal(raw.cpu(), wanted[name].reshape(-1).view(torch.uint8)), name
+
+
+def slices(folder: Path, wanted: dict[str, torch.Tensor]) -> None:
+    cut = {"*.matrix": (slice(None), slice(512, 1024))}
+    checkpoint = inrush.open(folder, framework="pt", device="cuda:0", include="*.matrix")
+    for name, tensor in checkpoint.load(slices=cut).items():
+        assert same(tensor, wanted[name][:, 512:1024].contiguous()), name
+
+
+def in_place(folder: Path, wanted: dict[str, torch.Tensor]) -> None:
+    model = torch.nn.ParameterDict({"matrix": torch.zeros(1024, 2048, device="cuda:0")})
+    address = model["matrix"].data_ptr()
+    inrush.torch.save_file({"matrix": wanted["s1.matrix"]}, folder / "one.st")
+    inrush.torch.load_into(model, folder / "one.st")
+    assert model["matrix"].data_ptr() == address
+    assert same(model["matrix"].detach(), wanted["s1.matrix"])
+
+
+def busy_memory(folder: Path, wanted: dict[str, torch.Tensor]) -> None:
+    """Memory that a kernel still writes when the allocator gives it out again."""
+    for _ in range(5):
+        held = [torch.empty(3 * MIB * 8, dtype=torch.uint8, device="cuda:0") for _ in range(24)]
+        sleep: Any = torch.cuda._sleep
+        sleep(200_000_000)
+        for each in held:
+            each.fill_(7)
+        del held, each
+        loaded = inrush.torch.load_file(folder, "cuda:0")
+        assert all(same(loaded[name], wanted[name]) for name in wanted)
+
+
+def memory_comes_back(folder: Path, wanted: dict[str, torch.Tensor]) -> None:
+    inrush.torch.load_file(folder, "cuda:0")
+    torch.cuda.empty_cache()
+    free, _ = torch.cuda.mem_get_info()
+    loaded = inrush.torch.load_file(folder, "cuda:0")
+    size = sum(tensor.nbytes for tensor in loaded.values())
+    after, _ = torch.cuda.mem_get_info()
+    assert free - after <= size + 64 * MIB, f"{free - after} bytes for {size} of tensors"
+
+
+def full_device(folder: Path, wanted: dict[str, torch.Tensor]) -> None:
+    torch.cuda.set_per_process_memory_fraction(0.0001)
+    try:
+        inrush.torch.load_file(folder, "cuda:0")
+    except inrush.MemoryBudgetError:
+        pass
+    else:
+        raise AssertionError("no error")
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    all_the_bytes(folder, wanted)
+
+
+CHECKS: tuple[Callable[[Path, dict[str, torch.Tensor]], None], ...] = (
+    all_the_bytes, streamed, without_torch_memory, slices, in_place, busy_memory,
+    memory_comes_back, full_device,
+)  # fmt: skip
+
+
+def main() -> int:
+    if not torch.cuda.is_available():
+        print("test-gpu: skipped, torch sees no GPU here")
+        return 0
+    failed = 0
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        wanted = write(folder)
+        for check in CHECKS:
+            began = time.monotonic()
+            try:
+                check(folder, wanted)
+                verdict = "ok"
+            except Exception as error:
+                failed += 1
+                verdict = f"FAILED: {type(error).__name__}: {error}"
+            print(f"{check.__name__}: {verdict} ({time.monotonic() - began:.1f} s)", flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
