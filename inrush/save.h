@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "inrush/core/dtype.h"
+#include "inrush/core/storage.h"
 #include "inrush/core/writer.h"
 
 namespace inrush {
@@ -33,7 +34,8 @@ uint64_t size_of(const SaveTensor& tensor);
 struct SaveOptions {
   using Metadata = std::optional<std::map<std::string, std::string>>;
   Metadata metadata;
-  bool sync = true;  // fsync the file and its folder before it takes its name
+  bool sync = true;          // fsync the file and its folder before it takes its name
+  StorageOptions storage{};  // of a remote place
 };
 
 struct ShardOptions {
@@ -44,7 +46,8 @@ struct ShardOptions {
   bool sync = true;
 };
 
-// Writes `path` through a temporary beside it. Throws Error; then nothing is left behind.
+// Writes `path` through a temporary beside it, or the object of that URI, which is there when it is
+// whole. Throws Error; then nothing is left behind.
 void save_file(const std::string& path, std::vector<SaveTensor> tensors,
                const SaveOptions& options);
 

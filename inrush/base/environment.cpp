@@ -28,6 +28,14 @@ NetEnvironment read_net_environment() {
           variable("SSL_CERT_DIR")};
 }
 
+std::string store_variable(const std::string& name) {
+  for (const char* known :
+       {"AWS_", "S3_", "GOOGLE_OAUTH_ACCESS_TOKEN", "STORAGE_EMULATOR_HOST", "AZURE_STORAGE_"}) {
+    if (name.starts_with(known)) return variable(name.c_str());
+  }
+  return {};
+}
+
 std::string profile_path(const Environment& environment) {
   if (environment.profile == "off") return {};
   if (!environment.profile.empty()) return environment.profile;

@@ -25,6 +25,10 @@ struct NetEnvironment {
 
 NetEnvironment read_net_environment();
 
+// The value of one of these, for the stores of remote places; empty for any other name:
+// AWS_*, S3_*, GOOGLE_OAUTH_ACCESS_TOKEN, STORAGE_EMULATOR_HOST, AZURE_STORAGE_*.
+std::string store_variable(const std::string& name);
+
 // The file that rates are kept in: INRUSH_PROFILE, else inrush/profile.json under XDG_CACHE_HOME
 // or $HOME/.cache; empty when there is no such place or INRUSH_PROFILE is "off".
 std::string profile_path(const Environment& environment);

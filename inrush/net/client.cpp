@@ -24,14 +24,6 @@ constexpr int kMostRedirects = 10;
 constexpr size_t kMostKept = 16;  // idle handles
 constexpr long kStallSeconds = 15;
 
-std::string take_word(std::map<std::string, std::string>& words, const char* name) {
-  const auto found = words.find(name);
-  if (found == words.end()) return "";
-  std::string value = std::move(found->second);
-  words.erase(found);
-  return value;
-}
-
 // Seconds, as "2.5".
 void take_seconds(std::map<std::string, std::string>& words, const char* name,
                   std::chrono::milliseconds& into) {
@@ -69,6 +61,14 @@ std::vector<std::string> take_headers(std::map<std::string, std::string>& words)
 }
 
 }  // namespace
+
+std::string take_word(std::map<std::string, std::string>& words, const char* name) {
+  const auto found = words.find(name);
+  if (found == words.end()) return "";
+  std::string value = std::move(found->second);
+  words.erase(found);
+  return value;
+}
 
 std::string find_tls_roots() {
   const NetEnvironment environment = read_net_environment();
@@ -188,7 +188,8 @@ void Client::give_back(EasyHandle handle) const {
 }
 
 void Client::sign(HttpRequest& request, const Url& home) const {
-  if (request.url.origin() != home.origin()) return;
+  const bool own = request.url.origin() == home.origin();
+  if (!own && (!signer_ || !signer_->trusts(request.url))) return;
   for (const std::string& line : options_.headers) {
     const size_t colon = line.find(':');
     request.headers.emplace_back(

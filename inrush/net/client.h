@@ -12,8 +12,8 @@
 #include <vector>
 
 #include "inrush/core/storage.h"
-#include "inrush/net/request.h"
 #include "inrush/shim/curl.h"
+#include "inrush/wire/request.h"
 #include "inrush/wire/response.h"
 
 namespace inrush {
@@ -32,6 +32,9 @@ struct ClientOptions {
 // From "ca_file", "proxy", "headers", "timeout", "hedge", "connections" and the environment; takes
 // those words out of `words`. Throws Error{usage} for a value that makes no sense.
 ClientOptions client_options(std::map<std::string, std::string>& words);
+
+// The word's value, taken out of `words`; empty where there is none.
+std::string take_word(std::map<std::string, std::string>& words, const char* name);
 
 // Throws Error{usage} naming the first word left over, and `known` ones.
 void check_all_known(const std::map<std::string, std::string>& words, const std::string& uri,

@@ -97,9 +97,10 @@ Blob open_object(const std::shared_ptr<const Client>& client, const Url& url,
       look.again(verdict);
       continue;
     }
+    uint64_t size = 0;
     const auto range = parse_content_range(answer.header("content-range"));
-    const uint64_t size = is_empty(answer) ? 0 : range->size.value_or(0);
-    if (!is_empty(answer) && !range->size) {
+    if (!is_empty(answer)) size = range ? range->size.value_or(0) : received;
+    if (!is_empty(answer) && range && !range->size) {
       throw Error(ErrorCode::source, look.what + ": the server does not say how large it is");
     }
     if (received < std::min(size, kFirstLook)) {

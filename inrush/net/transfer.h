@@ -74,6 +74,7 @@ class Transfer {
   bool fail(ErrorCode code, std::string reason);
   // Whether the head promises what is wanted; else says why in failure_.
   bool judge_head();
+  bool judge_whole();
   bool judge_range();
   [[nodiscard]] bool is_welcome() const;
   [[nodiscard]] Verdict judge_status() const;
@@ -81,7 +82,6 @@ class Transfer {
   const Curl& curl_;
   EasyHandle easy_;
   curl_slist* headers_ = nullptr;
-  std::string body_;  // to be sent
   std::array<char, CURL_ERROR_SIZE> trouble_{};
   ResponseHead head_;
   Url url_;

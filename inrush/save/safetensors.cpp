@@ -16,6 +16,7 @@
 #include "inrush/formats/safetensors.h"
 #include "inrush/save.h"
 #include "inrush/save/parts.h"
+#include "inrush/stores/stores.h"
 
 namespace inrush {
 namespace {
@@ -125,7 +126,8 @@ void write_safetensors(Writer& writer, std::vector<SaveTensor> tensors,
 
 void save_file(const std::string& path, std::vector<SaveTensor> tensors,
                const SaveOptions& options) {
-  const auto writer = make_file_writer(path, options.sync);
+  const auto writer = is_remote(path) ? make_remote_writer(path, options.storage)
+                                      : make_file_writer(path, options.sync);
   write_safetensors(*writer, std::move(tensors), options.metadata);
 }
 

@@ -26,6 +26,7 @@
 #include "inrush/core/quoted.h"
 #include "inrush/save.h"
 #include "inrush/save/parts.h"
+#include "inrush/stores/stores.h"
 
 namespace inrush {
 namespace {
@@ -227,6 +228,11 @@ void place_all(const Staging& staging, const Pattern& pattern, const std::vector
 
 std::vector<std::string> save_sharded(const std::string& folder, std::vector<SaveTensor> tensors,
                                       const ShardOptions& options) {
+  if (is_remote(folder)) {
+    throw Error(ErrorCode::usage,
+                "save: several files and their index cannot take their names at once in a remote "
+                "place; save one file there, or shards to a folder and copy that");
+  }
   if (options.max_shard_size == 0) {
     throw Error(ErrorCode::usage, "save: shards of 0 bytes hold nothing");
   }

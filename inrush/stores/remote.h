@@ -12,6 +12,14 @@ namespace inrush {
 // index file names.
 Place find_http(const std::string& uri, const StorageOptions& options);
 
+// s3://bucket/key, gs://bucket/key, az://container/blob.
+Place find_s3(const std::string& uri, const StorageOptions& options);
+Place find_gs(const std::string& uri, const StorageOptions& options);
+Place find_az(const std::string& uri, const StorageOptions& options);
+
+std::unique_ptr<Writer> write_s3(const std::string& uri, const StorageOptions& options);
+std::unique_ptr<Writer> write_gs(const std::string& uri, const StorageOptions& options);
+
 // One store over several places, each of which is one entry of its store. Entries are called as
 // their blobs are.
 std::unique_ptr<Store> make_place_list(std::vector<Place> places);

@@ -16,6 +16,7 @@
 #include "inrush/stores/directory.h"
 #include "inrush/stores/local_file.h"
 #include "inrush/stores/redis.h"
+#include "inrush/stores/redis_writer.h"
 #include "inrush/stores/remote.h"
 
 namespace inrush {
@@ -60,15 +61,15 @@ Place find_file_uri(const std::string& uri, const StorageOptions& /*options*/) {
 }
 
 constexpr std::array kTable{
-    StoreRow{"file", find_file_uri, nullptr},
-    StoreRow{"http", find_http, nullptr},
-    StoreRow{"https", find_http, nullptr},
-    StoreRow{"s3", nullptr, "the S3 store"},
-    StoreRow{"gs", nullptr, "the Google Cloud Storage store"},
-    StoreRow{"az", nullptr, "the Azure Blob store"},
-    StoreRow{"redis", find_redis, nullptr},
-    StoreRow{"rediss", find_redis, nullptr},
-    StoreRow{"hf", nullptr, "the Hub store"},
+    StoreRow{"file", find_file_uri, nullptr, nullptr},
+    StoreRow{"http", find_http, nullptr, nullptr},
+    StoreRow{"https", find_http, nullptr, nullptr},
+    StoreRow{"s3", find_s3, nullptr, write_s3},
+    StoreRow{"gs", find_gs, nullptr, write_gs},
+    StoreRow{"az", find_az, nullptr, nullptr},
+    StoreRow{"redis", find_redis, nullptr, write_redis},
+    StoreRow{"rediss", find_redis, nullptr, write_redis},
+    StoreRow{"hf", nullptr, "the Hub store", nullptr},
 };
 
 // "s3" of "s3://bucket/key"; nothing for a path.
@@ -92,6 +93,16 @@ std::string built_schemes() {
   return names;
 }
 
+const StoreRow& row_of(const std::string& scheme, const std::string& uri) {
+  const auto* const row = std::find_if(kTable.begin(), kTable.end(),
+                                       [&](const StoreRow& r) { return r.scheme == scheme; });
+  if (row != kTable.end()) return *row;
+  throw Error(ErrorCode::usage,
+              fmt::format("open {}: no store is known by the scheme {}; a path or {} can be opened",
+                          quoted(uri.substr(0, scheme.size() + 3) + "..."), quoted(scheme),
+                          built_schemes()));
+}
+
 }  // namespace
 
 std::span<const StoreRow> store_table() { return kTable; }
@@ -112,23 +123,27 @@ Place find_place(const std::string& uri, const StorageOptions& options) {
                             options.words.begin()->first));
   }
   if (!scheme) return find_local(uri);
-  const auto* const row = std::find_if(kTable.begin(), kTable.end(),
-                                       [&](const StoreRow& r) { return r.scheme == *scheme; });
-  if (row == kTable.end()) {
-    throw Error(
-        ErrorCode::usage,
-        fmt::format("open {}: no store is known by the scheme {}; a path or {} can be opened", uri,
-                    quoted(*scheme), built_schemes()));
-  }
-  if (row->find == nullptr) {
+  const StoreRow& row = row_of(*scheme, uri);
+  if (row.find == nullptr) {
     throw Error(ErrorCode::usage,
                 fmt::format("open {}: {}:// needs {}, which is not built yet; a path or {} can be "
                             "opened, so copy the checkpoint to this machine or mount it",
-                            uri, row->scheme, row->provided_by, built_schemes()));
+                            uri, row.scheme, row.provided_by, built_schemes()));
   }
-  Place place = row->find(uri, options);
+  Place place = row.find(uri, options);
   if (is_remote(uri)) place.store = make_cached(std::move(place.store), options);
   return place;
+}
+
+std::unique_ptr<Writer> make_remote_writer(const std::string& uri, const StorageOptions& options) {
+  const StoreRow& row = row_of(scheme_of(uri).value_or(""), uri);
+  if (row.write == nullptr) {
+    throw Error(ErrorCode::usage,
+                fmt::format("save {}://...: nothing can be saved to this kind of place; a path, "
+                            "s3://, gs:// or redis:// will do",
+                            row.scheme));
+  }
+  return row.write(uri, options);
 }
 
 }  // namespace inrush

@@ -8,6 +8,7 @@
 
 #include "inrush/core/storage.h"
 #include "inrush/core/store.h"
+#include "inrush/core/writer.h"
 
 namespace inrush {
 
@@ -22,6 +23,8 @@ struct StoreRow {
   const char* scheme;  // "file"
   Place (*find)(const std::string& uri, const StorageOptions& options);
   const char* provided_by;  // what is missing where `find` is
+  // What writes one file there; nullptr: this store is for reading only.
+  std::unique_ptr<Writer> (*write)(const std::string& uri, const StorageOptions& options);
 };
 
 std::span<const StoreRow> store_table();
@@ -33,6 +36,9 @@ Place find_place(const std::string& uri, const StorageOptions& options = {});
 
 // Whether it is a URI of a place that is not on this machine.
 bool is_remote(const std::string& uri);
+
+// A writer of one file of a remote place. Throws Error{usage} where nothing can be written.
+std::unique_ptr<Writer> make_remote_writer(const std::string& uri, const StorageOptions& options);
 
 // One store over several local files, whose entries are the paths as given.
 std::unique_ptr<Store> make_file_list(const std::vector<std::string>& paths);

@@ -117,6 +117,8 @@ std::optional<ContentRange> parse_content_range(std::string_view text) {
   return range;
 }
 
+std::optional<uint64_t> parse_size(std::string_view text) { return number(text); }
+
 void ResponseHead::add_line(std::string_view line) {
   line = trimmed(line);
   if (line.starts_with("HTTP/")) {

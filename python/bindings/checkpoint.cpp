@@ -8,6 +8,8 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <memory>
+#include <utility>
 
 #include "python/bindings/bindings.h"
 
@@ -17,35 +19,63 @@ namespace {
 using FileEntry = nb::typed<nb::tuple, nb::str, nb::int_>;
 
 // Paths come as bytes: the name of a file need not be text.
+// Whoever signs owns the box, and no Python object: lanes let go of it without the interpreter.
+class CredentialSource {
+ public:
+  bool put(std::string key, std::string secret, std::string token, int64_t expires) {
+    const std::shared_ptr<CredentialBox> box = box_.lock();
+    if (box) box->put({std::move(key), std::move(secret), std::move(token), expires});
+    return box != nullptr;
+  }
+  std::shared_ptr<CredentialBox> hand_over() {
+    auto owned = first_ ? std::move(first_) : box_.lock();
+    return owned;
+  }
+
+ private:
+  std::shared_ptr<CredentialBox> first_ = std::make_shared<CredentialBox>();
+  std::weak_ptr<CredentialBox> box_ = first_;
+};
+
 std::vector<std::string> texts(const std::vector<nb::bytes>& paths) {
   std::vector<std::string> places;
   for (const nb::bytes& path : paths) places.emplace_back(path.c_str(), path.size());
   return places;
 }
 
-StorageOptions caching(const nb::bytes& dir, uint64_t size) {
-  StorageOptions options;
-  options.cache_dir = std::string(dir.c_str(), dir.size());
-  options.cache_size = size;
-  return options;
-}
-
-Checkpoint open_one(const nb::bytes& uri, const std::vector<nb::bytes>& mirrors,
-                    const nb::bytes& cache_dir, uint64_t cache_size) {
+Checkpoint open_one(const nb::bytes& uri, const StorageOptions& storage,
+                    const std::vector<nb::bytes>& mirrors) {
   std::vector<std::string> places = texts(mirrors);
   places.emplace(places.begin(), uri.c_str(), uri.size());
-  const StorageOptions options = caching(cache_dir, cache_size);
   const nb::gil_scoped_release released;
-  return places.size() == 1 ? Checkpoint::open(places.front(), options)
-                            : Checkpoint::open_mirrored(places, options);
+  return places.size() == 1 ? Checkpoint::open(places.front(), storage)
+                            : Checkpoint::open_mirrored(places, storage);
 }
 
-Checkpoint open_files(const std::vector<nb::bytes>& paths, const nb::bytes& cache_dir,
-                      uint64_t cache_size) {
+Checkpoint open_files(const std::vector<nb::bytes>& paths, const StorageOptions& storage) {
   const std::vector<std::string> places = texts(paths);
-  const StorageOptions options = caching(cache_dir, cache_size);
   const nb::gil_scoped_release released;
-  return Checkpoint::open(places, options);
+  return Checkpoint::open(places, storage);
+}
+
+void bind_storage(nb::module_& module) {
+  nb::class_<CredentialSource>(module, "CredentialSource", "Renews the credentials of loads.")
+      .def(nb::init<>())
+      .def("put", &CredentialSource::put, nb::arg("key"), nb::arg("secret"), nb::arg("token"),
+           nb::arg("expires") = 0,
+           "From now on these; expires in seconds since 1970, 0: never. False: nobody wants them.");
+  nb::class_<StorageOptions>(module, "StorageOptions", "What is said of a remote place.")
+      .def(nb::init<>())
+      .def_rw("words", &StorageOptions::words)
+      .def_prop_rw(
+          "cache_dir", [](const StorageOptions& options) { return text_of(options.cache_dir); },
+          [](StorageOptions& options, const nb::bytes& dir) {
+            options.cache_dir = std::string(dir.c_str(), dir.size());
+          })
+      .def_rw("cache_size", &StorageOptions::cache_size)
+      .def("take_credentials", [](StorageOptions& options, CredentialSource& source) {
+        options.credentials = source.hand_over();
+      });
 }
 
 std::optional<InfoView> find(const Checkpoint& checkpoint, std::string_view name) {
@@ -126,12 +156,13 @@ void bind_info(nb::module_& module) {
 
 void bind_checkpoint(nb::module_& module) {
   bind_info(module);
+  bind_storage(module);
   nb::class_<Checkpoint>(module, "Checkpoint", "An opened checkpoint: its index is read.")
-      .def_static("open", &open_one, nb::arg("uri"), nb::arg("mirrors") = std::vector<nb::bytes>(),
-                  nb::arg("cache_dir") = nb::bytes(""), nb::arg("cache_size") = 0,
+      .def_static("open", &open_one, nb::arg("uri"), nb::arg("storage") = StorageOptions{},
+                  nb::arg("mirrors") = std::vector<nb::bytes>(),
                   "Open a directory, a file or a URI, and other places of the same.")
-      .def_static("open_files", &open_files, nb::arg("paths"), nb::arg("cache_dir") = nb::bytes(""),
-                  nb::arg("cache_size") = 0, "Open files as one checkpoint.")
+      .def_static("open_files", &open_files, nb::arg("paths"),
+                  nb::arg("storage") = StorageOptions{}, "Open files as one checkpoint.")
       .def_prop_ro("uri", [](const Checkpoint& checkpoint) { return text_of(checkpoint.uri()); })
       .def_prop_ro(
           "format",

@@ -6,6 +6,7 @@
 #include <nanobind/stl/vector.h>
 
 #include "inrush/engines/engines.h"
+#include "inrush/net/client.h"
 #include "inrush/policy/backends.h"
 #include "inrush/policy/facts.h"
 #include "inrush/policy/fallbacks.h"
@@ -94,6 +95,16 @@ void bind_policy(nb::module_& module) {
              "Move bytes of the checkpoint's files for at most so many seconds.");
   module.def(
       "machine_json", [] { return to_json(ask_machine()); }, "Facts of this machine.");
+  module.def("find_tls_roots", &find_tls_roots,
+             "The file of TLS roots, as the environment or the distribution has it; '' for none.");
+  module.def(
+      "describe_curl",
+      [] {
+        const CurlState state = describe_curl();
+        return nb::make_tuple(state.version, state.problem);
+      },
+      nb::sig("def describe_curl() -> tuple[str, str]"),
+      "(version of libcurl and its TLS library, why there is none or '').");
   module.def("engines", &engines, "(name, summary, why it cannot be used or '') of each engine.");
   module.def("fallbacks", &fallbacks, nb::arg("facts").none() = nb::none(),
              nb::arg("checkpoint").none() = nb::none(),

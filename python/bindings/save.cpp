@@ -22,10 +22,10 @@ SaveTensor make_tensor(std::string name, const std::string& dtype, std::vector<u
 }
 
 void save(const nb::bytes& path, const std::vector<SaveTensor>& tensors, const Metadata& metadata,
-          bool sync) {
+          bool sync, const StorageOptions& storage) {
   const std::string place(path.c_str(), path.size());
   const nb::gil_scoped_release released;
-  save_file(place, tensors, {metadata, sync});
+  save_file(place, tensors, {metadata, sync, storage});
 }
 
 std::vector<std::string> save_shards(const nb::bytes& folder,
@@ -61,6 +61,7 @@ void bind_save(nb::module_& module) {
                   nb::arg("address"), nb::arg("nbytes"));
   module.def("save_file", &save, nb::arg("path"), nb::arg("tensors"),
              nb::arg("metadata").none() = nb::none(), nb::arg("sync") = true,
+             nb::arg("storage") = StorageOptions{},
              "Write a safetensors file through a temporary beside it.");
   nb::class_<ShardOptions>(module, "ShardOptions", "How save_sharded cuts and names files.")
       .def(nb::init<>())

@@ -11,6 +11,7 @@ from inrush._frameworks import converter
 from inrush._job import Job
 from inrush._options import Options
 from inrush._slicing import basic_index, parse_slice
+from inrush._storage import storage_for
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class Checkpoint(Mapping[str, _core.TensorInfo]):
 
     def __init__(self, source: Source | Iterable[Source], **options: Unpack[OptionWords]) -> None:
         self._options = Options(options)
-        self._core: _core.Checkpoint | None = open_source(source, self._options)
+        self._core: _core.Checkpoint | None = open_source(source, options=self._options)
         self._view: _core.View | None = None
 
     def _opened(self) -> _core.Checkpoint:
@@ -227,17 +228,38 @@ def one_tensor(name: str, slices: Any = None) -> dict[str, Any]:
 
 
 def open_source(
-    source: Source | Iterable[Source], options: Options | None = None
+    source: Source | Iterable[Source],
+    storage: Mapping[str, Any] | None = None,
+    *,
+    options: Options | None = None,
 ) -> _core.Checkpoint:
-    """Open one place (and its mirrors), or several files as one checkpoint."""
+    """Open one place (and its mirrors), or several files as one checkpoint.
+
+    Parameters
+    ----------
+    source : str, os.PathLike or iterable of them
+    storage : mapping, optional
+        `storage_options` of `inrush.open`.
+    options : Options, optional
+        All options; `storage` counts where they have none.
+    """
     options = options or Options({})
-    cache = (options.cache_dir, options.cache_size)
+    storage = options.storage_options or storage
+
+    def stored(places: list[bytes]) -> _core.StorageOptions:
+        made = storage_for(places, storage)
+        made.cache_dir = options.cache_dir
+        made.cache_size = options.cache_size
+        return made
+
     if isinstance(source, (str, os.PathLike)):
-        return _core.Checkpoint.open(os.fsencode(source), options.mirrors, *cache)
+        place = os.fsencode(source)
+        mirrors = options.mirrors
+        return _core.Checkpoint.open(place, stored([place, *mirrors]), mirrors)
     if options.mirrors:
         raise UsageError("mirrors: they are of one place, and several files were given")
     try:
         paths = [os.fsencode(path) for path in source]
     except TypeError:
         raise UsageError(f"source {source!r}: expected a path, a URI, or a list of paths") from None
-    return _core.Checkpoint.open_files(paths, *cache)
+    return _core.Checkpoint.open_files(paths, stored(paths))

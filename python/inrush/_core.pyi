@@ -97,15 +97,50 @@ class TensorInfo:
 
     def __repr__(self) -> str: ...
 
+class CredentialSource:
+    """Renews the credentials of loads."""
+
+    def __init__(self) -> None: ...
+
+    def put(self, key: str, secret: str, token: str, expires: int = 0) -> bool:
+        """
+        From now on these; expires in seconds since 1970, 0: never. False: nobody wants them.
+        """
+
+class StorageOptions:
+    """What is said of a remote place."""
+
+    def __init__(self) -> None: ...
+
+    @property
+    def words(self) -> dict[str, str]: ...
+
+    @words.setter
+    def words(self, arg: Mapping[str, str], /) -> None: ...
+
+    @property
+    def cache_dir(self) -> str: ...
+
+    @cache_dir.setter
+    def cache_dir(self, arg: bytes, /) -> None: ...
+
+    @property
+    def cache_size(self) -> int: ...
+
+    @cache_size.setter
+    def cache_size(self, arg: int, /) -> None: ...
+
+    def take_credentials(self, arg: CredentialSource, /) -> None: ...
+
 class Checkpoint:
     """An opened checkpoint: its index is read."""
 
     @staticmethod
-    def open(uri: bytes, mirrors: Sequence[bytes] = [], cache_dir: bytes = ..., cache_size: int = 0) -> Checkpoint:
+    def open(uri: bytes, storage: StorageOptions = ..., mirrors: Sequence[bytes] = []) -> Checkpoint:
         """Open a directory, a file or a URI, and other places of the same."""
 
     @staticmethod
-    def open_files(paths: Sequence[bytes], cache_dir: bytes = ..., cache_size: int = 0) -> Checkpoint:
+    def open_files(paths: Sequence[bytes], storage: StorageOptions = ...) -> Checkpoint:
         """Open files as one checkpoint."""
 
     @property
@@ -399,7 +434,7 @@ class SaveTensor:
     @staticmethod
     def make(name: str, dtype: str, shape: Sequence[int], address: int, nbytes: int) -> SaveTensor: ...
 
-def save_file(path: bytes, tensors: Sequence[SaveTensor], metadata: Mapping[str, str] | None = None, sync: bool = True) -> None:
+def save_file(path: bytes, tensors: Sequence[SaveTensor], metadata: Mapping[str, str] | None = None, sync: bool = True, storage: StorageOptions = ...) -> None:
     """Write a safetensors file through a temporary beside it."""
 
 class ShardOptions:
@@ -606,6 +641,14 @@ def measure_limit(checkpoint: Checkpoint, kind: LimitKind, seconds: float) -> Li
 
 def machine_json() -> str:
     """Facts of this machine."""
+
+def find_tls_roots() -> str:
+    """
+    The file of TLS roots, as the environment or the distribution has it; '' for none.
+    """
+
+def describe_curl() -> tuple[str, str]:
+    """(version of libcurl and its TLS library, why there is none or '')."""
 
 def engines() -> list[tuple[str, str, str]]:
     """(name, summary, why it cannot be used or '') of each engine."""

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         cache_size: int | str | None
         progress: Callable[[int, int, float], object] | None
         trace: bool
+        storage_options: Mapping[str, Any] | None
 
 
 class Backend(str, enum.Enum):
@@ -105,6 +106,7 @@ _DEFAULTS: dict[str, Any] = {
     "cache_size": None,
     "progress": None,
     "trace": False,
+    "storage_options": None,
 }
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
@@ -198,6 +200,11 @@ def instanttensor_backend() -> str | None:
     return text
 
 
+def has_aws_keys() -> bool:
+    """Whether the environment has an access key of AWS, and no profile that would win over it."""
+    return bool(os.environ.get("AWS_ACCESS_KEY_ID")) and not os.environ.get("AWS_PROFILE")
+
+
 def is_traced() -> bool:
     """Whether ``INRUSH_DEBUG`` asks the command line for tracebacks."""
     return environment("debug") is not None
@@ -261,6 +268,7 @@ class Options:
             self.cache_size = parse_size(values["cache_size"], "cache_size")
         self.progress: Callable[[int, int, float], object] | None = values["progress"]
         self.trace = bool(values["trace"])
+        self.storage_options: Mapping[str, Any] | None = values["storage_options"]
         # Where torch moves what was loaded; None leaves it in host memory.
         self.moved_to: Any = base.moved_to if base else None
         if parse_device(values["device"]) is not None:

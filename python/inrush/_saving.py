@@ -12,6 +12,7 @@ from inrush._errors import Error, UsageError
 from inrush._job import Job
 from inrush._memory import Memory
 from inrush._options import Options
+from inrush._storage import storage_for
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,10 +25,14 @@ def save_file(
     filename: str | os.PathLike[str],
     metadata: Mapping[str, str] | None,
     fsync: bool = True,
+    *,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a safetensors file through a temporary beside it."""
+    """Write a safetensors file through a temporary beside it, or an object of a remote place."""
     checked = checked_metadata(metadata)
-    _core.save_file(os.fsencode(filename), _save_tensors(memories), checked, fsync)
+    place = os.fsencode(filename)
+    storage = storage_for([place], storage_options)
+    _core.save_file(place, _save_tensors(memories), checked, fsync, storage)
 
 
 def save_sharded(
@@ -100,7 +105,7 @@ def load_file(
     path = existing(source)
     chosen = Options({**options, **hinted(backend), "framework": framework}).moving_to(place)
     # What torch moves elsewhere need not be in host memory all at once.
-    with Job(open_source(path), chosen, collect=place is None, keep=True) as job:
+    with Job(open_source(path, options=chosen), chosen, collect=place is None, keep=True) as job:
         return dict(iter(job))
 
 

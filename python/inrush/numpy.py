@@ -12,6 +12,7 @@ from inrush._serialize import TensorSpec, deserialize, serialize, serialize_file
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
+    from collections.abc import Mapping
     from typing import Any
 
     Array = numpy.ndarray[Any, numpy.dtype[Any]]
@@ -70,11 +71,13 @@ def save_file(
     metadata: dict[str, str] | None = None,
     *,
     fsync: bool = True,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> None:
     """Save arrays into a file, byte-identical to what safetensors writes, atomically.
 
     Arrays that are strided or big-endian are saved through a copy. With `fsync` the file is on the
-    disk before it takes its name.
+    disk before it takes its name. `filename` may be a URI such as ``s3://bucket/key``, with
+    `storage_options` as for `inrush.open`.
 
     Raises
     ------
@@ -83,7 +86,9 @@ def save_file(
     inrush.SourceError
         If the file cannot be written.
     """
-    _saving.save_file(_memories(tensor_dict), filename, metadata, fsync)
+    _saving.save_file(
+        _memories(tensor_dict), filename, metadata, fsync, storage_options=storage_options
+    )
 
 
 def save(tensor_dict: dict[str, Array], metadata: dict[str, str] | None = None) -> bytes:

@@ -100,6 +100,7 @@ def save_file(
     metadata: dict[str, str] | None = None,
     *,
     fsync: bool = True,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> None:
     """Save tensors into a file, byte-identical to what safetensors writes, atomically.
 
@@ -112,6 +113,8 @@ def save_file(
     fsync : bool
         Whether the file is on the disk before it takes its name. Without, it is faster, and a
         power failure soon after may leave a file of the right size with other bytes.
+    storage_options : mapping, optional
+        As for `inrush.open`, where `filename` is a URI such as ``s3://bucket/key``.
 
     Raises
     ------
@@ -122,7 +125,9 @@ def save_file(
     inrush.SourceError
         If the file cannot be written.
     """
-    _saving.save_file(_memories(tensors), filename, metadata, fsync)
+    _saving.save_file(
+        _memories(tensors), filename, metadata, fsync, storage_options=storage_options
+    )
 
 
 def save(tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> bytes:

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -13,7 +14,7 @@ struct HttpRequest {
   std::string method = "GET";
   Url url;
   std::vector<std::pair<std::string, std::string>> headers;
-  std::string body;  // of PUT and POST
+  std::string_view body;  // of PUT and POST; borrowed from the caller
 };
 
 class Signer {
@@ -23,6 +24,9 @@ class Signer {
   // Adds what shows who asks, as of now: called for each try. Throws Error{source} without
   // credentials.
   virtual void sign(HttpRequest& request) const = 0;
+
+  // Whether another host than the store's own is the same sender's business: of a redirect.
+  [[nodiscard]] virtual bool trusts(const Url& /*other*/) const { return false; }
 };
 
 }  // namespace inrush

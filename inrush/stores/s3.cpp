@@ -1,0 +1,75 @@
+// s3:// and gs://, which speak the same XML.
+#include <fmt/format.h>
+
+#include "inrush/core/error.h"
+#include "inrush/net/s3.h"
+#include "inrush/net/s3_writer.h"
+#include "inrush/stores/bucket.h"
+#include "inrush/stores/remote.h"
+
+namespace inrush {
+namespace {
+
+HttpRequest list_objects(const Url& base, const std::string& prefix, const std::string& next) {
+  HttpRequest request;
+  request.url = base;
+  request.url.query =
+      fmt::format("{}delimiter=%2F&encoding-type=url&list-type=2&prefix={}",
+                  next.empty() ? "" : "continuation-token=" + percent_encoded(next, false) + "&",
+                  percent_encoded(prefix, false));
+  return request;
+}
+
+S3Bucket settle(const std::string& scheme, const BucketUri& parts, const StorageOptions& options) {
+  try {
+    return settle_s3(scheme, parts.bucket, options);
+  } catch (const Error& error) {
+    const std::string text = error.message();
+    if (text.starts_with("open ")) throw;
+    throw Error(error.code(),
+                fmt::format("open {}://{}/{}: {}", scheme, parts.bucket, parts.key, text));
+  }
+}
+
+std::unique_ptr<Writer> write(const std::string& scheme, const std::string& uri,
+                              const StorageOptions& options) {
+  const BucketUri parts = split_bucket_uri(uri);
+  if (parts.key.empty() || parts.key.back() == '/') {
+    throw Error(ErrorCode::usage, fmt::format("save {}: no name of an object", uri));
+  }
+  return make_s3_writer(settle(scheme, parts, options), parts.key);
+}
+
+Place find(const std::string& scheme, const std::string& uri, const StorageOptions& options) {
+  BucketUri parts = split_bucket_uri(uri);
+  StorageOptions settled = options;
+  const size_t version = parts.key.rfind("?versionId=");
+  if (version != std::string::npos) {
+    settled.words["version_id"] = parts.key.substr(version + std::string("?versionId=").size());
+    parts.key.resize(version);
+  }
+  const S3Bucket s3 = settle(scheme, parts, settled);
+  Bucket bucket{s3.shown, s3.client, s3.base, s3.query, list_objects, parse_s3_page, {}};
+  bucket.relocate = [s3](Url& base) { return relocate_s3(s3, base); };
+  return place_in(std::move(bucket), parts.key);
+}
+
+}  // namespace
+
+Place find_s3(const std::string& uri, const StorageOptions& options) {
+  return find("s3", uri, options);
+}
+
+Place find_gs(const std::string& uri, const StorageOptions& options) {
+  return find("gs", uri, options);
+}
+
+std::unique_ptr<Writer> write_s3(const std::string& uri, const StorageOptions& options) {
+  return write("s3", uri, options);
+}
+
+std::unique_ptr<Writer> write_gs(const std::string& uri, const StorageOptions& options) {
+  return write("gs", uri, options);
+}
+
+}  // namespace inrush

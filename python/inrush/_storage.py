@@ -1,0 +1,138 @@
+"""What a caller says of a remote place, and credentials that only Python packages can get."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import threading
+import time
+
+from inrush import _core
+from inrush._errors import SourceError, UsageError
+from inrush._options import has_aws_keys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Any
+
+# Seconds between two looks at credentials that may have been renewed.
+_RENEWAL = 30.0
+
+
+def storage_for(places: Iterable[bytes], options: Mapping[str, Any] | None) -> _core.StorageOptions:
+    """Options for these places; with botocore or google-auth installed, credentials from them.
+
+    Raises
+    ------
+    UsageError
+        For an option that is no text, number or truth value.
+    SourceError
+        botocore or google-auth has credentials, and cannot get at them.
+    """
+    storage = _core.StorageOptions()
+    schemes = {place.partition(b"://")[0].lower() for place in places if b"://" in place}
+    if not options and not schemes - {b"file"}:
+        return storage
+    words = {name: _text(name, value) for name, value in (options or {}).items()}
+    if schemes & {b"https", b"s3", b"gs", b"az"} and not words.get("ca_file"):
+        words |= _certifi()
+    storage.words = words
+    own = words.get("key") or words.get("token") or words.get("anon") == "true"
+    if not own and b"s3" in schemes:
+        _botocore(words, storage)
+    elif not own and b"gs" in schemes:
+        _google(storage)
+    return storage
+
+
+def _text(name: str, value: Any) -> str:
+    if name == "headers" and not isinstance(value, str):
+        lines = [f"{key}: {one}" for key, one in value.items()]
+        if any("\n" in line or "\r" in line for line in lines):
+            raise UsageError("storage option headers: a line break would begin another header")
+        return "\n".join(lines)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if not isinstance(value, (str, int, float)):
+        raise UsageError(f"storage option {name}: expected text, a number, True or False")
+    return str(value)
+
+
+def _certifi() -> dict[str, str]:
+    """The roots of certifi, for machines that have none."""
+    if _core.find_tls_roots() or importlib.util.find_spec("certifi") is None:
+        return {}
+    import certifi
+
+    return {"ca_fallback": certifi.where()}
+
+
+def _botocore(words: Mapping[str, str], storage: _core.StorageOptions) -> None:
+    """What botocore's chain finds: profiles, SSO, web identity, assumed roles, instance metadata.
+
+    Keys in the environment are found without it.
+    """
+    profile = words.get("profile")
+    if (has_aws_keys() and not profile) or importlib.util.find_spec("botocore") is None:
+        return
+    import botocore.exceptions
+    import botocore.session
+
+    try:
+        found = botocore.session.Session(profile=profile).get_credentials()
+        if found is None:
+            return
+        found.get_frozen_credentials()
+    except botocore.exceptions.BotoCoreError as error:
+        raise SourceError(f"credentials of AWS: {error}") from None
+
+    def now() -> tuple[str, str, str]:
+        frozen = found.get_frozen_credentials()
+        return frozen.access_key, frozen.secret_key, frozen.token or ""
+
+    _supply(storage, now, renewed=hasattr(found, "refresh_needed"))
+
+
+def _google(storage: _core.StorageOptions) -> None:
+    """What google-auth finds, if it is installed."""
+    try:
+        import google.auth
+        import google.auth.exceptions
+        import google.auth.transport.requests
+    except ImportError:
+        return
+    request = google.auth.transport.requests.Request()
+    try:
+        found, _ = google.auth.default(["https://www.googleapis.com/auth/devstorage.read_write"])
+        found.refresh(request)
+    except google.auth.exceptions.GoogleAuthError:
+        return
+
+    def now() -> tuple[str, str, str]:
+        if not found.valid:
+            found.refresh(request)
+        return "", "", found.token
+
+    _supply(storage, now, renewed=True)
+
+
+def _supply(
+    storage: _core.StorageOptions, now: Callable[[], tuple[str, str, str]], *, renewed: bool
+) -> None:
+    """Hands credentials over, and pushes new ones for as long as anybody signs with them."""
+    source = _core.CredentialSource()
+    source.put(*now())
+    storage.take_credentials(source)
+    if not renewed:
+        return
+
+    def run() -> None:
+        wanted = True
+        while wanted:
+            time.sleep(_RENEWAL)
+            # What cannot be renewed now is as it was before, and may do.
+            with contextlib.suppress(Exception):
+                wanted = source.put(*now())
+
+    threading.Thread(target=run, name="inrush-credentials", daemon=True).start()
