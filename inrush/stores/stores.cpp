@@ -53,7 +53,7 @@ Place find_file_uri(const std::string& uri, const StorageOptions& /*options*/) {
   rest.remove_prefix(host.size());
   std::string path;
   try {
-    path = percent_decoded(rest);
+    path = decoded_path(rest);
   } catch (const Error& error) {
     throw Error(ErrorCode::usage, fmt::format("open {}: {}", uri, error.message()));
   }
