@@ -12,6 +12,7 @@
 #include "inrush/core/error.h"
 #include "inrush/core/quoted.h"
 #include "inrush/core/sha256.h"
+#include "inrush/stores/stores.h"
 
 namespace inrush {
 namespace {
@@ -119,7 +120,8 @@ Checkpoint Checkpoint::open_mirrored(const std::vector<std::string>& uris,
   std::vector<std::optional<Error>> refused(uris.size());
   parallel_for(uris.size(), kThreads, [&](size_t i) {
     try {
-      opened[i] = open(uris[i], options);
+      // What is said of remote places is of no use for a folder among them.
+      opened[i] = open(uris[i], is_remote(uris[i]) ? options : StorageOptions{});
     } catch (const Error& error) {
       if (error.code() != ErrorCode::source) throw;
       refused[i] = error;

@@ -14,7 +14,7 @@ int hex_digit(char c) {
 
 }  // namespace
 
-std::string percent_decoded(std::string_view text) {
+std::string decoded_path(std::string_view text) {
   std::string out;
   for (size_t i = 0; i < text.size(); ++i) {
     const int high = text[i] == '%' && i + 2 < text.size() ? hex_digit(text[i + 1]) : -1;

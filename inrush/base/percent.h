@@ -1,4 +1,4 @@
-// Percent-encoding, as URIs have it. Any thread.
+// Paths and keys out of URIs, where a broken escape is an error. Any thread.
 #pragma once
 
 #include <string>
@@ -7,6 +7,6 @@
 namespace inrush {
 
 // "a%20b" -> "a b". Throws Error{usage} with the bare reason: no two hex digits, or a NUL byte.
-std::string percent_decoded(std::string_view text);
+std::string decoded_path(std::string_view text);
 
 }  // namespace inrush

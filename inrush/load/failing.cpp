@@ -42,6 +42,7 @@ void Board::read_failed(const Grant& grant, const Error& error, const LaneChoice
     fall_back = !several && !fell_back_.exchange(true);
   }
   ++retries_;
+  sources_.count_retry(lane.source);
   if (fall_back) start_lane(fallback_lane(lane.coverage, preparation_.facts));
   queue_->give_back({grant.first, grant.count});
   const std::lock_guard lock(mutex_);

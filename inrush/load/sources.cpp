@@ -72,9 +72,13 @@ void Sources::lost(uint32_t source, uint32_t range) {
 bool Sources::failed(uint32_t source) {
   const std::lock_guard lock(mutex_);
   State& state = states_[source];
-  ++state.stats.retries;
   if (++state.failures >= kMostFailures) state.given_up = true;
   return state.given_up;
+}
+
+void Sources::count_retry(uint32_t source) {
+  const std::lock_guard lock(mutex_);
+  ++states_[source].stats.retries;
 }
 
 void Sources::give_up(uint32_t source) {

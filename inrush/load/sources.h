@@ -31,6 +31,7 @@ class Sources {
   // A read failed. Whether its source is given up by that: nothing came between this failure and
   // kMostFailures - 1 before it.
   bool failed(uint32_t source);
+  void count_retry(uint32_t source);
   void give_up(uint32_t source);
   [[nodiscard]] bool given_up(uint32_t source) const;
   // Whether any but this one is still read from.

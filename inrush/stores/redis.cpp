@@ -250,15 +250,22 @@ class RedisStore final : public Store {
 
 }  // namespace
 
-Place find_redis(const std::string& uri, const StorageOptions& options) {
-  if (!options.words.empty()) {
-    throw Error(
-        ErrorCode::usage,
-        fmt::format("open {}: storage option {} is not known; a Redis server's login stands "
-                    "in the URI",
-                    parse_redis_uri(uri).shown, options.words.begin()->first));
-  }
+RedisPlace redis_place(const std::string& uri, const StorageOptions& options) {
   RedisPlace place = parse_redis_uri(uri);
+  for (const auto& [word, value] : options.words) {
+    if (word != "ca_file") {
+      throw Error(ErrorCode::usage,
+                  fmt::format("open {}: storage option {} is not known; a Redis server's login "
+                              "stands in the URI",
+                              place.shown, word));
+    }
+    if (place.endpoint.ca_file.empty()) place.endpoint.ca_file = value;
+  }
+  return place;
+}
+
+Place find_redis(const std::string& uri, const StorageOptions& options) {
+  RedisPlace place = redis_place(uri, options);
   const size_t slash = place.key.rfind('/');
   const size_t split = slash == std::string::npos ? 0 : slash + 1;
   const std::string folder = place.key.substr(0, split);

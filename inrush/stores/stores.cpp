@@ -16,6 +16,7 @@
 #include "inrush/stores/directory.h"
 #include "inrush/stores/local_file.h"
 #include "inrush/stores/redis.h"
+#include "inrush/stores/redis_writer.h"
 #include "inrush/stores/remote.h"
 
 namespace inrush {
@@ -52,7 +53,7 @@ Place find_file_uri(const std::string& uri, const StorageOptions& /*options*/) {
   rest.remove_prefix(host.size());
   std::string path;
   try {
-    path = percent_decoded(rest);
+    path = decoded_path(rest);
   } catch (const Error& error) {
     throw Error(ErrorCode::usage, fmt::format("open {}: {}", uri, error.message()));
   }
@@ -66,8 +67,8 @@ constexpr std::array kTable{
     StoreRow{"s3", find_s3, nullptr, write_s3},
     StoreRow{"gs", find_gs, nullptr, write_gs},
     StoreRow{"az", find_az, nullptr, nullptr},
-    StoreRow{"redis", find_redis, nullptr, nullptr},
-    StoreRow{"rediss", find_redis, nullptr, nullptr},
+    StoreRow{"redis", find_redis, nullptr, write_redis},
+    StoreRow{"rediss", find_redis, nullptr, write_redis},
     StoreRow{"hf", nullptr, "the Hub store", nullptr},
 };
 
@@ -139,7 +140,7 @@ std::unique_ptr<Writer> make_remote_writer(const std::string& uri, const Storage
   if (row.write == nullptr) {
     throw Error(ErrorCode::usage,
                 fmt::format("save {}://...: nothing can be saved to this kind of place; a path, "
-                            "s3:// or gs:// will do",
+                            "s3://, gs:// or redis:// will do",
                             row.scheme));
   }
   return row.write(uri, options);

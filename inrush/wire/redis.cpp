@@ -71,7 +71,7 @@ class UriParser {
 
   [[nodiscard]] std::string decoded(std::string_view text) const {
     try {
-      return percent_decoded(text);
+      return decoded_path(text);
     } catch (const Error& error) {
       refuse(error.message());
     }

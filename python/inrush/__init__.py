@@ -115,6 +115,13 @@ def open(
     encryption : Key, bytes or str, optional
         The key of an encrypted checkpoint: 32 bytes, or where it is: ``'file:PATH'``,
         ``'passphrase-file:PATH'``, ``'exec:COMMAND'``.
+    mirrors : str, os.PathLike or iterable of them, optional
+        Other places of the same bytes, read together with the first. Those that differ are a
+        `DataError`, those that cannot be reached are left out.
+    cache_dir : str or os.PathLike, optional
+        A private folder in which what is read of remote places is kept for the next time.
+    cache_size : int or str, optional
+        Most bytes of all that is kept there, such as ``'500GB'``.
     progress : callable, optional
         Called with (bytes done, bytes in all, seconds) by the thread that waits or iterates,
         at most 10 times a second.

@@ -124,14 +124,26 @@ class StorageOptions:
     @words.setter
     def words(self, arg: Mapping[str, str], /) -> None: ...
 
+    @property
+    def cache_dir(self) -> str: ...
+
+    @cache_dir.setter
+    def cache_dir(self, arg: bytes, /) -> None: ...
+
+    @property
+    def cache_size(self) -> int: ...
+
+    @cache_size.setter
+    def cache_size(self, arg: int, /) -> None: ...
+
     def take_credentials(self, arg: CredentialSource, /) -> None: ...
 
 class Checkpoint:
     """An opened checkpoint: its index is read."""
 
     @staticmethod
-    def open(uri: bytes, storage: StorageOptions = ...) -> Checkpoint:
-        """Open a directory, a file or a URI."""
+    def open(uri: bytes, storage: StorageOptions = ..., mirrors: Sequence[bytes] = []) -> Checkpoint:
+        """Open a directory, a file or a URI, and other places of the same."""
 
     @staticmethod
     def open_files(paths: Sequence[bytes], storage: StorageOptions = ...) -> Checkpoint:

@@ -75,7 +75,7 @@ class safe_open:
             device_for(framework, device)
         )
         self._convert = converter(framework, self._options.moved_to)
-        self._core: _core.Checkpoint | None = open_source(source, self._options)
+        self._core: _core.Checkpoint | None = open_source(source, options=self._options)
         maps = self._options.mapping == "auto" and not self._options.backend
         self._view = _core.View(self._core) if maps else None
 

@@ -17,7 +17,7 @@ import inrush
 STATS = {
     "choice", "why", "bytes", "bytes_read", "bytes_mapped", "bytes_copied", "reads", "retries",
     "tensors", "seconds", "seconds_to_first", "consumer_wait", "budget_wait", "peak_staging",
-    "budget", "orphaned", "lanes", "depth", "fallbacks", "gb_per_s",
+    "budget", "orphaned", "lanes", "depth", "fallbacks", "gb_per_s", "sources",
 }  # fmt: skip
 
 

@@ -182,3 +182,17 @@ def test_a_folder_and_a_server_are_mirrors_of_each_other(
     data, expected = model
     server.put("m", data, 100_000)
     assert loaded(str(tmp_path / "model.safetensors"), mirrors=[server.base + "m"]) == expected
+
+
+def test_a_checkpoint_is_saved_to_keys_and_loaded_again(
+    server: Server, model: tuple[bytes, dict[str, bytes]], tmp_path: Path
+) -> None:
+    numpy = pytest.importorskip("numpy")
+    import inrush.numpy
+
+    arrays = {f"t{i}": numpy.random.default_rng(i).random((50, 60)) for i in range(3)}
+    uri = server.base + "models/saved"
+    inrush.numpy.save_file(arrays, uri)
+    inrush.numpy.save_file(arrays, uri)  # replaces what was there
+    assert loaded(uri) == {name: array.tobytes() for name, array in arrays.items()}
+    assert server.ask("DBSIZE") == b":1\r\n"

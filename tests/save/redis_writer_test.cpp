@@ -1,4 +1,4 @@
-#include "inrush/save/redis_writer.h"
+#include "inrush/stores/redis_writer.h"
 
 #include <gtest/gtest.h>
 
@@ -47,7 +47,7 @@ void write_in_parts(Writer& writer, const Bytes& bytes, size_t part) {
 
 TEST_F(RedisWriting, a_file_is_there_when_it_is_finished_and_not_before) {
   const Bytes bytes = random_bytes(kMiB + 77, 1);
-  const auto writer = make_redis_writer(server_.uri("a/b"));
+  const auto writer = write_redis(server_.uri("a/b"));
   write_in_parts(*writer, bytes, 300'000);
   EXPECT_THROW(read_back("a/b"), Error);
   writer->finish();
@@ -61,11 +61,11 @@ TEST_F(RedisWriting, a_file_is_there_when_it_is_finished_and_not_before) {
 TEST_F(RedisWriting, what_was_there_is_replaced_as_a_whole_and_strangers_stay) {
   connection_->ask({"SET", "m:note", "stays"});
   connection_->ask({"SET", "m2:header:0", "stays"});
-  const auto first = make_redis_writer(server_.uri("m"));
+  const auto first = write_redis(server_.uri("m"));
   write_in_parts(*first, random_bytes(900'000, 2), 100'000);
   first->finish();
   const Bytes bytes = random_bytes(250'000, 3);
-  const auto second = make_redis_writer(server_.uri("m"));
+  const auto second = write_redis(server_.uri("m"));
   write_in_parts(*second, bytes, 100'000);
   second->finish();
   EXPECT_EQ(read_back("m"), bytes);
@@ -73,7 +73,7 @@ TEST_F(RedisWriting, what_was_there_is_replaced_as_a_whole_and_strangers_stay) {
 }
 
 TEST_F(RedisWriting, an_aborted_one_leaves_nothing_and_an_abandoned_one_expires) {
-  const auto aborted = make_redis_writer(server_.uri("m"));
+  const auto aborted = write_redis(server_.uri("m"));
   write_in_parts(*aborted, random_bytes(300'000, 4), 100'000);
   for (const std::string& key : keys()) EXPECT_GT(connection_->ask({"TTL", key}).number, 0) << key;
   aborted->abort();
@@ -82,7 +82,7 @@ TEST_F(RedisWriting, an_aborted_one_leaves_nothing_and_an_abandoned_one_expires)
 
 TEST_F(RedisWriting, bytes_that_were_never_written_are_an_error) {
   const Bytes bytes = random_bytes(1000, 5);
-  const auto writer = make_redis_writer(server_.uri("m"));
+  const auto writer = write_redis(server_.uri("m"));
   writer->create(2000);
   writer->write(1000, bytes);
   EXPECT_THROW(writer->finish(), Error);
@@ -93,7 +93,7 @@ TEST_F(RedisWriting, bytes_that_were_never_written_are_an_error) {
 TEST_F(RedisWriting, safetensors_are_written_through_it) {
   const Bytes data = random_bytes(400'000, 6);
   SaveTensor tensor{.name = "w", .dtype = Dtype::f32, .shape = {100, 1000}, .data = data};
-  const auto writer = make_redis_writer(server_.uri("m"));
+  const auto writer = write_redis(server_.uri("m"));
   write_safetensors(*writer, {tensor}, std::nullopt);
   const Bytes file = read_back("m");
   ASSERT_GT(file.size(), data.size());

@@ -95,7 +95,7 @@ TEST(FileUri, is_decoded_and_names_this_machine) {
 }
 
 TEST(FindPlace, says_which_store_a_scheme_would_need) {
-  for (const std::string scheme : {"redis", "hf"}) {
+  for (const std::string scheme : {"hf"}) {
     const auto text =
         message_of(ErrorCode::usage, [&] { find_place(scheme + "://somewhere/model"); });
     EXPECT_TRUE(contains(text, scheme + "://"));

@@ -1,4 +1,4 @@
-#include "inrush/save/redis_writer.h"
+#include "inrush/stores/redis_writer.h"
 
 #include <fmt/format.h>
 #include <sys/random.h>
@@ -13,6 +13,7 @@
 #include "inrush/base/align.h"
 #include "inrush/base/fd.h"
 #include "inrush/core/error.h"
+#include "inrush/stores/redis.h"
 #include "inrush/wire/redis.h"
 
 namespace inrush {
@@ -147,8 +148,8 @@ class RedisWriter final : public Writer {
 
 }  // namespace
 
-std::unique_ptr<Writer> make_redis_writer(const std::string& uri) {
-  return std::make_unique<RedisWriter>(parse_redis_uri(uri));
+std::unique_ptr<Writer> write_redis(const std::string& uri, const StorageOptions& options) {
+  return std::make_unique<RedisWriter>(redis_place(uri, options));
 }
 
 }  // namespace inrush

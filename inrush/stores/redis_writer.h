@@ -4,12 +4,13 @@
 #include <memory>
 #include <string>
 
+#include "inrush/core/storage.h"
 #include "inrush/core/writer.h"
 
 namespace inrush {
 
 // Parts go under a name of their own, which expires if nobody finishes it; finish() renames them in
 // one transaction, which also removes what was under the key before. Throws Error.
-std::unique_ptr<Writer> make_redis_writer(const std::string& uri);
+std::unique_ptr<Writer> write_redis(const std::string& uri, const StorageOptions& options = {});
 
 }  // namespace inrush
