@@ -24,6 +24,7 @@ from inrush.cli._common import (
     PassphraseFile,
     Slices,
     Source,
+    StorageOptions,
     Verify,
     console,
     encryption_words,
@@ -56,6 +57,7 @@ def load(
     verify: Verify = None,
     key_file: KeyFile = None,
     passphrase_file: PassphraseFile = None,
+    storage_options: StorageOptions = None,
     out: Annotated[
         str | None, typer.Option(help="Save what was loaded as this safetensors file.")
     ] = None,
@@ -82,6 +84,7 @@ def load(
         exclude=exclude,
         slices=slices,
         verify=verify,
+        storage_options=storage_options,
     )
     words |= encryption_words(key_file, passphrase_file)
     with inrush.open(source, **words) as checkpoint:
