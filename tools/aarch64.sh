@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 build=$PWD/build/aarch64
 root=$build/root
 packages=(libfmt-dev libfmt9 libssl-dev libssl3 libsimdjson-dev libsimdjson14 liburing-dev liburing2
-  libsodium-dev libsodium23 libgtest-dev libgmock-dev)
+  libsodium-dev libsodium23 libgtest-dev libgmock-dev libcurl4-openssl-dev)
 
 tools/setup.sh aarch64
 if [ ! -f "$root/.done" ]; then

@@ -112,6 +112,11 @@ def convert(
     """
     if to not in FORMATS:
         raise UsageError(f"convert: to={to!r}: expected one of {', '.join(FORMATS)}")
+    if "://" in os.fspath(destination):
+        raise UsageError(
+            f"convert: {os.fspath(destination)}: a conversion can be resumed, an object cannot: "
+            "convert to a file of this machine, or save tensors with save_file"
+        )
     target = os.path.abspath(os.fspath(destination))
     if os.path.lexists(target):
         raise UsageError(f"convert: {target} is there already")

@@ -83,6 +83,7 @@ WORDS = (
     "verify",
     "cache_dir",
     "cache_size",
+    "storage_options",
 )
 
 _DEFAULTS: dict[str, Any] = {
@@ -183,6 +184,23 @@ def parse_slices(text: str) -> dict[str, str]:
     return slices
 
 
+def parse_storage_options(text: str) -> dict[str, str]:
+    """Storage options from text: ``"NAME=VALUE;OTHER=VALUE"``."""
+    options = {}
+    for part in filter(None, (part.strip() for part in text.split(";"))):
+        name, equals, value = part.partition("=")
+        if not equals or not name.strip():
+            # The part may be what should not be seen.
+            raise UsageError("storage_options: expected NAME=VALUE;NAME=VALUE;...")
+        options[name.strip()] = value.strip()
+    return options
+
+
+def preset_storage_options() -> dict[str, str]:
+    """Those of INRUSH_STORAGE_OPTIONS."""
+    return dict(_preset("storage_options") or {})
+
+
 def environment(word: str) -> str | None:
     """The value of ``INRUSH_<WORD>``, or None where it is unset or empty."""
     return os.environ.get("INRUSH_" + word.upper()) or None
@@ -225,6 +243,8 @@ def _preset(word: str) -> Any:
         return [part for part in text.split(",") if part]
     if word == "slices":
         return parse_slices(text)
+    if word == "storage_options":
+        return parse_storage_options(text)
     if word == "order" and "," in text:
         return text.split(",")
     return text

@@ -9,7 +9,7 @@ import time
 
 from inrush import _core
 from inrush._errors import SourceError, UsageError
-from inrush._options import has_aws_keys
+from inrush._options import has_aws_keys, preset_storage_options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,8 +32,10 @@ def storage_for(places: Iterable[bytes], options: Mapping[str, Any] | None) -> _
     """
     storage = _core.StorageOptions()
     schemes = {place.partition(b"://")[0].lower() for place in places if b"://" in place}
-    if not options and not schemes - {b"file"}:
+    if not schemes - {b"file"} and (not options or dict(options) == preset_storage_options()):
         return storage
+    if options is None:
+        options = preset_storage_options()
     words = {name: _text(name, value) for name, value in (options or {}).items()}
     if schemes & {b"https", b"s3", b"gs", b"az"} and not words.get("ca_file"):
         words |= _certifi()

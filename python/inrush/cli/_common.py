@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from inrush._errors import UsageError
-from inrush._options import environment, parse_slices
+from inrush._options import environment, parse_slices, parse_storage_options
 from inrush.cli._text import printable
 
 SCHEMA_VERSION = 1
@@ -63,6 +63,10 @@ KeyFile = Annotated[
 PassphraseFile = Annotated[
     str | None, typer.Option(metavar="FILE", help="The passphrase that the key is derived from.")
 ]
+StorageOptions = Annotated[
+    str | None,
+    typer.Option(metavar="NAME=VALUE;...", help="Of a remote place. Secrets: the environment."),
+]
 Slices = Annotated[
     list[str] | None, typer.Option(help="Only a part: 'PATTERN=0:512,:'. Repeatable.")
 ]
@@ -80,6 +84,8 @@ def load_words(**flags: Any) -> dict[str, Any]:
     words = {word: value for word, value in flags.items() if value not in (None, [], ())}
     if "slices" in words:
         words["slices"] = parse_slices(";".join(words["slices"]))
+    if "storage_options" in words:
+        words["storage_options"] = parse_storage_options(words["storage_options"])
     if words.get("order") not in (None, "file", "ready"):
         words["order"] = words["order"].split(",")
     return words

@@ -44,6 +44,9 @@ def doctor(
     machine = report["machine"]
     rows = machine_rows(machine)
     rows.append(("memlock", _memlock_text(machine["memlock_limit"])))
+    network = report["network"]
+    rows.append(("network", shown(network["problem"] or network["library"])))
+    rows.append(("TLS roots", shown(network["tls_roots"]) or "none found: certifi's, if installed"))
     if report["facts"]:
         rows += [*place_rows(report["facts"]), *wanted_rows(report["facts"])]
     out.print(facts_table(rows))
@@ -124,6 +127,7 @@ def _examine(source: str | None) -> dict[str, Any]:
     return {
         "source": source,
         "machine": machine,
+        "network": _network(),
         "facts": values,
         "limits": limits,
         "backends": backends,
@@ -134,6 +138,11 @@ def _examine(source: str | None) -> dict[str, Any]:
         ],
         "advice": _advice(machine, values, backends),
     }
+
+
+def _network() -> dict[str, str]:
+    library, problem = _core.describe_curl()
+    return {"library": library, "problem": problem, "tls_roots": _core.find_tls_roots()}
 
 
 def _advice(

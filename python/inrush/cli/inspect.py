@@ -12,9 +12,11 @@ import inrush
 from inrush.cli._common import (
     Json,
     Source,
+    StorageOptions,
     base_name,
     console,
     facts_table,
+    load_words,
     plain_table,
     print_json,
     shown,
@@ -30,10 +32,11 @@ def inspect(
     every: Annotated[
         bool, typer.Option("--all", help="One row for each tensor; do not fold layers.")
     ] = False,
+    storage_options: StorageOptions = None,
     json: Json = False,
 ) -> None:
     """Show tensors, dtypes, shapes, sizes, shards and metadata."""
-    with inrush.open(source) as checkpoint:
+    with inrush.open(source, **load_words(storage_options=storage_options)) as checkpoint:
         if json:
             print_json("inspect", _values(checkpoint))
             return

@@ -27,6 +27,7 @@ from inrush.cli._common import (
     PassphraseFile,
     Slices,
     Source,
+    StorageOptions,
     Verify,
     console,
     encryption_words,
@@ -62,6 +63,7 @@ def load(
     cache_size: CacheSize = None,
     key_file: KeyFile = None,
     passphrase_file: PassphraseFile = None,
+    storage_options: StorageOptions = None,
     out: Annotated[
         str | None, typer.Option(help="Save what was loaded as this safetensors file.")
     ] = None,
@@ -91,6 +93,7 @@ def load(
         mirrors=mirrors,
         cache_dir=cache_dir,
         cache_size=cache_size,
+        storage_options=storage_options,
         **encryption_words(key_file, passphrase_file),
     )
     with inrush.open(source, **words) as checkpoint:
