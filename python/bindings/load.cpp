@@ -152,7 +152,7 @@ void bind_options(nb::module_& module) {
 
 void bind_results(nb::module_& module) {
   nb::class_<SourceStats>(module, "SourceStats", "What one place of a load has given.")
-      .def_ro("uri", &SourceStats::uri)
+      .def_prop_ro("uri", [](const SourceStats& source) { return text_of(source.uri); })
       .def_ro("bytes", &SourceStats::bytes)
       .def_ro("reads", &SourceStats::reads)
       .def_ro("retries", &SourceStats::retries)
