@@ -247,8 +247,8 @@ class Filling:
         return apart
 
 
-def opened_for(source: Any) -> _core.Checkpoint:
+def opened_for(source: Any, storage: Mapping[str, Any] | None = None) -> _core.Checkpoint:
     """The checkpoint of a path, of several, or one that is open already."""
     if isinstance(source, Checkpoint):
         return source._opened()
-    return open_source(existing(source))
+    return open_source(existing(source), storage)

@@ -13,6 +13,7 @@ from inrush._slicing import basic_index, checked_index
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import TracebackType
     from typing import Any
 
@@ -48,6 +49,8 @@ class safe_open:
         all other methods own theirs.
     buffer_size : int or str, optional
         Bytes of that buffer; at least what the largest tensors need, by default 256 MiB.
+    storage_options : mapping, optional
+        Of a remote place, as for `inrush.open`.
 
     Raises
     ------
@@ -66,6 +69,7 @@ class safe_open:
         backend: Any = "mmap",
         copy: bool | None = None,
         buffer_size: int | str | None = None,
+        storage_options: Mapping[str, Any] | None = None,
     ) -> None:
         source = existing(filename)
         words = {"framework": framework, "copy": copy, "buffer_size": buffer_size}
@@ -74,7 +78,7 @@ class safe_open:
             device_for(framework, device)
         )
         self._convert = converter(framework, self._options.moved_to)
-        self._core: _core.Checkpoint | None = open_source(source)
+        self._core: _core.Checkpoint | None = open_source(source, storage_options)
         maps = self._options.mapping == "auto" and not self._options.backend
         self._view = _core.View(self._core) if maps else None
 
