@@ -218,7 +218,7 @@ def test_every_command_takes_a_uri(rclone: str, inrush_command: Command) -> None
         done = inrush_command(*command, uri, "--storage-options", place, **keys)
         assert done.returncode == 0, done.stderr
     preset = {**keys, "INRUSH_STORAGE_OPTIONS": place}
-    for command in (["verify"], ["manifest"], ["doctor", "--json"]):
+    for command in (["verify"], ["manifest", "-o", "m.json"], ["doctor", "--json"]):
         done = inrush_command(*command, uri, **preset)
         assert done.returncode == 0, (command, done.stderr)
         assert SECRET not in done.stdout + done.stderr
