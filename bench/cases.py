@@ -12,6 +12,7 @@ from bench import limits, pages
 from bench.confined import confined
 from bench.fixtures import GIB, MIB, Fixture
 from bench.measure import RAW, Cell, backends, inrush, ours, peers, rivals
+from bench.network import http
 from bench.places import Unavailable, open_filesystem
 from bench.processes import Failed
 from bench.regret import regret
@@ -183,5 +184,6 @@ PARTS: dict[str, Callable[[Session], None]] = {
     "cgroup": cgroup,
     "save": saving,
     "pretrained": pretrained,
+    "http": http,
     "regret": regret,
 }

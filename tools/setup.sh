@@ -23,7 +23,7 @@ PY
     # Filesystems that tests mount where they may.
     test) echo fuse3 libfuse3-dev squashfs-tools xfsprogs btrfs-progs nginx-light openssl ;;
     check) echo shellcheck ;;
-    bench) echo fio fuse3 libfuse3-dev ;;
+    bench) echo fio fuse3 libfuse3-dev nginx-light ;;
     aarch64) echo g++-aarch64-linux-gnu qemu-user-static ;;
   esac
 }
