@@ -26,7 +26,7 @@ PY
       echo nginx-light openssl
       ;;
     check) echo shellcheck ;;
-    bench) echo fio fuse3 libfuse3-dev ;;
+    bench) echo fio fuse3 libfuse3-dev nginx-light ;;
     aarch64) echo g++-aarch64-linux-gnu qemu-user-static ;;
   esac
 }

@@ -79,6 +79,7 @@ class HttpEngine final : public Engine {
     // Beyond it requests wait inside libcurl, and look silent: hedging knows of it.
     most_connections_ = object.client->options().connections;
     curl_.multi_setopt(multi_, CURLMOPT_MAX_HOST_CONNECTIONS, static_cast<long>(most_connections_));
+    object.forget_head();
     blobs_.push_back(blob);
     return static_cast<uint32_t>(blobs_.size() - 1);
   }
@@ -308,6 +309,11 @@ class HttpEngine final : public Engine {
       flight.heard = flight.main->heard();
       flight.heard_at = now;
       if (flight.main->received() > 0) flight.backoff.progressed(now);
+    }
+    // A server that says no more after the last byte has said enough.
+    if (flight.done + flight.main->received() == flight.size) {
+      finish(flight, std::nullopt);
+      return;
     }
     if (now >= flight.backoff.deadline()) {
       finish(flight,

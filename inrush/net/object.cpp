@@ -63,6 +63,14 @@ std::shared_ptr<HttpObject> object_for(const std::shared_ptr<const Client>& clie
 
 }  // namespace
 
+size_t HttpObject::copy_head(uint64_t offset, std::span<std::byte> target) const {
+  const std::lock_guard lock(mutex);
+  if (offset >= head.size()) return 0;
+  const size_t count = std::min<size_t>(target.size(), head.size() - offset);
+  std::memcpy(target.data(), head.data() + offset, count);
+  return count;
+}
+
 HttpRequest range_request(const HttpObject& object, const Url& url, uint64_t offset,
                           uint64_t size) {
   HttpRequest request;
@@ -108,6 +116,7 @@ Blob open_object(const std::shared_ptr<const Client>& client, const Url& url,
                   fmt::format("{}: the server sent {} bytes of {}", look.what, received, size));
     }
     head.resize(received);
+    head.shrink_to_fit();
     object->head = std::move(head);
     object->identity = answer.identity(size);
     if (look.redirects > 0) object->move_to(look.url);
@@ -144,12 +153,9 @@ void read_object(const Blob& blob, uint64_t offset, std::span<std::byte> target)
   if (target.size() > blob.size || offset > blob.size - target.size()) {
     throw Error(ErrorCode::data, fmt::format("{}: the file ends at byte {}", what, blob.size));
   }
-  if (offset < object.head.size()) {
-    const size_t count = std::min<size_t>(target.size(), object.head.size() - offset);
-    std::memcpy(target.data(), object.head.data() + offset, count);
-    target = target.subspan(count);
-    offset += count;
-  }
+  const size_t copied = object.copy_head(offset, target);
+  target = target.subspan(copied);
+  offset += copied;
   Look look{*object.client, object.url(), what, Backoff(object.client->options().patience)};
   bool went_home = false;
   while (!target.empty()) {

@@ -15,10 +15,9 @@ namespace inrush {
 
 struct HttpObject {
   std::shared_ptr<const Client> client;
-  Url home;                     // that was asked for first: what credentials are for
-  std::string name;             // as errors show it
-  Identity identity;            // that every part must come from
-  std::vector<std::byte> head;  // its first bytes, which came with the first look
+  Url home;           // that was asked for first: what credentials are for
+  std::string name;   // as errors show it
+  Identity identity;  // that every part must come from
 
   // Where it is by now, after redirects; they may expire, and then it is asked for at home again.
   [[nodiscard]] Url url() const {
@@ -30,8 +29,16 @@ struct HttpObject {
     moved = there;
   }
 
-  mutable std::mutex mutex;
+  // Its first bytes came with the first look, and serve until it is indexed.
+  [[nodiscard]] size_t copy_head(uint64_t offset, std::span<std::byte> target) const;
+  void forget_head() const {
+    const std::lock_guard lock(mutex);
+    head = {};
+  }
+
+  mutable std::mutex mutex;  // over what follows
   mutable Url moved;
+  mutable std::vector<std::byte> head;
 };
 
 // The request for bytes [offset, +size) of it at `url`, signed, on condition that it is unchanged.

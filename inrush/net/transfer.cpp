@@ -145,7 +145,9 @@ curl_socket_t Transfer::open_socket(void* self, curlsocktype /*purpose*/, curl_s
   } else if (address->family == AF_INET6) {
     sockaddr_in6 six{};
     std::memcpy(&six, &address->addr, std::min<size_t>(sizeof six, address->addrlen));
-    refused = IN6_IS_ADDR_LINKLOCAL(&six.sin6_addr);
+    const uint8_t* const bytes = six.sin6_addr.s6_addr;
+    refused = IN6_IS_ADDR_LINKLOCAL(&six.sin6_addr) ||
+              (IN6_IS_ADDR_V4MAPPED(&six.sin6_addr) && bytes[12] == 169 && bytes[13] == 254);
   }
   if (refused) {
     static_cast<Transfer*>(self)->fail(ErrorCode::source,

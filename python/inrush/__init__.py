@@ -127,6 +127,8 @@ def open(
         at most 10 times a second.
     trace : bool
         Record what each lane does, for `Job.trace`.
+    storage_options : mapping, optional
+        Of a remote place: ``{'endpoint': 'http://localhost:9000', 'region': 'eu-west-1'}``.
 
     Returns
     -------

@@ -259,8 +259,8 @@ class Filling:
         return apart
 
 
-def opened_for(source: Any) -> _core.Checkpoint:
+def opened_for(source: Any, options: Mapping[str, Any]) -> _core.Checkpoint:
     """The checkpoint of a path, of several, or one that is open already."""
     if isinstance(source, Checkpoint):
         return source._opened()
-    return open_source(existing(source))
+    return open_source(existing(source), Options({**options}))

@@ -13,6 +13,7 @@ from inrush._slicing import basic_index, checked_index
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import TracebackType
     from typing import Any
 
@@ -49,6 +50,8 @@ class safe_open:
         all other methods own theirs.
     buffer_size : int or str, optional
         Bytes of that buffer; at least what the largest tensors need, by default 256 MiB.
+    storage_options : mapping, optional
+        Of a remote place, as for `inrush.open`.
 
     Raises
     ------
@@ -67,9 +70,15 @@ class safe_open:
         backend: Any = "mmap",
         copy: bool | None = None,
         buffer_size: int | str | None = None,
+        storage_options: Mapping[str, Any] | None = None,
     ) -> None:
         source = existing(filename)
-        words = {"framework": framework, "copy": copy, "buffer_size": buffer_size}
+        words = {
+            "framework": framework,
+            "copy": copy,
+            "buffer_size": buffer_size,
+            "storage_options": storage_options,
+        }
         self._framework = framework_of(framework)
         self._options = Options({**words, **hinted(backend)}).moving_to(
             device_for(framework, device)

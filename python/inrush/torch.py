@@ -195,7 +195,7 @@ def load_into(
         exception's attribute ``written`` which.
     """
     words = {"strict": strict, "dtype": dtype, "slices": slices, "assign": assign}
-    filling = Filling(model, opened_for(source), words)
+    filling = Filling(model, opened_for(source, options), words)
     filling.load(options)
     return filling.fitting.missing, filling.fitting.unexpected
 

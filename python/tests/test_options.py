@@ -115,7 +115,7 @@ def test_what_is_said_wins_over_the_environment(monkeypatch):
 def test_every_word_of_the_issue_is_a_word():
     assert set(WORDS) == {
         "device", "backend", "budget", "page_cache", "mapping", "order", "include", "exclude",
-        "slices", "out", "verify", "cache_dir", "cache_size",
+        "slices", "out", "verify", "cache_dir", "cache_size", "storage_options",
     }  # fmt: skip
     assert set(WORDS) <= set(Options({})._values)
     for word in WORDS:

@@ -11,7 +11,7 @@ from typing import Any
 import inrush.numpy
 import numpy as np
 import pytest
-from conftest import Contents
+from conftest import Command, Contents
 from servers import free_port, running
 from test_http import check
 
@@ -208,6 +208,23 @@ def test_a_failed_save_leaves_neither_object_nor_parts(moto: str) -> None:
         inrush.numpy.save_file({"x": array}, "s3://absent/x", storage_options=words(moto))
     assert "Contents" not in client.list_objects_v2(Bucket="failing")
     assert "Uploads" not in client.list_multipart_uploads(Bucket="failing")
+
+
+def test_every_command_takes_a_uri(rclone: str, inrush_command: Command) -> None:
+    keys = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
+    uri = f"s3://{BUCKET}/model/"
+    place = f"endpoint={rclone};region=us-east-1"
+    for command in (["inspect"], ["load", "--explain"]):
+        done = inrush_command(*command, uri, "--storage-options", place, **keys)
+        assert done.returncode == 0, done.stderr
+    preset = {**keys, "INRUSH_STORAGE_OPTIONS": place}
+    for command in (["verify"], ["manifest", "-o", "m.json"], ["doctor", "--json"]):
+        done = inrush_command(*command, uri, **preset)
+        assert done.returncode == 0, (command, done.stderr)
+        assert SECRET not in done.stdout + done.stderr
+    done = inrush_command("inspect", uri, "--storage-options", "s3cr3t", **keys)
+    assert done.returncode == 2
+    assert "s3cr3t" not in done.stderr
 
 
 def test_a_bucket_without_an_endpoint_is_asked_for_at_aws() -> None:

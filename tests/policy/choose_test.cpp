@@ -46,6 +46,14 @@ void be_fuse(Facts& facts) {
   facts.unknown_bytes = kWanted;
 }
 
+void be_remote(Facts& facts) {
+  facts.filesystem = {};
+  facts.filesystem.type = "https";
+  facts.filesystem.id = "https://host:8443";
+  facts.filesystem.engine = "http";
+  facts.unknown_bytes = kWanted;
+}
+
 std::string text_of(const Choice& choice) {
   std::string text = choice.name;
   for (const LaneChoice& lane : choice.lanes) {
@@ -111,6 +119,15 @@ const Row kRows[] = {
      "mmap mmap:a map_warm map_cold", "populating"},
     {"mmap_left_out", [](Facts& f) { f.engines.pop_back(); }, nothing, "uring uring:direct:c",
      "bypass"},
+    // Not on this machine.
+    {"remote", be_remote, nothing, "http http:a",
+     "3.0 GB from https://host:8443, a remote place: requests of 8 MB, 8 in flight"},
+    {"remote_told_otherwise", be_remote,
+     [](ChoiceRequest& request) {
+       request.backend = {"URING"};
+       request.strict = true;
+     },
+     "http http:a", "backend= is about local files"},
     // To be copied.
     {"never_cold", [](Facts&) {}, never_map, "uring uring:direct:c", "bypass"},
     {"never_warm", [](Facts& f) { f.warm_bytes = kWanted; }, never_map, "pread_buffered pread:a",

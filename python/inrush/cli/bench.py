@@ -76,7 +76,7 @@ def bench(
             with status.status(f"{state} {contender}"):
                 results.append(_measure(checkpoint, files, contender, state, runs))
     if json:
-        values = {"uri": source, "limits": limits, "absent": absent}
+        values = {"uri": checkpoint.uri, "limits": limits, "absent": absent}
         print_json(
             "bench", {**values, "results": [one.values(rates[one.state]) for one in results]}
         )

@@ -125,7 +125,7 @@ def _examine(source: str | None) -> dict[str, Any]:
         why = reason or unusable.get(engine, "not in this build")
         backends.append({"name": name, "reason": why, "summary": summaries.get(engine, "")})
     return {
-        "source": source,
+        "source": None if checkpoint is None else checkpoint.uri,
         "machine": machine,
         "network": _network(),
         "facts": values,

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 import typer
 
 import inrush
-from inrush._checkpoint import open_source
 from inrush._memory import Memory
 from inrush._saving import save_file
 from inrush.cli._common import (
@@ -104,10 +103,12 @@ def load(
             job.wait()
         stats = job.stats()
         saved = _save(job, out_path(out), checkpoint)
-    limit = _limit(source, job.explain()["facts"]) if explain or plot else None
+        facts = job.explain()["facts"] if explain or plot else None
+        limit = _limit(checkpoint, facts) if facts else None
+        place = checkpoint.uri  # without what is secret in the source
     _draw(job, trace, plot, limit)
     if json:
-        values: dict[str, Any] = {"uri": source, "stats": stats}
+        values: dict[str, Any] = {"uri": place, "stats": stats}
         if explain:
             values |= {**job.explain(), "limit": limit}
         print_json("load", values)
@@ -133,10 +134,10 @@ def _save(job: inrush.Job, path: str | None, checkpoint: inrush.Checkpoint) -> s
     return path
 
 
-def _limit(source: str, facts: dict[str, Any]) -> dict[str, Any]:
+def _limit(checkpoint: inrush.Checkpoint, facts: dict[str, Any]) -> dict[str, Any]:
     """The limit of the kind of load that it was: off the disk, or out of the page cache."""
     warm = facts["warm_bytes"] * 2 > facts["wanted_bytes"] or facts["filesystem"]["memory"]
-    return measure_limit(open_source(source), "warm" if warm else "cold")
+    return measure_limit(checkpoint._opened(), "warm" if warm else "cold")
 
 
 def _print(

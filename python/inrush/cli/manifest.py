@@ -31,11 +31,17 @@ def manifest(
 ) -> None:
     """Read every byte and write a digest of each tensor."""
     with progress_bar("reading") as report:
-        digested = Digested(open_source(source), report)
+        checkpoint = open_source(source)
+        digested = Digested(checkpoint, report)
     write_manifest(digested.manifest, output)
     stats = digested.stats
     if json:
-        values = {"uri": source, "output": output, "count": len(digested.manifest), "stats": stats}
+        values = {
+            "uri": checkpoint.uri,
+            "output": output,
+            "count": len(digested.manifest),
+            "stats": stats,
+        }
         print_json("manifest", values)
         return
     console().print(

@@ -41,7 +41,7 @@ def verify(
         digested = Digested(checkpoint, report)
     different = [] if expected is None else _core.compare(expected, digested.manifest)
     if json:
-        print_json("verify", _values(source, manifest, digested, different))
+        print_json("verify", _values(checkpoint.uri, manifest, digested, different))
     else:
         _print(digested, different, compared=expected is not None)
     if different:
