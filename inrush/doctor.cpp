@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -37,13 +38,20 @@ std::vector<Blob> open_files(const std::string& path) {
   if (!place.entry.empty()) {
     std::erase_if(entries, [&](const Entry& entry) { return entry.name != place.entry; });
   }
-  std::stable_sort(entries.begin(), entries.end(),
-                   [](const Entry& a, const Entry& b) { return a.size > b.size; });
-  if (entries.size() > kMostFiles) entries.resize(kMostFiles);
   std::vector<Blob> blobs;
+  std::optional<Error> refused;
   for (const Entry& entry : entries) {
-    if (entry.size > 0) blobs.push_back(place.store->open(entry.name));
+    try {
+      blobs.push_back(place.store->open(entry.name));
+    } catch (const Error& error) {
+      if (!refused) refused = error;  // a socket, say; it matters only where nothing else is there
+    }
   }
+  if (blobs.empty() && refused) throw Error(*refused);
+  std::erase_if(blobs, [](const Blob& blob) { return blob.size == 0; });
+  std::stable_sort(blobs.begin(), blobs.end(),
+                   [](const Blob& a, const Blob& b) { return a.size > b.size; });
+  if (blobs.size() > kMostFiles) blobs.resize(kMostFiles);
   return blobs;
 }
 

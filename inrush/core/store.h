@@ -16,7 +16,7 @@ namespace inrush {
 
 struct Entry {
   std::string name;  // relative to the store: what open() takes
-  uint64_t size = 0;
+  uint64_t size = 0;  // where the listing says it
 };
 
 class Store {

@@ -167,8 +167,10 @@ LaneChoice stream_lane(const Facts& facts, const ChoiceRequest& request, const P
   lane.engine = "pread";
   lane.sequential = true;
   lane.depth = lane.most_depth = 1;
-  lane.block_size = std::clamp(request.budget / 2 / kFirstStreams, kMiB, 4 * kMiB);
-  const uint64_t worth = facts.wanted_bytes / (8 * kMiB) + 1;  // no stream for less than that
+  // A stream costs a round trip to open and one to begin, whatever it then brings.
+  const uint64_t worth = facts.wanted_bytes / (2 * kMiB) + 1;
+  const uint64_t share = facts.wanted_bytes / kFirstStreams / kMiB * kMiB;
+  lane.block_size = std::clamp(std::min(share, request.budget / 2 / kFirstStreams), kMiB, 4 * kMiB);
   const uint64_t affordable = std::max<uint64_t>(request.budget / 2 / lane.block_size, 1);
   const uint32_t first = learnt != nullptr && learnt->streams > 0 ? learnt->streams : kFirstStreams;
   lane.most = static_cast<uint32_t>(std::min({kMostStreams, worth, affordable}));

@@ -37,8 +37,8 @@ bool is_dax(int fd) {
 void ask_direct(const Blob& blob, FilesystemFact& fact) {
   if (fact.memory) return;  // O_DIRECT may open there, but there is no device to go to
   if (fact.sequential) {
-    fact.direct = static_cast<bool>(reopen(blob.fd, blob.name, O_RDONLY | O_DIRECT));
-    fact.direct_memory_align = fact.direct_offset_align = fact.direct ? kUsualDirectAlign : 0;
+    fact.direct = true;
+    fact.direct_memory_align = fact.direct_offset_align = kUsualDirectAlign;
     return;
   }
   const DirectIo direct = open_direct(blob.fd, blob.name);

@@ -46,7 +46,7 @@ class Directory final : public Store {
     }
     std::vector<Entry> entries;
     errno = 0;
-    while (const dirent* found = ::readdir(folder.get())) add(found->d_name, entries);
+    while (const dirent* found = ::readdir(folder.get())) add(*found, entries);
     if (errno != 0) throw system_error(ErrorCode::source, "list " + uri_, errno);
     std::sort(entries.begin(), entries.end(),
               [](const Entry& a, const Entry& b) { return a.name < b.name; });
@@ -69,15 +69,16 @@ class Directory final : public Store {
 
  private:
   // All but folders: what is not readable, or a link to nothing, shall fail when it is opened,
-  // not be missing without a word.
-  void add(const char* name, std::vector<Entry>& entries) {
-    struct stat status {};
-    if (::fstatat(folder_.get(), name, &status, 0) != 0) {
-      errno = 0;
-      status = {};
+  // not be missing without a word. Only what the listing does not say is asked for, as each
+  // question is a round trip on a far filesystem.
+  void add(const dirent& found, std::vector<Entry>& entries) {
+    if (found.d_type == DT_DIR) return;
+    if (found.d_type == DT_UNKNOWN || found.d_type == DT_LNK) {
+      struct stat status {};
+      if (::fstatat(folder_.get(), found.d_name, &status, 0) != 0) errno = 0;
+      if (S_ISDIR(status.st_mode)) return;
     }
-    if (S_ISDIR(status.st_mode)) return;
-    entries.push_back({name, S_ISREG(status.st_mode) ? static_cast<uint64_t>(status.st_size) : 0});
+    entries.push_back({found.d_name});
   }
 
   Fd folder_;

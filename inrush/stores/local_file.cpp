@@ -13,6 +13,9 @@
 namespace inrush {
 namespace {
 
+// Most headers are smaller.
+constexpr off_t kHeaderBytes = 64 << 10;
+
 int64_t nanoseconds(const timespec& time) {
   return int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
 }
@@ -103,6 +106,8 @@ Blob open_local_file(int at, const std::string& path, const std::string& name) {
             .identity = identity_from(status),
             .fd = fd.get(),
             .handle = {}};
+  // The header is wanted next: where each read is a round trip, it comes in one.
+  ::posix_fadvise(fd.get(), 0, kHeaderBytes, POSIX_FADV_WILLNEED);
   blob.handle = std::make_shared<const Fd>(std::move(fd));
   return blob;
 }
