@@ -107,7 +107,7 @@ const BackendRow& backend_named(std::string_view name) {
 
 std::string rejection(const BackendRow& backend, const Facts& facts, const ChoiceRequest& request) {
   if (backend.engine == nullptr) {
-    return "it reads into device memory, which this build knows nothing of";
+    return "it reads into device memory by GPUDirect Storage, which is not in this build";
   }
   const auto engine =
       std::find_if(facts.engines.begin(), facts.engines.end(),
