@@ -15,7 +15,7 @@
 namespace inrush {
 
 struct Entry {
-  std::string name;  // relative to the store: what open() takes
+  std::string name;   // relative to the store: what open() takes
   uint64_t size = 0;  // where the listing says it
 };
 

@@ -35,11 +35,11 @@ SealOptions make_seal(const std::optional<nb::bytes>& key,
   return options;
 }
 
-void save(const nb::bytes& path, const std::vector<SaveTensor>& tensors, const Metadata& metadata,
-          bool sync, const StorageOptions& storage, const std::optional<SealOptions>& seal) {
+void save(const nb::bytes& path, const std::vector<SaveTensor>& tensors,
+          const SaveOptions& options) {
   const std::string place(path.c_str(), path.size());
   const nb::gil_scoped_release released;
-  save_file(place, tensors, {metadata, sync, storage, seal});
+  save_file(place, tensors, options);
 }
 
 std::vector<std::string> save_shards(const nb::bytes& folder,
@@ -76,10 +76,15 @@ void bind_save(nb::module_& module) {
   nb::class_<SealOptions>(module, "SealOptions", "How to encrypt what is saved.")
       .def_static("make", &make_seal, nb::arg("key").none() = nb::none(),
                   nb::arg("passphrase").none() = nb::none(), "A key has 32 bytes.");
+  nb::class_<SaveOptions>(module, "SaveOptions", "How save_file writes.")
+      .def(nb::init<>())
+      .def_rw("metadata", &SaveOptions::metadata, nb::arg().none())
+      .def_rw("sync", &SaveOptions::sync)
+      .def_rw("storage", &SaveOptions::storage)
+      .def_rw("seal", &SaveOptions::seal, nb::arg().none());
   module.def("save_file", &save, nb::arg("path"), nb::arg("tensors"),
-             nb::arg("metadata").none() = nb::none(), nb::arg("sync") = true,
-             nb::arg("storage") = StorageOptions{}, nb::arg("seal").none() = nb::none(),
-             "Write a safetensors file through a temporary beside it.");
+             nb::arg("options") = SaveOptions{},
+             "Write a safetensors file through a temporary beside it, or a remote object.");
   nb::class_<ShardOptions>(module, "ShardOptions", "How save_sharded cuts and names files.")
       .def(nb::init<>())
       .def_rw("filename_pattern", &ShardOptions::filename_pattern)

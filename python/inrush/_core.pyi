@@ -124,17 +124,8 @@ class StorageOptions:
     @words.setter
     def words(self, arg: Mapping[str, str], /) -> None: ...
 
-    @property
-    def cache_dir(self) -> str: ...
-
-    @cache_dir.setter
-    def cache_dir(self, arg: bytes, /) -> None: ...
-
-    @property
-    def cache_size(self) -> int: ...
-
-    @cache_size.setter
-    def cache_size(self, arg: int, /) -> None: ...
+    def keep_in(self, folder: bytes, size: int) -> None:
+        """Keep remote files there, up to so many bytes."""
 
     def take_credentials(self, arg: CredentialSource, /) -> None: ...
 
@@ -460,8 +451,39 @@ class SealOptions:
     def make(key: bytes | None = None, passphrase: bytes | None = None) -> SealOptions:
         """A key has 32 bytes."""
 
-def save_file(path: bytes, tensors: Sequence[SaveTensor], metadata: Mapping[str, str] | None = None, sync: bool = True, seal: SealOptions | None = None) -> None:
-    """Write a safetensors file through a temporary beside it."""
+class SaveOptions:
+    """How save_file writes."""
+
+    def __init__(self) -> None: ...
+
+    @property
+    def metadata(self) -> dict[str, str] | None: ...
+
+    @metadata.setter
+    def metadata(self, arg: Mapping[str, str] | None, /) -> None: ...
+
+    @property
+    def sync(self) -> bool: ...
+
+    @sync.setter
+    def sync(self, arg: bool, /) -> None: ...
+
+    @property
+    def storage(self) -> StorageOptions: ...
+
+    @storage.setter
+    def storage(self, arg: StorageOptions, /) -> None: ...
+
+    @property
+    def seal(self) -> SealOptions | None: ...
+
+    @seal.setter
+    def seal(self, arg: SealOptions | None, /) -> None: ...
+
+def save_file(path: bytes, tensors: Sequence[SaveTensor], options: SaveOptions = ...) -> None:
+    """
+    Write a safetensors file through a temporary beside it, or a remote object.
+    """
 
 class ShardOptions:
     """How save_sharded cuts and names files."""

@@ -32,11 +32,13 @@ def save_file(
     storage_options: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a safetensors file, or a sealed one: a file through a temporary, or a remote object."""
-    checked = checked_metadata(metadata)
     place = os.fsencode(filename)
-    storage = storage_for([place], storage_options)
-    seal = seal_of(encryption)
-    _core.save_file(place, _save_tensors(memories), checked, fsync, storage, seal)
+    chosen = _core.SaveOptions()
+    chosen.metadata = checked_metadata(metadata)
+    chosen.sync = fsync
+    chosen.storage = storage_for([place], storage_options)
+    chosen.seal = seal_of(encryption)
+    _core.save_file(place, _save_tensors(memories), chosen)
 
 
 def seal_of(encryption: Encryption | Key | None) -> _core.SealOptions | None:

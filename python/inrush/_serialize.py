@@ -111,7 +111,9 @@ def serialize_file(
     SafetensorError
         If dtype, shape and size of a tensor contradict each other, or the file cannot be written.
     """
-    _core.save_file(os.fsencode(filename), _tensors(tensor_dict), checked_metadata(metadata))
+    options = _core.SaveOptions()
+    options.metadata = checked_metadata(metadata)
+    _core.save_file(os.fsencode(filename), _tensors(tensor_dict), options)
 
 
 def deserialize(bytes: bytes) -> list[tuple[str, dict[str, Any]]]:

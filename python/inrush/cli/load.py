@@ -103,15 +103,12 @@ def load(
             job.wait()
         stats = job.stats()
         saved = _save(job, out_path(out), checkpoint)
-        facts = job.explain()["facts"] if explain or plot else None
-        limit = _limit(checkpoint, facts) if facts else None
+        limit = _limit(checkpoint, job) if explain or plot else None
         place = checkpoint.uri  # without what is secret in the source
     _draw(job, trace, plot, limit)
     if json:
-        values: dict[str, Any] = {"uri": place, "stats": stats}
-        if explain:
-            values |= {**job.explain(), "limit": limit}
-        print_json("load", values)
+        more = {**job.explain(), "limit": limit} if explain else {}
+        print_json("load", {"uri": place, "stats": stats, **more})
         return
     _print(job, stats, limit if explain else None, explain=explain)
     for path in filter(None, (saved, trace, plot)):
@@ -134,8 +131,9 @@ def _save(job: inrush.Job, path: str | None, checkpoint: inrush.Checkpoint) -> s
     return path
 
 
-def _limit(checkpoint: inrush.Checkpoint, facts: dict[str, Any]) -> dict[str, Any]:
+def _limit(checkpoint: inrush.Checkpoint, job: inrush.Job) -> dict[str, Any]:
     """The limit of the kind of load that it was: off the disk, or out of the page cache."""
+    facts = job.explain()["facts"]
     warm = facts["warm_bytes"] * 2 > facts["wanted_bytes"] or facts["filesystem"]["memory"]
     return measure_limit(checkpoint._opened(), "warm" if warm else "cold")
 
