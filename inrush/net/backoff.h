@@ -22,6 +22,9 @@ class Backoff {
     tries_ = 0;
   }
 
+  // Tries of somebody who has not answered yet, and may not exist.
+  static constexpr uint32_t kFewTries = 4;
+
   // When to ask again; nothing once that would be past the deadline. `asked` is the server's wish.
   std::optional<Deadline> next(Clock::time_point now,
                                std::optional<std::chrono::milliseconds> asked);

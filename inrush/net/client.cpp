@@ -230,7 +230,9 @@ Answer Client::ask(const HttpRequest& request, const AskOptions& options) const 
       case Verdict::Kind::again:
         break;
     }
-    const auto when = options.repeat ? backoff.next(Clock::now(), verdict.pause) : std::nullopt;
+    const bool hopeless = verdict.nobody_there && backoff.tries() >= Backoff::kFewTries;
+    const auto when =
+        options.repeat && !hopeless ? backoff.next(Clock::now(), verdict.pause) : std::nullopt;
     if (!when) {
       throw fail(backoff.tries() > 1
                      ? fmt::format("{} (after {} tries)", verdict.reason, backoff.tries())

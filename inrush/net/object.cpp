@@ -32,7 +32,8 @@ struct Look {
       url = verdict.location;
       return true;
     }
-    if (verdict.kind == Verdict::Kind::again) {
+    const bool hopeless = verdict.nobody_there && backoff.tries() >= Backoff::kFewTries;
+    if (verdict.kind == Verdict::Kind::again && !hopeless) {
       if (const auto when = backoff.next(Clock::now(), verdict.pause)) {
         std::this_thread::sleep_until(*when);
         return true;

@@ -305,6 +305,8 @@ Verdict Transfer::verdict(CURLcode code) const {
   if (code == CURLE_OK) return {};
   Verdict verdict;
   verdict.kind = may_pass(code) ? Verdict::Kind::again : Verdict::Kind::failed;
+  verdict.nobody_there = code == CURLE_COULDNT_RESOLVE_HOST ||
+                         code == CURLE_COULDNT_RESOLVE_PROXY || code == CURLE_COULDNT_CONNECT;
   verdict.reason =
       code == CURLE_PARTIAL_FILE && wanted_
           ? fmt::format("the connection ended after {} of {} bytes", received_, wanted_->size)

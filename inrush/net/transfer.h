@@ -27,7 +27,8 @@ struct Verdict {
   ErrorCode code = ErrorCode::source;
   std::string reason;  // "403 Forbidden: AccessDenied"
   std::optional<std::chrono::milliseconds> pause;
-  Url location;  // of a redirect
+  Url location;               // of a redirect
+  bool nobody_there = false;  // no such name, or no connection: rarely worth more than a few tries
 };
 
 class Transfer {

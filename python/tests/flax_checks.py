@@ -36,7 +36,8 @@ def test_jax_arrays_have_the_files_bytes(narrow, framework, backend):
             assert array.shape == tuple(shape)
             assert numpy.asarray(array).tobytes() == data
         part = opened.get_slice("BF16")[1:3, ::2]
-        assert numpy.array_equal(part, opened.get_tensor("BF16")[1:3, ::2])
+        whole = numpy.asarray(opened.get_tensor("BF16"))  # with NaNs, which equal nothing
+        assert numpy.asarray(part).tobytes() == whole[1:3, ::2].tobytes()
         with pytest.raises(inrush.SafetensorError, match="out of bounds for tensor dimension #0"):
             opened.get_slice("BF16")[:20]
 
