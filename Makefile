@@ -93,6 +93,8 @@ test-gpu: ## on a machine with a GPU: what lands there is right (GPU_PYTHON: one
 bench-gpu: ## on a machine with a GPU: limits, peers and Inrush; goes on where it was stopped
 	$(GPU_PYTHON) bench/gpu.py
 
+# A child of a test may start threads.
+tsan: export TSAN_OPTIONS ?= die_after_fork=0
 asan tsan: ## the C++ tests under sanitizers
 	@tools/setup.sh build
 	@$(MAKE) build/$@/build.ninja

@@ -13,8 +13,8 @@ struct Environment {
   std::string home;         // HOME
   std::string runtime_dir;  // XDG_RUNTIME_DIR
   // Libraries of a GPU's vendor to load instead of the system's; "off": none.
-  std::string cuda_library;  // INRUSH_CUDA_LIBRARY
-  std::string hip_library;   // INRUSH_HIP_LIBRARY
+  std::string cuda_library;    // INRUSH_CUDA_LIBRARY
+  std::string hip_library;     // INRUSH_HIP_LIBRARY
   std::string redis_password;  // REDISCLI_AUTH, as redis-cli has it
 };
 

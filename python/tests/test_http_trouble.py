@@ -98,7 +98,7 @@ def test_patience_ends(server: Misbehaving, misdeed: str, reason: str) -> None:
     before = time.monotonic()
     with pytest.raises(inrush.SourceError, match=reason):
         load(server, misdeed, timeout=1.5)
-    assert time.monotonic() - before < 12
+    assert time.monotonic() - before < 30
 
 
 def test_a_far_path_gets_more_in_flight(server: Misbehaving, contents: Contents) -> None:

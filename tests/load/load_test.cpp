@@ -265,7 +265,9 @@ class SumDecoder final : public Decoder {
   explicit SumDecoder(DecodeOrder order) : order_(order) {}
   [[nodiscard]] DecoderTraits traits() const override { return {4096, order_, false}; }
   void update(uint64_t offset, std::span<std::byte> data) override {
-    if (order_ == DecodeOrder::in_order) EXPECT_EQ(offset, expected_);
+    if (order_ == DecodeOrder::in_order) {
+      EXPECT_EQ(offset, expected_);
+    }
     expected_ = offset + data.size();
     for (const std::byte byte : data) sum_ += static_cast<uint64_t>(byte);
   }

@@ -241,7 +241,7 @@ TEST_F(MirroredFolders, other_bytes_in_the_same_shape_are_refused) {
       ::pwrite(fd.get(), "another", 7, static_cast<off_t>(std::filesystem::file_size(path)) - 9),
       7);
   try {
-    open();
+    [[maybe_unused]] const Checkpoint opened = open();
     ADD_FAILURE() << "not noticed";
   } catch (const Error& error) {
     EXPECT_NE(error.message().find("bytes of " + path + " are others"), std::string::npos)
