@@ -1,10 +1,11 @@
 #include "inrush/base/parallel.h"
+#include "inrush/base/thread.h"
+#include "inrush/core/error.h"
 
 #include <algorithm>
 #include <atomic>
 #include <exception>
 #include <mutex>
-#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -55,17 +56,16 @@ class Work {
 
 void parallel_for(size_t count, size_t threads, const std::function<void(size_t)>& work) {
   Work shared(count, work);
-  {
-    std::vector<std::jthread> others;
-    try {
-      for (size_t i = 1; i < std::min(count, threads); ++i) {
-        others.emplace_back([&shared] { shared.run(); });
-      }
-    } catch (const std::system_error&) {
-      // A cgroup may grant no more threads; those that are there do the work.
+  std::vector<std::thread> others;
+  try {
+    for (size_t i = 1; i < std::min(count, threads); ++i) {
+      others.push_back(start_thread("shares the work", [&shared] { shared.run(); }));
     }
-    shared.run();
+  } catch (const Error&) {
+    // A cgroup may grant no more threads; those that are there do the work.
   }
+  shared.run();
+  for (std::thread& other : others) other.join();
   shared.rethrow();
 }
 

@@ -8,13 +8,12 @@
 #include <algorithm>
 #include <cerrno>
 #include <string>
-#include <system_error>
-#include <thread>
 #include <utility>
 #include <vector>
 
 #include "inrush/base/align.h"
 #include "inrush/base/fd.h"
+#include "inrush/base/thread.h"
 #include "inrush/engines/async.h"
 #include "inrush/engines/rows.h"
 
@@ -35,8 +34,8 @@ int make_kernel_queue(uint32_t entries, aio_context_t& kernel_queue) {
 void destroy(aio_context_t kernel_queue) {
   const auto call = [kernel_queue] { ::syscall(SYS_io_destroy, kernel_queue); };
   try {
-    std::thread(call).detach();
-  } catch (const std::system_error&) {
+    start_thread("ends a queue", call).detach();
+  } catch (const Error&) {
     // No thread to be had: the queue goes with the process.
   }
 }

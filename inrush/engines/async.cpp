@@ -1,11 +1,10 @@
 #include "inrush/engines/async.h"
+#include "inrush/base/thread.h"
 
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <deque>
-#include <system_error>
-#include <thread>
 #include <utility>
 #include <vector>
 
@@ -199,8 +198,8 @@ class AsyncEngine final : public Engine {
     if (in_flight() == 0) return;
     Reads* left = reads_.release();
     try {
-      std::thread([left] { std::unique_ptr<Reads>(left)->outlast(); }).detach();
-    } catch (const std::system_error&) {
+      start_thread("outlasts reads", [left] { std::unique_ptr<Reads>(left)->outlast(); }).detach();
+    } catch (const Error&) {
       // No thread to be had: they go with the process.
     }
   }

@@ -1,17 +1,14 @@
 #include "inrush/engines/blocking.h"
 
-#include <pthread.h>
-
 #include <algorithm>
 #include <condition_variable>
-#include <csignal>
 #include <deque>
 #include <mutex>
-#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
 
+#include "inrush/base/thread.h"
 #include "inrush/engines/wake.h"
 
 namespace inrush {
@@ -67,22 +64,6 @@ void work(const std::shared_ptr<Shared>& shared) {
   }
   --shared->working;
   shared->quitted.notify_all();
-}
-
-// Signals are the application's: none is delivered to a thread of ours.
-std::thread start_thread(const std::shared_ptr<Shared>& shared) {
-  sigset_t all;
-  sigset_t before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  try {
-    std::thread thread([shared] { work(shared); });
-    pthread_sigmask(SIG_SETMASK, &before, nullptr);
-    return thread;
-  } catch (...) {
-    pthread_sigmask(SIG_SETMASK, &before, nullptr);
-    throw;
-  }
 }
 
 class BlockingEngine final : public Engine {
@@ -151,11 +132,11 @@ class BlockingEngine final : public Engine {
     const size_t wanted = std::min<size_t>(most_threads_, busy + shared_->queue.size() + more);
     while (threads_.size() < wanted) {
       try {
-        threads_.push_back(start_thread(shared_));
+        threads_.push_back(start_thread("reads", [shared = shared_] { work(shared); }));
         ++shared_->working;
-      } catch (const std::system_error& error) {
-        if (!threads_.empty()) return;
-        throw Error(ErrorCode::memory, std::string("start a thread that reads: ") + error.what());
+      } catch (const Error&) {
+        if (threads_.empty()) throw;
+        return;
       }
     }
   }

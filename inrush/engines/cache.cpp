@@ -3,11 +3,9 @@
 // that its bytes cost no memory of their own. A thread does the file's part of it, beside the
 // network's.
 #include <fmt/format.h>
-#include <pthread.h>
 
 #include <algorithm>
 #include <condition_variable>
-#include <csignal>
 #include <deque>
 #include <mutex>
 #include <thread>
@@ -15,6 +13,7 @@
 #include <vector>
 
 #include "inrush/base/cache_file.h"
+#include "inrush/base/thread.h"
 #include "inrush/codecs/crc32.h"
 #include "inrush/engines/engines.h"
 #include "inrush/engines/rows.h"
@@ -57,7 +56,9 @@ class FileWorker {
 
   void add(Job job) {
     const std::lock_guard lock(mutex_);
-    if (!thread_.joinable()) start();
+    if (!thread_.joinable()) {
+      thread_ = start_thread("keeps what was read", [this] { work(); });
+    }
     queue_.push_back(std::move(job));
     queued_.notify_one();
   }
@@ -77,16 +78,6 @@ class FileWorker {
   }
 
  private:
-  // Signals are the application's: none is delivered to a thread of ours.
-  void start() {
-    sigset_t all;
-    sigset_t before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    thread_ = std::thread([this] { work(); });
-    pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  }
-
   void work() {
     std::unique_lock lock(mutex_);
     for (;;) {

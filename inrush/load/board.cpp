@@ -3,10 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <thread>
 
 #include "inrush/base/align.h"
 #include "inrush/base/fd.h"
+#include "inrush/base/thread.h"
 #include "inrush/core/quoted.h"
 #include "inrush/load/lane.h"
 #include "inrush/sinks/host.h"
@@ -178,18 +178,16 @@ void Board::start_lane(const LaneChoice& lane) {
     ++lanes_alive_;
   }
   try {
-    std::thread([self = shared_from_this(), lane, number] {
+    start_thread("reads", [self = shared_from_this(), lane, number] {
       run_lane(self, lane, number);
       const std::lock_guard lock(self->mutex_);
       --self->lanes_alive_;
       self->changed_.notify_all();
     }).detach();
-  } catch (const std::system_error& error) {
-    {
-      const std::lock_guard lock(mutex_);
-      --lanes_alive_;
-    }
-    throw Error(ErrorCode::memory, fmt::format("start a thread: {}", error.what()));
+  } catch (const Error&) {
+    const std::lock_guard lock(mutex_);
+    --lanes_alive_;
+    throw;
   }
 }
 

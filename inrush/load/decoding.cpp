@@ -3,11 +3,20 @@
 #include <algorithm>
 
 #include "inrush/base/align.h"
+#include "inrush/base/thread.h"
 
 namespace inrush {
 
 Decoding::Decoding(uint32_t threads, Callbacks callbacks) : callbacks_(std::move(callbacks)) {
-  for (uint32_t i = 0; i < threads; ++i) threads_.emplace_back([this] { work(); });
+  while (threads_.size() < threads) {
+    try {
+      threads_.push_back(start_thread("decodes", [this] { work(); }));
+    } catch (const Error&) {
+      // Those that are there do the work of all.
+      if (threads_.empty()) throw;
+      return;
+    }
+  }
 }
 
 Decoding::~Decoding() {
@@ -104,8 +113,9 @@ bool Decoding::decode_some(uint32_t target, Job& job, std::unique_lock<std::mute
     } else {
       digest = job.decoder->finish();
     }
-  } catch (const Error& error) {
-    callbacks_.failed(error);
+  } catch (const std::exception& error) {
+    const auto* const known = dynamic_cast<const Error*>(&error);
+    callbacks_.failed(known ? *known : Error(ErrorCode::memory, error.what()));
     lock.lock();
     return false;
   }

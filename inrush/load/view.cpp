@@ -15,6 +15,7 @@
 #include "inrush/base/align.h"
 #include "inrush/base/fd.h"
 #include "inrush/base/madvise.h"
+#include "inrush/base/thread.h"
 #include "inrush/policy/facts.h"
 #include "inrush/policy/filesystem.h"
 
@@ -61,7 +62,7 @@ struct Mapping {
 // own.
 class ReadAhead {
  public:
-  ReadAhead() : thread_([this] { work(); }) {}
+  ReadAhead() : thread_(start_thread("reads ahead", [this] { work(); })) {}
   ~ReadAhead() {
     {
       const std::lock_guard lock(mutex_);
@@ -182,10 +183,14 @@ std::optional<Memory> View::State::tensor(const TensorInfo& info) {
   if (shard.cold && info.size > 0) {
     if (owner_ != ::getpid()) {
       forget();
-      ahead_ = std::make_unique<ReadAhead>();
       owner_ = ::getpid();
+      try {
+        ahead_ = std::make_unique<ReadAhead>();
+      } catch (const Error&) {
+        // No thread to be had: the kernel's own read-ahead must do.
+      }
     }
-    ahead_->want(shard.mapping, blob.fd, info.offset, info.size);
+    if (ahead_) ahead_->want(shard.mapping, blob.fd, info.offset, info.size);
   }
   Memory memory;
   memory.data = shard.mapping->data + info.offset;

@@ -11,13 +11,13 @@
 #include <cerrno>
 #include <cstdlib>
 #include <memory>
-#include <thread>
 #include <vector>
 
 #include "inrush/base/align.h"
 #include "inrush/base/cgroup.h"
 #include "inrush/base/direct_io.h"
 #include "inrush/base/json.h"
+#include "inrush/base/parallel.h"
 #include "inrush/core/engine.h"
 
 namespace inrush {
@@ -124,21 +124,17 @@ LimitResult read_on_threads(const std::vector<Block>& blocks, double seconds, un
   std::atomic<uint64_t> bytes{0};
   std::atomic<bool> failed{false};
   const Clock::time_point start = Clock::now();
-  std::vector<std::thread> workers;
-  for (unsigned i = 0; i < threads; ++i) {
-    workers.emplace_back([&, i] {
-      while (!failed && since(start) < seconds) {
-        const size_t mine = next.fetch_add(1);
-        if (mine >= blocks.size()) return;
-        const Block& block = blocks[mine];
-        const ssize_t got =
-            ::pread(block.fd, target(i, mine), block.size, static_cast<off_t>(block.offset));
-        if (got != static_cast<ssize_t>(block.size)) failed = true;
-        if (got > 0) bytes += static_cast<uint64_t>(got);
-      }
-    });
-  }
-  for (std::thread& worker : workers) worker.join();
+  parallel_for(threads, threads, [&](size_t i) {
+    while (!failed && since(start) < seconds) {
+      const size_t mine = next.fetch_add(1);
+      if (mine >= blocks.size()) return;
+      const Block& block = blocks[mine];
+      const ssize_t got =
+          ::pread(block.fd, target(i, mine), block.size, static_cast<off_t>(block.offset));
+      if (got != static_cast<ssize_t>(block.size)) failed = true;
+      if (got > 0) bytes += static_cast<uint64_t>(got);
+    }
+  });
   return result_of(failed ? 0 : bytes.load(), since(start), "");
 }
 

@@ -107,12 +107,19 @@ TEST_P(ResidencyTest, a_cold_file_is_cold) {
 }
 
 TEST_P(ResidencyTest, a_warm_file_is_warm) {
-  EXPECT_EQ(judged([&] { warm(path_); },
-                   [](const Residency& seen, const Pages& truth) {
-                     if (std::find(truth.begin(), truth.end(), false) != truth.end()) return true;
-                     return share_of(seen, Warmth::warm) == 1 && seen.warm_bytes == kSize;
-                   }),
-            0);
+  const auto whole = [](const Pages& pages) {
+    return std::find(pages.begin(), pages.end(), false) == pages.end();
+  };
+  bool kept = false;  // the kernel may take pages back at once
+  const auto warmed = [&] {
+    warm(path_);
+    kept = whole(resident_pages(path_));
+  };
+  const int verdict = judged(warmed, [&](const Residency& seen, const Pages& truth) {
+    return !whole(truth) || (share_of(seen, Warmth::warm) == 1 && seen.warm_bytes == kSize);
+  });
+  EXPECT_EQ(verdict, 0);
+  if (!kept) GTEST_SKIP() << "the kernel does not keep the pages of this file";
 }
 
 TEST_P(ResidencyTest, a_half_warm_file_is_told_by_windows) {
