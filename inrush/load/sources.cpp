@@ -40,6 +40,7 @@ const Blob& Sources::blob(uint32_t source, uint32_t blob) const {
 Store& Sources::store(uint32_t source) const { return states_[source].place.store(); }
 
 void Sources::asked(uint32_t source, uint32_t range, bool hedge) {
+  if (states_.size() == 1) return;
   const std::lock_guard lock(mutex_);
   State& state = states_[source];
   if (state.first == Clock::time_point{}) state.first = Clock::now();
@@ -52,11 +53,12 @@ void Sources::asked(uint32_t source, uint32_t range, bool hedge) {
 void Sources::came(uint32_t source, uint32_t range, uint64_t bytes, uint32_t blob) {
   const std::lock_guard lock(mutex_);
   State& state = states_[source];
-  state.heard = Clock::now();
-  state.failures = 0;
   ++state.stats.reads;
   state.stats.bytes += bytes;
   state.used[blob] = true;
+  if (states_.size() == 1) return;
+  state.heard = Clock::now();
+  state.failures = 0;
   const auto flight = state.flights.find(range);
   if (flight == state.flights.end()) return;
   const double took = seconds_between(flight->second.since, state.heard);
@@ -65,6 +67,7 @@ void Sources::came(uint32_t source, uint32_t range, uint64_t bytes, uint32_t blo
 }
 
 void Sources::lost(uint32_t source, uint32_t range) {
+  if (states_.size() == 1) return;
   const std::lock_guard lock(mutex_);
   states_[source].flights.erase(range);
 }

@@ -24,6 +24,7 @@ class Sources {
   [[nodiscard]] std::string uri(uint32_t source) const { return states_[source].stats.uri; }
 
   // For lanes: range `range` was asked of a source, as a hedge or not; it came, or it did not.
+  // Of a single source it is not kept what is in flight: nobody is there to be compared with it.
   void asked(uint32_t source, uint32_t range, bool hedge);
   void came(uint32_t source, uint32_t range, uint64_t bytes, uint32_t blob);
   void lost(uint32_t source, uint32_t range);
