@@ -12,6 +12,7 @@ export PYTHON
 # Objects are shared between build folders and clones of the same sources.
 export CCACHE_BASEDIR := $(CURDIR)
 export CCACHE_NOHASHDIR := 1
+export CCACHE_SLOPPINESS := pch_defines,time_macros,include_file_mtime,include_file_ctime
 
 VENV := .venv/bin
 GPU_PYTHON ?= $(VENV)/python
