@@ -20,6 +20,13 @@ struct Identity {
   bool operator==(const Identity&) const = default;
 };
 
+// Whether these are of the same bytes. ctime alone changes with a file's mode, owner, links and
+// name.
+inline bool same_bytes(const Identity& one, Identity other) {
+  other.ctime_ns = one.ctime_ns;
+  return one == other;
+}
+
 struct Blob {
   std::string name;  // as errors show it: a path or a URI
   uint64_t size = 0;

@@ -175,7 +175,8 @@ std::optional<Memory> View::State::tensor(const TensorInfo& info) {
   Shard& shard = shards_[info.blob];
   if (!shard.mapping && !shard.refused) open_shard(info.blob);
   if (shard.refused) return std::nullopt;
-  if (checkpoint_.store().identity(blob) != blob.identity) {
+  // Deleted or replaced it is still the file that was opened.
+  if (!same_bytes(blob.identity, checkpoint_.store().identity(blob))) {
     throw Error(ErrorCode::data,
                 fmt::format("read {} [{}, +{}): the file changed since it was opened", blob.name,
                             info.offset, info.size));

@@ -43,7 +43,7 @@ class CachedStore final : public Store {
   }
 
   Identity identity(const Blob& blob) override {
-    if (blob.fd >= 0) return identity_of(blob.fd, blob.name);
+    if (blob.fd >= 0) return identity_now(blob);
     return inner_->identity(cached(blob).inner);
   }
 

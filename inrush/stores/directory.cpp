@@ -61,7 +61,7 @@ class Directory final : public Store {
     return open_local_file(folder_.get(), name, prefix_ + name);
   }
 
-  Identity identity(const Blob& blob) override { return identity_of(blob.fd, blob.name); }
+  Identity identity(const Blob& blob) override { return identity_now(blob); }
 
   void read(const Blob& blob, uint64_t offset, std::span<std::byte> target) override {
     read_fully(blob.fd, offset, target, blob.name);

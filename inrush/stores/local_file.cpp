@@ -114,4 +114,10 @@ Blob open_local_file(int at, const std::string& path, const std::string& name) {
 
 Identity identity_of(int fd, const std::string& name) { return identity_from(status_of(fd, name)); }
 
+Identity identity_now(const Blob& blob) {
+  const struct stat status = status_of(blob.fd, blob.name);
+  const Identity now = identity_from(status);
+  return status.st_nlink > 0 && same_bytes(blob.identity, now) ? blob.identity : now;
+}
+
 }  // namespace inrush

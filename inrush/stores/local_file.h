@@ -17,6 +17,10 @@ Blob open_local_file(int at, const std::string& path, const std::string& name);
 // The identity of the open file as of now. Throws Error{source}.
 Identity identity_of(int fd, const std::string& name);
 
+// That of a blob, which is as it was opened where only its mode, owner, links or name changed.
+// Not where it was deleted or another took its place: whoever did so means the checkpoint.
+Identity identity_now(const Blob& blob);
+
 // Why a file or folder could not be opened, in words that say what to do about it.
 Error open_error(const std::string& name, int error_number);
 

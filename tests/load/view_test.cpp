@@ -82,6 +82,23 @@ TEST(View, a_file_that_shrank_is_an_error_before_its_pages_are_handed_over) {
   EXPECT_THROW(view.tensor(*checkpoint.index().find("a.1")), Error);
 }
 
+TEST(View, a_file_that_is_replaced_is_still_the_one_that_was_opened) {
+  Folder folder;
+  folder.shard("a.safetensors", "a.", {3 * kMega, kMega});
+  const auto first = folder.expected;
+  const Checkpoint checkpoint = Checkpoint::open(folder.path());
+  View view(checkpoint);
+  ASSERT_TRUE(view.tensor(*checkpoint.index().find("a.0")));
+  Folder other;
+  other.shard("a.safetensors", "a.", {3 * kMega, kMega});
+  const std::string path = folder.path() + "/a.safetensors";
+  std::filesystem::copy_file(other.path() + "/a.safetensors", path + ".new");
+  std::filesystem::rename(path + ".new", path);
+  const auto memory = view.tensor(*checkpoint.index().find("a.1"));
+  ASSERT_TRUE(memory);
+  EXPECT_TRUE(holds(*memory, first.at("a.1")));
+}
+
 TEST(View, works_in_a_child_after_a_fork) {
   Folder folder;
   folder.shard("a.safetensors", "a.", std::vector<size_t>(30, kMega));

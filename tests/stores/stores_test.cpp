@@ -55,6 +55,36 @@ TEST(Directory, keeps_to_the_folder_it_opened_when_that_is_renamed) {
   EXPECT_EQ(read_all(*place.store, place.store->open("a")), "bytes");
 }
 
+TEST(Directory, a_file_is_the_same_whatever_its_mode_links_and_name) {
+  const Folder folder;
+  folder.write("m/a", "bytes");
+  const auto place = find_place(folder / "m");
+  const Blob blob = place.store->open("a");
+  ASSERT_EQ(::chmod((folder / "m/a").c_str(), 0600), 0);
+  EXPECT_EQ(place.store->identity(blob), blob.identity);
+  std::filesystem::create_hard_link(folder / "m/a", folder / "m/b");
+  EXPECT_EQ(place.store->identity(blob), blob.identity);
+  std::filesystem::rename(folder / "m/a", folder / "m/c");
+  EXPECT_EQ(place.store->identity(blob), blob.identity);
+  std::filesystem::remove(folder / "m/b");
+  EXPECT_EQ(place.store->identity(blob), blob.identity);
+  std::filesystem::remove(folder / "m/c");
+  EXPECT_NE(place.store->identity(blob), blob.identity);
+}
+
+TEST(Directory, a_file_that_is_written_to_or_replaced_is_another) {
+  const Folder folder;
+  folder.write("m/a", "bytes");
+  folder.write("m/b", "other");
+  const auto place = find_place(folder / "m");
+  const Blob blob = place.store->open("a");
+  const Blob other = place.store->open("b");
+  folder.write("m/a", "BYTES");
+  EXPECT_NE(place.store->identity(blob), blob.identity);
+  std::filesystem::rename(folder / "m/a", folder / "m/b");
+  EXPECT_NE(place.store->identity(other), other.identity);
+}
+
 TEST(Directory, refuses_names_that_lead_out_of_it) {
   const Folder folder;
   folder.write("m/a", "1");
