@@ -109,6 +109,30 @@ std::vector<bool> wanted_tensors(const Index& index, const SelectOptions& option
   return wanted;
 }
 
+// Adds the tensors of one entry of the list.
+void add_named(const Index& index, const std::string& text, std::vector<bool>& named,
+               std::vector<uint32_t>& order) {
+  const auto add = [&](uint32_t tensor) {
+    named[tensor] = true;
+    order.push_back(tensor);
+  };
+  if (const TensorInfo* exact = index.find(text)) {
+    const auto tensor = static_cast<uint32_t>(exact - index.tensors.data());
+    if (named[tensor]) {
+      throw Error(ErrorCode::usage, fmt::format("select: {} is named twice", quoted(text)));
+    }
+    return add(tensor);
+  }
+  const Pattern pattern(index, text);
+  bool matched = false;
+  for (uint32_t i = 0; i < index.tensors.size() && !pattern.unknown(); ++i) {
+    if (!pattern.matches(index.tensors[i].name)) continue;
+    matched = true;
+    if (!named[i]) add(i);
+  }
+  if (!matched) refuse_pattern(index, pattern, "order");
+}
+
 // The tensors in the order wanted.
 std::vector<uint32_t> ordered(const Index& index, const std::vector<std::string>& names) {
   std::vector<uint32_t> order;
@@ -118,15 +142,7 @@ std::vector<uint32_t> ordered(const Index& index, const std::vector<std::string>
     return order;
   }
   std::vector<bool> named(index.tensors.size());
-  for (const std::string& name : names) {
-    const TensorInfo* tensor = index.find(name);
-    if (tensor == nullptr) refuse_name(index, name);
-    order.push_back(static_cast<uint32_t>(tensor - index.tensors.data()));
-    if (named[order.back()]) {
-      throw Error(ErrorCode::usage, fmt::format("select: {} is named twice", quoted(name)));
-    }
-    named[order.back()] = true;
-  }
+  for (const std::string& name : names) add_named(index, name, named, order);
   return order;
 }
 

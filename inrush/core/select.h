@@ -36,8 +36,10 @@ struct SelectOptions {
   std::vector<std::string> include{};  // empty: everything
   std::vector<std::string> exclude{};  // may match nothing
   std::function<bool(const TensorInfo&)> predicate{};
-  std::vector<SliceRule> slices{};   // the first that matches a tensor cuts it
-  std::vector<std::string> names{};  // exact names in the order wanted; empty: file order
+  std::vector<SliceRule> slices{};  // the first that matches a tensor cuts it
+  // Names and patterns in the order wanted, and nothing else; empty: file order. A pattern stands
+  // for what it matches and no entry before it does, in file order.
+  std::vector<std::string> names{};
 };
 
 // "0:1024, ::2, -128:". Throws Error{usage}.

@@ -101,7 +101,8 @@ def open(
     buffer_size : int or str, optional
         Bytes of that buffer; at least what the largest tensors need. Default: 256 MiB.
     order : {'file', 'ready'} or list of str
-        Delivery by file name and offset, as bytes come, or as listed (names or patterns).
+        Delivery by file name and offset, as bytes come, or as listed: names or patterns, and
+        nothing that none of them matches.
     include, exclude : str, callable or list of them, optional
         Names, globs (``'*.bias'``), regular expressions (``'re:...'``) or predicates of a name.
     slices : mapping, optional

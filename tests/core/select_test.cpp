@@ -96,6 +96,18 @@ TEST(Select, names_give_the_order) {
             std::string::npos);
 }
 
+TEST(Select, patterns_in_the_order_stand_for_what_nothing_before_them_names) {
+  EXPECT_EQ(chosen({.names = {"model.norm*", "*mlp*", "lm_head.weight"}}),
+            "model.norm.weight model.layers.0.mlp.up_proj.weight "
+            "model.layers.1.mlp.up_proj.weight model.layers.10.mlp.up_proj.weight lm_head.weight");
+  EXPECT_EQ(chosen({.names = {"model.layers.1.mlp.up_proj.weight", "re:layers.*mlp"}}),
+            "model.layers.1.mlp.up_proj.weight model.layers.0.mlp.up_proj.weight "
+            "model.layers.10.mlp.up_proj.weight");
+  EXPECT_EQ(chosen({.names = {"odd[0]"}}), "odd[0]");
+  EXPECT_NE(refusal({.names = {"not*"}}).find("order pattern \"not*\" matches none"),
+            std::string::npos);
+}
+
 TEST(Select, an_unknown_name_is_refused_with_the_closest) {
   const std::string message = refusal({.include = {"model.layers.0.mlp.up_porj.weight"}});
   EXPECT_NE(message.find("closest: \"model.layers.0.mlp.up_proj.weight\""), std::string::npos)

@@ -36,7 +36,8 @@ PageCache = Annotated[
 ]
 Mapping = Annotated[str | None, typer.Option(help="Whether pages may be mapped: auto or never.")]
 Order = Annotated[
-    str | None, typer.Option(help="file, ready, or names and patterns: 'embed*,layers.0.*'.")
+    str | None,
+    typer.Option(help="file, ready, or only these names and patterns: 'embed*,layers.0.*'."),
 ]
 Include = Annotated[
     list[str] | None, typer.Option(help="Only these: name, glob or re:EXPRESSION. Repeatable.")
