@@ -127,8 +127,9 @@ Headroom headroom_in(const std::string& folder, bool unified) {
 }
 
 void ask_memory(const Machine& machine, Grants& grants) {
-  const auto available =
-      number_after(read_small_file(machine.root + "/proc/meminfo"), "MemAvailable");
+  const std::string meminfo = read_small_file(machine.root + "/proc/meminfo");
+  const auto available = number_after(meminfo, "MemAvailable");
+  grants.swap_free = number_after(meminfo, "SwapFree").value_or(0) << 10;
   uint64_t left = available ? *available << 10 : kUnbounded;
   if (!available) {
     const long pages = ::sysconf(_SC_AVPHYS_PAGES);

@@ -52,6 +52,7 @@ Board::Board(Preparation preparation)
   sink_ =
       make ? make(index(), plan, std::move(placements), std::move(options))
            : std::make_unique<HostSink>(index(), plan, std::move(placements), std::move(options));
+  if (!make && !preparation_.options.allocator && preparation_.options.collect) check_memory();
   fallbacks_ = preparation_.checkpoint.left_out();
   remaining_ = std::make_unique<std::atomic<uint64_t>[]>(plan.targets.size());
   whole_.resize(plan.targets.size());
@@ -72,6 +73,25 @@ Board::Board(Preparation preparation)
                             },
                             [this](const Error& error) { fail(error); }});
   }
+}
+
+// All at once in memory of our own: the kernel would end the process, not refuse it.
+void Board::check_memory() const {
+  uint64_t bytes = 0;
+  const SinkLayout& layout = sink_->layout();
+  for (size_t i = 0; i < preparation_.plan.targets.size(); ++i) {
+    if (!layout.mapped[i] && !layout.given[i]) bytes += preparation_.plan.targets[i].size;
+  }
+  const MachineFact& machine = preparation_.facts.machine;
+  if (bytes <= machine.memory_available + machine.swap_free) return;
+  throw Error(
+      ErrorCode::memory,
+      fmt::format("load {}: the tensors take {} bytes of memory of their own, and {} are "
+                  "available{}: take them one by one, or let them be mapped",
+                  index().blobs.front().name, bytes, machine.memory_available,
+                  machine.memory_limit == 0
+                      ? ""
+                      : fmt::format(" (the limit of the cgroup is {})", machine.memory_limit)));
 }
 
 Board::~Board() {

@@ -91,6 +91,7 @@ class Board : public std::enable_shared_from_this<Board> {
   [[nodiscard]] uint64_t least_pool() const;
   std::optional<uint32_t> deliverable();
   Tensor deliver(uint32_t target);
+  void check_memory() const;
   void check_identity(uint32_t blob, bool mapped);
   void check_source(uint32_t source, uint32_t blob);
   void check_mapped();

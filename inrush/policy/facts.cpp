@@ -92,6 +92,7 @@ MachineFact ask_machine() {
   machine.cpus = grants.cpus;
   machine.memory_available = grants.memory_available;
   machine.memory_limit = grants.memory_limit;
+  machine.swap_free = grants.swap_free;
   rlimit limit{};
   if (::getrlimit(RLIMIT_MEMLOCK, &limit) == 0) machine.memlock_limit = limit.rlim_cur;
   machine.page_size = page_size();
@@ -128,10 +129,10 @@ Facts gather_facts(std::span<const Blob> blobs, const Plan& plan) {
 
 std::string to_json(const MachineFact& machine) {
   return fmt::format(
-      R"({{"kernel":{},"cpus":{},"memory_available":{},"memory_limit":{},"memlock_limit":{},)"
+      R"({{"kernel":{},"cpus":{},"memory_available":{},"memory_limit":{},"swap_free":{},"memlock_limit":{},)"
       R"("page_size":{},"huge_pages":{}}})",
       json_string(machine.kernel), machine.cpus, machine.memory_available, machine.memory_limit,
-      machine.memlock_limit, machine.page_size, json_string(machine.huge_pages));
+      machine.swap_free, machine.memlock_limit, machine.page_size, json_string(machine.huge_pages));
 }
 
 std::string to_json(const FilesystemFact& filesystem) {

@@ -53,6 +53,7 @@ struct MachineFact {
   uint32_t cpus = 1;              // that the cpuset and the cgroup quota really grant
   uint64_t memory_available = 0;  // bytes this process may still take: min of MemAvailable, cgroup
   uint64_t memory_limit = 0;      // the cgroup's, 0: none
+  uint64_t swap_free = 0;         // bytes, of the machine
   uint64_t memlock_limit = 0;     // RLIMIT_MEMLOCK
   uint64_t page_size = 4096;
   std::string huge_pages;  // "always", "madvise", "never"

@@ -345,6 +345,12 @@ def test_a_memory_limit_of_tensors_and_little_more_is_enough(version, tmp_path):
 
         load(folder, contents, before=join)
         load(folder, contents, before=join, options={"mapping": "never"})
+        write_file(folder / "model.safetensors", {"big": random_tensor("U8", [160 << 20])})
+        program = "import inrush, sys; inrush.open(sys.argv[1], mapping='never').load()"
+        refused = run_python(program, folder, before=join)
+        assert refused.returncode == 1
+        assert "MemoryBudgetError: load" in refused.stderr
+        assert "the limit of the cgroup is 157286400" in refused.stderr
     finally:
         for _ in range(100):
             try:
