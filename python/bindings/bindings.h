@@ -16,6 +16,31 @@ namespace inrush::python {
 
 namespace nb = nanobind;
 
+// Gives the interpreter's lock away, or takes it, while it lives. Where the interpreter has ended
+// meanwhile, the thread (a daemon's) stays here until the process ends: CPython before 3.14 ends it
+// by unwinding, and the first C++ frame that is noexcept would abort the process.
+class GilReleased {
+ public:
+  GilReleased() : state_(PyEval_SaveThread()) {}
+  ~GilReleased();
+  GilReleased(const GilReleased&) = delete;
+  GilReleased& operator=(const GilReleased&) = delete;
+
+ private:
+  PyThreadState* state_;
+};
+
+class GilTaken {
+ public:
+  GilTaken();
+  ~GilTaken() { PyGILState_Release(state_); }
+  GilTaken(const GilTaken&) = delete;
+  GilTaken& operator=(const GilTaken&) = delete;
+
+ private:
+  PyGILState_STATE state_;
+};
+
 // A TensorInfo where it stands in its index, which it keeps alive.
 struct InfoView {
   Checkpoint checkpoint;

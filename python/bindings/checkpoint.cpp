@@ -47,14 +47,14 @@ Checkpoint open_one(const nb::bytes& uri, const StorageOptions& storage,
                     const std::vector<nb::bytes>& mirrors) {
   std::vector<std::string> places = texts(mirrors);
   places.emplace(places.begin(), uri.c_str(), uri.size());
-  const nb::gil_scoped_release released;
+  const GilReleased released;
   return places.size() == 1 ? Checkpoint::open(places.front(), storage)
                             : Checkpoint::open_mirrored(places, storage);
 }
 
 Checkpoint open_files(const std::vector<nb::bytes>& paths, const StorageOptions& storage) {
   const std::vector<std::string> places = texts(paths);
-  const nb::gil_scoped_release released;
+  const GilReleased released;
   return Checkpoint::open(places, storage);
 }
 

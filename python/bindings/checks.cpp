@@ -32,7 +32,7 @@ Checks make(const Checkpoint& checkpoint, Verify verify, const std::optional<nb:
   } else if (passphrase) {
     options.key.emplace().passphrase.assign(passphrase->c_str(), passphrase->size());
   }
-  const nb::gil_scoped_release released;
+  const GilReleased released;
   return {checks_of(checkpoint, options)};
 }
 
@@ -49,7 +49,7 @@ nb::bytes encrypt_at(uintptr_t address, uint64_t size, const nb::bytes& key, con
   std::copy_n(reinterpret_cast<const std::byte*>(nonce.c_str()), box.nonce.size(),
               box.nonce.begin());
   {
-    const nb::gil_scoped_release released;
+    const GilReleased released;
     auto* const data = reinterpret_cast<std::byte*>(address);  // NOLINT: the caller's memory
     encrypt({data, size}, SecretKey(std::span<const std::byte, SecretKey::kSize>(raw)), box);
     wipe(raw);
@@ -64,7 +64,7 @@ nb::bytes derive(const nb::bytes& passphrase, const nb::bytes& salt, uint64_t op
   std::copy_n(reinterpret_cast<const std::byte*>(salt.c_str()), raw.size(), raw.begin());
   SecretKey key;
   {
-    const nb::gil_scoped_release released;
+    const GilReleased released;
     key = derive_key({passphrase.c_str(), passphrase.size()}, raw, {operations, memory});
   }
   return nb::bytes(key.bytes().data(), key.bytes().size());
@@ -83,7 +83,7 @@ void bind_checks(nb::module_& module) {
   module.def(
       "crc32",
       [](uintptr_t address, uint64_t size, uint32_t before) {
-        const nb::gil_scoped_release released;
+        const GilReleased released;
         // NOLINTNEXTLINE: the caller's memory
         return crc32(before, {reinterpret_cast<const std::byte*>(address), size});
       },

@@ -65,7 +65,7 @@ std::vector<Memory> answers_of(const nb::object& result, std::span<const MemoryR
 Allocator allocator_of(nb::object function, DeviceVendor vendor) {
   return
       [callback = Callback(std::move(function)), vendor](std::span<const MemoryRequest> requests) {
-        const nb::gil_scoped_acquire acquired;
+        const GilTaken taken;
         const nb::object result = callback.function()(listed(requests));
         return answers_of(result, requests, vendor);
       };
@@ -83,7 +83,7 @@ void deliver(LoadOptions& options, const std::vector<std::string>& devices,
   }
   if (!stream.is_none()) {
     wanted.consumer_stream = [callback = Callback(stream)](int device) {
-      const nb::gil_scoped_acquire acquired;
+      const GilTaken taken;
       const auto handle = nb::cast<uintptr_t>(callback.function()(device));
       return reinterpret_cast<void*>(handle);  // NOLINT: the driver's handle
     };
@@ -92,7 +92,7 @@ void deliver(LoadOptions& options, const std::vector<std::string>& devices,
     const bool hip = !devices.empty() && devices.front().starts_with("hip");
     options.allocator = allocator_of(allocate, hip ? DeviceVendor::hip : DeviceVendor::cuda);
   }
-  const nb::gil_scoped_release released;
+  const GilReleased released;
   deliver_to(options, wanted);
 }
 

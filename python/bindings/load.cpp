@@ -29,7 +29,7 @@ Deadline deadline_after(std::optional<double> seconds) {
 class BoundLoad {
  public:
   BoundLoad(const Checkpoint& checkpoint, const LoadOptions& options) : process_(getpid()) {
-    const nb::gil_scoped_release released;
+    const GilReleased released;
     load_ = std::make_unique<Load>(checkpoint, options);
   }
 
@@ -38,7 +38,7 @@ class BoundLoad {
       static_cast<void>(load_.release());
       return;
     }
-    const nb::gil_scoped_release released;
+    const GilReleased released;
     load_.reset();
   }
 
@@ -60,7 +60,7 @@ class BoundLoad {
       bool timed_out = false;
       std::optional<Tensor> tensor;
       {
-        const nb::gil_scoped_release released;
+        const GilReleased released;
         tensor = here.next(std::min(deadline, Clock::now() + kSignalInterval), timed_out);
       }
       if (!timed_out) return tensor;
@@ -78,7 +78,7 @@ class BoundLoad {
     while (true) {
       bool complete = false;
       {
-        const nb::gil_scoped_release released;
+        const GilReleased released;
         complete = here.wait(std::min(deadline, Clock::now() + kSignalInterval));
       }
       if (complete) return true;
@@ -89,7 +89,7 @@ class BoundLoad {
 
   void cancel() const {
     Load& here = load();
-    const nb::gil_scoped_release released;
+    const GilReleased released;
     here.cancel();
   }
 

@@ -56,7 +56,7 @@ void bind_manifest(nb::module_& module) {
   module.def(
       "tree_digest",
       [](uintptr_t address, uint64_t size) {
-        const nb::gil_scoped_release released;
+        const GilReleased released;
         // NOLINTNEXTLINE: the caller's memory
         return tree_digest({reinterpret_cast<const std::byte*>(address), size});
       },

@@ -25,7 +25,7 @@ Selection everything(const Index& index) {
 }
 
 Facts facts_of(const Checkpoint& checkpoint) {
-  const nb::gil_scoped_release released;
+  const GilReleased released;
   const Selection all = everything(checkpoint.index());
   return gather_facts(checkpoint.index().blobs, make_plan(checkpoint.index(), {&all, 1}));
 }
@@ -67,7 +67,7 @@ nb::typed<nb::list, EngineState> fallbacks(const Facts* facts, const Checkpoint*
 }
 
 LimitResult limit_of(const Checkpoint& checkpoint, LimitKind kind, double seconds) {
-  const nb::gil_scoped_release released;
+  const GilReleased released;
   return measure_limit(checkpoint.index().blobs, kind, seconds);
 }
 

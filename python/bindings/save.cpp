@@ -38,7 +38,7 @@ SealOptions make_seal(const std::optional<nb::bytes>& key,
 void save(const nb::bytes& path, const std::vector<SaveTensor>& tensors,
           const SaveOptions& options) {
   const std::string place(path.c_str(), path.size());
-  const nb::gil_scoped_release released;
+  const GilReleased released;
   save_file(place, tensors, options);
 }
 
@@ -46,7 +46,7 @@ std::vector<std::string> save_shards(const nb::bytes& folder,
                                      const std::vector<SaveTensor>& tensors,
                                      const ShardOptions& options) {
   const std::string place(folder.c_str(), folder.size());
-  const nb::gil_scoped_release released;
+  const GilReleased released;
   return save_sharded(place, tensors, options);
 }
 
@@ -58,7 +58,7 @@ nb::bytes save_bytes(std::vector<SaveTensor> tensors, const Metadata& metadata) 
       nb::steal<nb::bytes>(PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(size)));
   if (!out.is_valid()) throw nb::python_error();
   char* end = PyBytes_AsString(out.ptr());
-  const nb::gil_scoped_release released;
+  const GilReleased released;
   end = std::copy(header.begin(), header.end(), end);
   for (const SaveTensor& tensor : tensors) {
     const auto* data = reinterpret_cast<const char*>(tensor.data.data());

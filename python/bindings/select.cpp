@@ -18,7 +18,7 @@ using SliceText = std::pair<std::string, std::string>;
 Selection make(const Checkpoint& checkpoint, std::vector<std::string> include,
                std::vector<std::string> exclude, const std::vector<SliceText>& slices,
                std::vector<std::string> names) {
-  const nb::gil_scoped_release released;
+  const GilReleased released;
   SelectOptions options;
   options.include = std::move(include);
   options.exclude = std::move(exclude);

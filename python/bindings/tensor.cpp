@@ -115,7 +115,7 @@ Tensor copy_of(const Tensor& tensor) {
   copy.memory.owner = {data, [](void* memory) { ::operator delete(memory, kAlignment); }};
   copy.memory.data = data;
   copy.mapped = false;
-  const nb::gil_scoped_release released;
+  const GilReleased released;
   if (tensor.memory.size != 0) std::memcpy(data, tensor.memory.data, tensor.memory.size);
   return copy;
 }

@@ -14,14 +14,14 @@ class BoundView {
  public:
   explicit BoundView(const Checkpoint& checkpoint) : view_(std::make_unique<View>(checkpoint)) {}
   ~BoundView() {
-    const nb::gil_scoped_release released;
+    const GilReleased released;
     view_.reset();
   }
   BoundView(const BoundView&) = delete;
   BoundView& operator=(const BoundView&) = delete;
 
   std::optional<Tensor> tensor(const InfoView& view) const {
-    const nb::gil_scoped_release released;
+    const GilReleased released;
     std::optional<Memory> memory = view_->tensor(*view.info);
     if (!memory) return std::nullopt;
     return Tensor{view.info->name, view.info->dtype, view.info->shape, std::move(*memory), 0, true};

@@ -35,6 +35,24 @@ def test_begins_at_once_and_is_read_later(sharded):
     }
 
 
+@pytest.mark.parametrize("what", ["list(job)", "job.wait()", "[*iter(job)]", "job.cancel()"])
+def test_a_daemon_thread_in_a_load_at_exit_aborts_nothing(sharded, what):
+    program = (
+        "import inrush, sys, threading\n"
+        "def work():\n"
+        "    while True:\n"
+        "        job = checkpoint.start(mapping='never')\n"
+        f"        {what}\n"
+        "checkpoint = inrush.open(sys.argv[1])\n"
+        "for _ in range(3): threading.Thread(target=work, daemon=True).start()\n"
+        "import time; time.sleep(0.2)\n"
+    )
+    command = [sys.executable, "-c", program, str(sharded[0])]
+    for _ in range(3):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_wait_says_whether_it_is_complete(sharded):
     folder, _ = sharded
     job = inrush.open(folder).start()
