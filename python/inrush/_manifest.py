@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from inrush import _core
-from inrush._errors import SourceError
+from inrush._errors import DataError, SourceError
 from inrush._job import Job
 from inrush._options import Options
 
@@ -30,11 +30,17 @@ class Digested:
         progress: Callable[[int, int, float], object] | None = None,
     ) -> None:
         leaves = _core.Leaves()
-        options = Options({"order": "ready", "progress": progress})
+        # Every byte, whatever the environment presets for loads.
+        everything = dict.fromkeys(("include", "exclude", "slices", "device"))
+        options = Options({**everything, "order": "ready", "progress": progress})
         with Job(checkpoint, options, collect=False, leaves=leaves) as job:
             for _ in job:
                 pass
-            self.manifest = _core.Manifest.make(checkpoint, job.digests(), leaves)
+            digests = job.digests()
+            left_out = set(checkpoint.names()) - set(digests)
+            if left_out:
+                raise DataError(f"digest {min(left_out)!r}: it was not read")
+            self.manifest = _core.Manifest.make(checkpoint, digests, leaves)
             self.stats: dict[str, Any] = job.stats()
 
 
@@ -54,8 +60,6 @@ def read_manifest(path: str | os.PathLike[str]) -> _core.Manifest:
     except OSError as error:
         raise SourceError(f"read manifest {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        from inrush._errors import DataError
-
         raise DataError(f"read manifest {path}: {error}") from None
     return _core.Manifest.parse(text, str(path))
 

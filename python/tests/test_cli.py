@@ -155,6 +155,40 @@ def test_manifest_and_verify(inrush_command, sharded, tmp_path):
     assert "agree" in inrush_command("verify", folder, "--manifest", manifest).stdout
 
 
+def test_what_is_checked_is_everything_whatever_the_environment_presets(
+    inrush_command, sharded, tmp_path
+):
+    folder, contents = sharded
+    whole, cut = tmp_path / "whole.json", tmp_path / "cut.json"
+    presets = {
+        "INRUSH_INCLUDE": "model.layers.0.q.bias",
+        "INRUSH_SLICES": "model.layers.0.q.bias=0:1",
+        "INRUSH_DEVICE": "cuda:0",
+    }
+    answer(inrush_command("manifest", folder, "-o", whole, "--json"))
+    done = answer(inrush_command("manifest", folder, "-o", cut, "--json", **presets))
+    assert done["count"] == len(contents)
+    assert cut.read_bytes() == whole.read_bytes()
+    shard = folder / "model-00002-of-00002.safetensors"
+    data = bytearray(shard.read_bytes())
+    data[-1000] ^= 1
+    shard.write_bytes(data)
+    done = inrush_command("verify", folder, "--manifest", whole, "--json", **presets)
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["ok"] is False
+
+
+def test_an_order_of_names_and_patterns_selects_and_orders(inrush_command, sharded):
+    folder, contents = sharded
+    order = "*.norm.weight,model.layers.1.q.bias"
+    done = answer(inrush_command("load", folder, "--order", order, "--json"))
+    assert done["tensors"] == 3
+    names = [f"model.layers.{layer}.norm.weight" for layer in range(2)]
+    loaded = inrush.open(folder).load(order=order.split(","))
+    assert list(loaded) == [*names, "model.layers.1.q.bias"]
+    assert bytes(memoryview(loaded[names[0]]).cast("B")) == contents[names[0]][2]
+
+
 def test_verify_finds_one_flipped_bit(inrush_command, sharded, tmp_path):
     folder, _ = sharded
     manifest = tmp_path / "manifest.json"
