@@ -106,10 +106,11 @@ Allocator pool_allocator(uint64_t capacity) {
       if (!memory) {
         throw Error(
             ErrorCode::memory,
-            fmt::format("tensor {} needs {} bytes, and the caller keeps {} tensors that hold {} of "
-                        "the buffer's {}: drop or copy them, or give it a larger buffer_size",
-                        request.name, request.size, pool->held_count(), pool->held(),
-                        pool->capacity()));
+            fmt::format(
+                "tensor {} needs {} bytes, and {} of the buffer's {} are held by {} tensors "
+                "that the caller keeps or takes next: drop or copy those that are kept, or "
+                "give it a larger buffer_size",
+                request.name, request.size, pool->held(), pool->capacity(), pool->held_count()));
       }
       answer.push_back(std::move(*memory));
     }

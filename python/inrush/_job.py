@@ -103,20 +103,24 @@ class Job:
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         """Yield (name, tensor) of what has not been handed over yet, in the order asked for."""
-        convert = self._convert
-        out = self._out
-        while (tensor := self._next()) is not None:
-            name = tensor.name
-            if name in out:
-                yield name, out[name]
-            elif self._memory is not None:
-                yield name, self._memory.take(name)
-            else:
-                yield name, tensor if convert is None else convert(tensor)
+        while (item := self._next_item()) is not None:
+            yield item
+            del item  # while it waits for the next one it keeps none alive
 
     def __len__(self) -> int:
         """How many tensors the load delivers in all."""
         return self._load.count
+
+    def _next_item(self) -> tuple[str, Any] | None:
+        tensor = self._next()
+        if tensor is None:
+            return None
+        name = tensor.name
+        if name in self._out:
+            return name, self._out[name]
+        if self._memory is not None:
+            return name, self._memory.take(name)
+        return name, tensor if self._convert is None else self._convert(tensor)
 
     def _next(self) -> _core.Tensor | None:
         # One consumer at a time: the engine hands tensors over to one thread.

@@ -84,6 +84,19 @@ def test_views_that_are_kept_are_never_overwritten(even):
         assert content(tensor) == contents[name][2]
 
 
+def test_one_view_may_be_kept_in_a_buffer_of_three(tmp_path):
+    contents = {f"t{i}": random_tensor("U8", [12 << 20]) for i in range(6)}
+    path = write_file(tmp_path / "model.safetensors", contents)
+    with instanttensor.safe_open(path, "pt", "cpu", copy=False, buffer_size=36 << 20) as opened:
+        kept = {}
+        for name, tensor in opened.tensors():
+            assert content(tensor) == contents[name][2]
+            if not kept:
+                kept[name] = tensor
+            del tensor
+    assert content(kept["t0"]) == contents["t0"][2]
+
+
 def test_views_use_memory_again(even):
     path, contents = even
     with instanttensor.safe_open(path, "pt", "cpu", copy=False, buffer_size="6MiB") as opened:
