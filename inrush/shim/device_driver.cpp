@@ -204,17 +204,4 @@ Error DeviceDriver::error(std::string_view what, vendor::Result result) const {
   return {code, fmt::format("{}: {} ({})", what, name == nullptr ? "error" : name, result)};
 }
 
-std::shared_ptr<const DeviceDriver> load_any_driver() {
-  std::string reason;
-  for (const DeviceVendor vendor : {DeviceVendor::cuda, DeviceVendor::hip}) {
-    try {
-      return DeviceDriver::load(vendor);
-    } catch (const Error& error) {
-      reason +=
-          fmt::format("{}{}: {}", reason.empty() ? "" : "; ", name_of(vendor), error.message());
-    }
-  }
-  throw Error(ErrorCode::usage, fmt::format("no driver of a GPU can be used here ({})", reason));
-}
-
 }  // namespace inrush

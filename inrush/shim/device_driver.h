@@ -68,7 +68,4 @@ class DeviceDriver {
 
 std::string_view name_of(DeviceVendor vendor);
 
-// The first vendor whose driver can be used: CUDA, then HIP. Throws Error{usage} with both reasons.
-std::shared_ptr<const DeviceDriver> load_any_driver();
-
 }  // namespace inrush

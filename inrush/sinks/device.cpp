@@ -9,12 +9,11 @@
 
 #include "inrush/base/align.h"
 #include "inrush/sinks/due.h"
+#include "inrush/sinks/rows.h"
 
 namespace inrush {
 namespace {
 
-// Room in a slot for ranges whose ends are rounded out to the strictest alignment in use.
-constexpr uint64_t kSlotMargin = 64 * kKiB;
 // What a lane around the page cache reads at a time. Slots of twice that hold 64 reads in twice the
 // pinned memory, all of which the kernel has to find and clear first.
 constexpr uint64_t kBlock = 1 * kMiB;
@@ -26,16 +25,6 @@ struct Held {
   std::unique_ptr<PinnedRing> ring;
   std::vector<std::shared_ptr<void>> owners;
 };
-
-void copy_rows(const Piece& piece, std::byte* target, const std::byte* source) {
-  source += piece.source_offset;
-  target += piece.target_offset;
-  for (uint32_t row = 0; row < piece.rows; ++row) {
-    std::memcpy(target, source, piece.row_size);
-    source += piece.source_pitch;
-    target += piece.target_pitch;
-  }
-}
 
 }  // namespace
 
@@ -192,7 +181,7 @@ std::optional<uint32_t> DeviceSink::take_slot(bool due, std::unique_lock<std::mu
     if (slot != end && (due || !last)) {
       *slot = {};
       slot->busy = true;
-      most_busy_ = std::max(most_busy_, ++busy_);
+      ++busy_;
       return static_cast<uint32_t>(slot - slots_.begin());
     }
     if (slot != end || usable == slots_.size() || growing_) return std::nullopt;
@@ -352,14 +341,7 @@ SinkStats DeviceSink::stats() const {
 void DeviceSink::provide(uint32_t index, Memory memory) {
   const Target& target = plan_.targets[index];
   const TensorInfo& tensor = index_.tensors[target.tensor];
-  if (memory.size < target.size) {
-    throw Error(ErrorCode::usage, fmt::format("memory for tensor {} has {} bytes, {} are needed",
-                                              tensor.name, memory.size, target.size));
-  }
-  if (!is_aligned(memory.data, alignment_of(tensor.dtype))) {
-    throw Error(ErrorCode::usage, fmt::format("memory for tensor {} is not aligned to {} bytes",
-                                              tensor.name, alignment_of(tensor.dtype)));
-  }
+  check_memory(memory, target, tensor);
   Home home;
   home.host = memory.data;
   if (memory.kind == MemoryKind::device) {

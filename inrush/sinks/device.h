@@ -91,7 +91,6 @@ class DeviceSink final : public Sink {
   uint32_t head_ = 0;  // the oldest target not taken
   uint32_t due_ = 0;   // ranges below it are due
   uint32_t busy_ = 0;
-  uint32_t most_busy_ = 0;
   uint64_t copied_ = 0;
   bool growing_ = false;
   bool failed_ = false;

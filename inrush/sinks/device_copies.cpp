@@ -6,10 +6,10 @@
 #include <mutex>
 #include <new>
 #include <optional>
-#include <string>
-#include <system_error>
 #include <utility>
 #include <vector>
+
+#include "inrush/base/thread.h"
 
 namespace inrush {
 namespace {
@@ -164,14 +164,10 @@ DeviceCopies::DeviceCopies(std::shared_ptr<const Device> device, uint32_t stream
     : shared_(std::make_shared<Shared>(std::move(device))) {
   shared_->make(streams);
   shared_->callbacks = std::move(callbacks);
-  try {
-    thread_ = std::thread([shared = shared_] {
-      shared->watch();
-      shared->quiet();
-    });
-  } catch (const std::system_error& error) {
-    throw Error(ErrorCode::memory, std::string("start a thread that copies: ") + error.what());
-  }
+  thread_ = start_thread("copies to a device", [shared = shared_] {
+    shared->watch();
+    shared->quiet();
+  });
 }
 
 DeviceCopies::~DeviceCopies() { finish(Clock::now() + kPatience); }

@@ -12,12 +12,11 @@
 
 #include "inrush/base/align.h"
 #include "inrush/sinks/due.h"
+#include "inrush/sinks/rows.h"
 
 namespace inrush {
 namespace {
 
-// Room in a slot for a range whose ends are rounded out to the strictest alignment in use.
-constexpr uint64_t kSlotMargin = 64 * kKiB;
 // From this size on, memory of a target's own comes from the kernel, in huge pages if it will.
 constexpr uint64_t kOwnMapping = 1 * kMiB;
 
@@ -35,16 +34,6 @@ std::shared_ptr<void> allocate_own(uint64_t size) {
   }
   ::madvise(memory, size, MADV_HUGEPAGE);
   return {memory, [size](void* address) { ::munmap(address, size); }};
-}
-
-void copy_rows(const Piece& piece, std::byte* target, const std::byte* source) {
-  source += piece.source_offset;
-  target += piece.target_offset;
-  for (uint32_t row = 0; row < piece.rows; ++row) {
-    std::memcpy(target, source, piece.row_size);
-    source += piece.source_pitch;
-    target += piece.target_pitch;
-  }
 }
 
 }  // namespace
@@ -431,15 +420,7 @@ Memory HostSink::take(uint32_t index) {
 
 void HostSink::provide(uint32_t index, Memory memory) {
   const Target& target = plan_.targets[index];
-  const TensorInfo& tensor = index_.tensors[target.tensor];
-  if (memory.size < target.size) {
-    throw Error(ErrorCode::usage, fmt::format("memory for tensor {} has {} bytes, {} are needed",
-                                              tensor.name, memory.size, target.size));
-  }
-  if (!is_aligned(memory.data, alignment_of(tensor.dtype))) {
-    throw Error(ErrorCode::usage, fmt::format("memory for tensor {} is not aligned to {} bytes",
-                                              tensor.name, alignment_of(tensor.dtype)));
-  }
+  check_memory(memory, target, index_.tensors[target.tensor]);
   const std::lock_guard lock(mutex_);
   homes_[index].kind = Kind::caller;
   homes_[index].data = memory.data;

@@ -24,7 +24,6 @@ class PinnedRing {
   PinnedRing& operator=(const PinnedRing&) = delete;
 
   [[nodiscard]] std::byte* slot(uint32_t index) const { return base_ + index * slot_size_; }
-  [[nodiscard]] uint32_t slots() const { return slots_; }
   // Slots below it can be used.
   [[nodiscard]] uint32_t pinned() const { return pinned_.load(std::memory_order_acquire); }
   [[nodiscard]] Region region() const;
