@@ -25,9 +25,8 @@ _CHILD = """
 import ctypes, json, resource, sys, time
 driver = ctypes.CDLL(sys.argv[1])
 driver.fake_set.argtypes = (ctypes.c_char_p, ctypes.c_int64)
-driver.fake_set(b"skip_copies", 1)
-driver.fake_set(b"check_sources", 0)
 driver.fake_set(b"memory", 1 << 40)
+driver.fake_set(b"instant", 1)
 import inrush
 def used():
     usage = resource.getrusage(resource.RUSAGE_SELF)

@@ -59,7 +59,7 @@ struct LoadOptions {
   std::map<std::string, Memory> out;  // destination of these tensors, by name
   DecoderFactory decoder;
   std::function<void(const Progress&)>
-      progress;  // called on a lane thread, at most 10 times a second
+      progress;  // called on a thread of the load's, at most 10 times a second
   bool trace = false;
   EngineFactory engines;  // empty: the table
   SinkFactory sink;       // empty: host memory

@@ -44,8 +44,13 @@ Board::Board(Preparation preparation)
   if (sources_.count() > 1) placements.assign(plan.ranges.size(), Placement::copied);
   SinkOptions options = sink_options(preparation_);
   options.placed = [this] {
-    const std::lock_guard lock(mutex_);
-    wake_lanes();
+    {
+      const std::lock_guard lock(collecting_);
+      if (stopped()) return;
+      take_placed();
+    }
+    wake_starved();  // even where nothing was: there may be more slots
+    report_progress();
   };
   options.failed = [this](const Error& error) { fail(error); };
   const SinkFactory& make = preparation_.options.sink;
@@ -95,6 +100,7 @@ void Board::check_memory() const {
 }
 
 Board::~Board() {
+  end_collecting();
   decoding_.reset();  // its threads call back into this, and so may the sink's
   sink_.reset();
 }
@@ -261,19 +267,27 @@ void Board::place_range(uint32_t index_of_range, std::vector<uint32_t>& whole) {
   ledger_.record(index().blobs[range.blob].name, {range.offset, range.size});
 }
 
-void Board::collect_placed() {
+bool Board::take_placed() {
   std::vector<uint32_t> placed;
   sink_->poll(placed);
-  if (placed.empty()) return;
+  if (placed.empty()) return false;
   std::vector<uint32_t> whole;
   for (const uint32_t range : placed) place_range(range, whole);
   finish_targets(whole);
+  return true;
+}
+
+void Board::collect_placed() {
+  if (!take_placed()) return;
   report_progress();
-  // A slot has become free.
-  if (starving_.exchange(false)) {
-    const std::lock_guard lock(mutex_);
-    wake_lanes();
-  }
+  wake_starved();
+}
+
+// A slot has become free.
+void Board::wake_starved() {
+  if (!starving_.exchange(false)) return;
+  const std::lock_guard lock(mutex_);
+  wake_lanes();
 }
 
 void Board::finish_targets(const std::vector<uint32_t>& whole) {
@@ -316,6 +330,12 @@ void Board::fail(const Error& error) { stop(error); }
 
 void Board::cancel() { stop(Error(ErrorCode::cancelled, "the load was cancelled")); }
 
+// From here on no thread of the sink's asks it what is placed, so that it may end.
+void Board::end_collecting() {
+  stopped_.store(true, std::memory_order_release);
+  const std::lock_guard lock(collecting_);
+}
+
 void Board::shut_down() {
   cancel();
   std::unique_lock lock(mutex_);
@@ -323,6 +343,7 @@ void Board::shut_down() {
   lock.unlock();
   // Staging is given back now, and not when the last lane's thread has left.
   decoding_.reset();
+  end_collecting();
   if (sink_) last_sink_stats_ = sink_->stats();
   sink_.reset();
   preparation_.options.allocator = {};

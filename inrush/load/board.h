@@ -97,6 +97,9 @@ class Board : public std::enable_shared_from_this<Board> {
   void check_mapped();
   void stop(std::optional<Error> error);
   void wake_lanes();
+  bool take_placed();
+  void wake_starved();
+  void end_collecting();
   void report_progress();
   [[noreturn]] void throw_error(std::unique_lock<std::mutex>& lock);
 
@@ -123,6 +126,7 @@ class Board : public std::enable_shared_from_this<Board> {
   std::atomic<int64_t> in_flight_{0};
   std::atomic<int64_t> next_report_ns_{0};
 
+  std::mutex collecting_;  // while a thread of the sink's hands over what was placed
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::optional<Error> error_;

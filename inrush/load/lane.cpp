@@ -188,6 +188,11 @@ class Lane {
     try {
       file = file_of(board_.preparation().plan.ranges[run->first].blob);
       grant = board_.sink().try_reserve(run->first, run->count, engine_->traits(), false);
+      if (!grant) {
+        board_.starved();
+        // What became free before that was said woke nobody.
+        grant = board_.sink().try_reserve(run->first, run->count, engine_->traits(), false);
+      }
     } catch (...) {
       board_.queue().give_back(*run);
       throw;
@@ -195,7 +200,6 @@ class Lane {
     if (!grant) {
       board_.queue().give_back(*run);
       starved_ = true;
-      board_.starved();
       return false;
     }
     if (grant->count < run->count) {

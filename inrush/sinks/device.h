@@ -56,7 +56,7 @@ class DeviceSink final : public Sink {
     bool busy = false;
     uint32_t first = 0;  // ranges whose copies read it
     uint32_t count = 0;
-    uint32_t batches = 0;  // under way
+    uint32_t batches = 0;  // of copies, under way
   };
   using Batches = std::vector<std::vector<DeviceCopy>>;  // per device
 
@@ -91,6 +91,7 @@ class DeviceSink final : public Sink {
   uint32_t head_ = 0;  // the oldest target not taken
   uint32_t due_ = 0;   // ranges below it are due
   uint32_t busy_ = 0;
+  uint32_t copying_ = 0;  // of those
   uint64_t copied_ = 0;
   bool growing_ = false;
   bool failed_ = false;

@@ -15,8 +15,8 @@ void fake_reset();
 
 // devices, cuda_version, hip_version, memory (bytes a device), integrated, numa_node,
 // touchable (1: the host may touch device memory: for tests in Python), copy_delay_us,
-// skip_copies (only counted), check_sources (0: they are not hashed), lost_after (calls until the
-// device is gone)
+// instant (1: nothing is copied, counted or checked, and every event is reached: what is left is
+// the caller's own cost), lost_after (calls until the device is gone)
 void fake_set(const char* what, int64_t value);
 
 // The call of this name (nullptr: any) that comes after so many others returns this result.

@@ -1,6 +1,7 @@
 // The machine behind the fake driver: devices, memory, streams, events, and the ledger of all that.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -127,6 +128,7 @@ class Machine {
   std::mutex mutex_;
   std::condition_variable changed_;
   std::map<std::string, int64_t> settings_;
+  std::atomic<bool> instant_{false};
   std::map<std::string, int64_t> counts_;
   int64_t calls_ = 0;
   std::string failing_;
