@@ -2,12 +2,14 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 #include <map>
 #include <memory>
 #include <utility>
 
 #include "inrush/core/error.h"
+#include "inrush/shim/cufile.h"
 #include "inrush/shim/device.h"
 #include "inrush/sinks/device.h"
 #include "inrush/sinks/device_memory.h"
@@ -32,6 +34,19 @@ DriverDescription describe(DeviceVendor vendor) {
   return found;
 }
 
+DriverDescription describe_cufile() {
+  DriverDescription found;
+  found.vendor = "cufile";
+  try {
+    CuFileLibrary library = find_cufile();
+    found.library = std::move(library.path);
+    found.version = std::move(library.version);
+  } catch (const Error& error) {
+    found.reason = error.message();
+  }
+  return found;
+}
+
 std::shared_ptr<const DeviceDriver> load_driver(const DeviceName& device) {
   try {
     return DeviceDriver::load(device.vendor == "hip" ? DeviceVendor::hip : DeviceVendor::cuda);
@@ -44,7 +59,7 @@ std::shared_ptr<const DeviceDriver> load_driver(const DeviceName& device) {
 }  // namespace
 
 std::vector<DriverDescription> describe_drivers() {
-  return {describe(DeviceVendor::cuda), describe(DeviceVendor::hip)};
+  return {describe(DeviceVendor::cuda), describe(DeviceVendor::hip), describe_cufile()};
 }
 
 DeviceName parse_device(std::string_view name) {
@@ -94,6 +109,13 @@ void deliver_to(LoadOptions& options, const DeviceOptions& devices) {
   };
   if (!options.allocator) options.allocator = device_allocator(opened, std::move(place));
   options.pool = 0;
+  // One device's own memory, and nothing of the host's: storage can write there by itself.
+  const bool all_there = std::all_of(indices.begin(), indices.end(), [](int i) { return i == 0; });
+  const DeviceFact& fact = opened.front()->fact();
+  options.direct_device.clear();
+  if (opened.size() == 1 && all_there && !fact.integrated && !fact.coherent) {
+    options.direct_device = opened.front()->name();
+  }
   DeviceSinkOptions sink;
   sink.devices = std::move(opened);
   if (devices.consumer_stream) {

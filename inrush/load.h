@@ -49,6 +49,8 @@ struct LoadOptions {
   PlanLimits limits;
   // Most bytes of staging, engine buffers and tensors read but not yet handed over. 0: automatic.
   uint64_t budget = 0;
+  uint64_t device_budget = 0;  // bytes of device memory that CUFILE reads into; 0: automatic
+  std::string direct_device;   // set by deliver_to(): whose memory storage may write, "cuda:0"
   // Keep every tensor until next() asks for it: nothing waits for the consumer, and only staging
   // counts against the budget. wait() needs it.
   bool collect = false;
@@ -95,11 +97,12 @@ struct LoadStats {
   uint64_t reads = 0;
   uint64_t retries = 0;
   uint64_t tensors = 0;
-  double seconds = 0;           // from the beginning to the last byte
-  double seconds_to_first = 0;  // to the first tensor that could be handed over
-  double consumer_wait = 0;     // seconds next() waited for bytes
-  double budget_wait = 0;       // lane seconds spent waiting for budget
-  uint64_t peak_staging = 0;    // bytes under the budget, at most
+  double seconds = 0;                // from the beginning to the last byte
+  double seconds_to_first = 0;       // to the first tensor that could be handed over
+  double consumer_wait = 0;          // seconds next() waited for bytes
+  double budget_wait = 0;            // lane seconds spent waiting for budget
+  uint64_t peak_staging = 0;         // bytes under the budget, at most
+  uint64_t peak_device_staging = 0;  // bytes under the device budget, at most
   uint64_t budget = 0;
   uint64_t orphaned = 0;  // bytes a stuck read still holds
   uint32_t lanes = 0;

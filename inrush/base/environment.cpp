@@ -18,10 +18,14 @@ bool is_absolute(const std::string& path) { return !path.empty() && path[0] == '
 }  // namespace
 
 Environment read_environment() {
-  return {
-      variable("INRUSH_PROFILE"),  variable("XDG_CACHE_HOME"),      variable("HOME"),
-      variable("XDG_RUNTIME_DIR"), variable("INRUSH_CUDA_LIBRARY"), variable("INRUSH_HIP_LIBRARY"),
-      variable("REDISCLI_AUTH")};
+  return {variable("INRUSH_PROFILE"),
+          variable("XDG_CACHE_HOME"),
+          variable("HOME"),
+          variable("XDG_RUNTIME_DIR"),
+          variable("INRUSH_CUDA_LIBRARY"),
+          variable("INRUSH_HIP_LIBRARY"),
+          variable("INRUSH_CUFILE_LIBRARY"),
+          variable("REDISCLI_AUTH")};
 }
 
 NetEnvironment read_net_environment() {

@@ -15,6 +15,7 @@ struct Environment {
   // Libraries of a GPU's vendor to load instead of the system's; "off": none.
   std::string cuda_library;    // INRUSH_CUDA_LIBRARY
   std::string hip_library;     // INRUSH_HIP_LIBRARY
+  std::string cufile_library;  // INRUSH_CUFILE_LIBRARY
   std::string redis_password;  // REDISCLI_AUTH, as redis-cli has it
 };
 

@@ -52,8 +52,9 @@ struct SinkLayout {
 };
 
 struct SinkStats {
-  uint64_t peak_staging = 0;  // bytes under the budget, at most
-  uint64_t bytes_copied = 0;  // moved once more on their way to the target
+  uint64_t peak_staging = 0;         // bytes under the budget, at most
+  uint64_t peak_device_staging = 0;  // bytes of device memory, at most
+  uint64_t bytes_copied = 0;         // moved once more on their way to the target
 };
 
 // Where the bytes of targets stay: the consumer's side of a sink.
@@ -97,6 +98,7 @@ class Sink : public Destination {
 
 struct SinkOptions {
   uint64_t budget = 256ULL << 20;     // bytes
+  uint64_t device_staging = 0;        // bytes of slots in device memory, for engines that need it
   bool collect = false;               // only slots count: nothing waits for the consumer
   bool caller_memory = false;         // an allocator will provide() every target
   std::map<std::string, Memory> out;  // memory of these targets, by tensor name

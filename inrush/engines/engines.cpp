@@ -15,6 +15,8 @@ constexpr EngineRow kEngines[] = {
     {"pread", "positional reads on threads, direct or through the page cache", false, always_usable,
      make_pread},
     {"mmap", "populates mappings of the files: nothing is copied", false, always_usable, make_mmap},
+    {"cufile", "GPUDirect Storage: into device memory past the host's, on threads", false,
+     always_usable, make_cufile},
     {"http", "ranged requests over kept connections, for HTTP(S) and object stores", true,
      always_usable, make_http},
     {"cache", "copies of remote files on this machine, filled while they are read", true,

@@ -25,4 +25,6 @@ std::unique_ptr<Engine> make_cache(const EngineOptions& options);
 
 std::unique_ptr<Engine> make_redis(const EngineOptions& options);
 
+std::unique_ptr<Engine> make_cufile(const EngineOptions& options);
+
 }  // namespace inrush

@@ -26,10 +26,25 @@ double seconds_between(Clock::time_point from, Clock::time_point to) {
 SinkOptions sink_options(Preparation& preparation) {
   SinkOptions options;
   options.budget = preparation.budget;
+  if (preparation.choice.to_device) options.device_staging = preparation.options.device_budget;
   options.collect = preparation.options.collect;
   options.caller_memory = preparation.options.allocator || preparation.options.pool > 0;
   options.out = std::move(preparation.options.out);
   return options;
+}
+
+// One event for each run of ranges that are there without a read.
+void trace_mapped(Board& board, const std::vector<bool>& done) {
+  const auto& ranges = board.preparation().plan.ranges;
+  for (size_t first = 0, next = 0; first < ranges.size(); first = next) {
+    next = first + 1;
+    if (!done[first]) continue;
+    while (next < ranges.size() && done[next] && ranges[next].blob == ranges[first].blob) ++next;
+    const Range& last = ranges[next - 1];
+    const double now = board.seconds_since_start();
+    board.add({"mapping", board.index().blobs[last.blob].name, ranges[first].offset,
+               last.offset + last.size - ranges[first].offset, now, now, "map"});
+  }
 }
 
 }  // namespace
@@ -161,28 +176,15 @@ void Board::settle_queue() {
   for (const LaneChoice& lane : preparation_.choice.lanes) populates |= lane.engine == "mmap";
   std::vector<uint32_t> whole;
   for (uint32_t i = 0; i < count; ++i) {
-    resident_[i] = sources_.count() == 1 && is_resident(plan.ranges[i], preparation_.facts);
+    resident_[i] = sources_.count() == 1 && !preparation_.choice.to_device &&
+                   is_resident(plan.ranges[i], preparation_.facts);
     done[i] = sink_->layout().placements[i] == Placement::mapped && (resident_[i] || !populates);
     if (done[i]) place_range(i, whole);
   }
   queue_ = std::make_unique<RangeQueue>(resident_, done);
-  if (preparation_.options.trace) trace_mapped(done);
+  if (preparation_.options.trace) trace_mapped(*this, done);
   cover_all();
   finish_targets(whole);
-}
-
-// One event for each run of ranges that are there without a read.
-void Board::trace_mapped(const std::vector<bool>& done) {
-  const auto& ranges = preparation_.plan.ranges;
-  for (size_t first = 0, next = 0; first < ranges.size(); first = next) {
-    next = first + 1;
-    if (!done[first]) continue;
-    while (next < ranges.size() && done[next] && ranges[next].blob == ranges[first].blob) ++next;
-    const Range& last = ranges[next - 1];
-    const double now = seconds_since_start();
-    add({"mapping", index().blobs[last.blob].name, ranges[first].offset,
-         last.offset + last.size - ranges[first].offset, now, now, "map"});
-  }
 }
 
 void Board::cover_all() {
@@ -246,7 +248,7 @@ void Board::place_range(uint32_t index_of_range, std::vector<uint32_t>& whole) {
   const Plan& plan = preparation_.plan;
   const Range& range = plan.ranges[index_of_range];
   arrivals_[range.blob].fetch_add(1, std::memory_order_relaxed);
-  bytes_placed_ += range.size;
+  counts_.bytes_placed += range.size;
   for (uint32_t p = 0; p < range.piece_count; ++p) {
     const Piece& piece = plan.pieces[range.first_piece + p];
     const uint64_t bytes = piece.rows * piece.row_size;
@@ -299,9 +301,9 @@ void Board::finish_targets(const std::vector<uint32_t>& whole) {
     if (preparation_.options.order == Order::ready) ready_.push_back(target);
   }
   const double now = seconds_since_start();
-  if (seconds_to_first_ == 0) seconds_to_first_ = now;
+  if (times_.first == 0) times_.first = now;
   if (whole_count_ == whole_.size() && !error_) {
-    seconds_ = now;
+    times_.whole = now;
     stopped_.store(true, std::memory_order_release);
     wake_lanes();
   }
@@ -313,9 +315,10 @@ void Board::report_progress() {
   if (!progress) return;
   const double seconds = seconds_since_start();
   const auto now = static_cast<int64_t>(seconds * 1e9);
-  int64_t next = next_report_ns_.load();
-  if (now < next || !next_report_ns_.compare_exchange_strong(next, now + kReportEveryNs)) return;
-  progress({bytes_placed_.load(), preparation_.plan.bytes_read, seconds});
+  int64_t next = counts_.next_report_ns.load();
+  if (now < next || !counts_.next_report_ns.compare_exchange_strong(next, now + kReportEveryNs))
+    return;
+  progress({counts_.bytes_placed.load(), preparation_.plan.bytes_read, seconds});
 }
 
 void Board::stop(std::optional<Error> error) {
@@ -357,7 +360,7 @@ void Board::add(const TraceEvent& event) {
 
 void Board::count_budget_wait(double seconds) {
   const std::lock_guard lock(mutex_);
-  budget_wait_ += seconds;
+  times_.budget_wait += seconds;
 }
 
 uint32_t Board::streams(uint64_t delivered_bytes) {
@@ -403,10 +406,11 @@ LoadStats Board::stats() const {
   }
   const SinkStats sink = sink_ ? sink_->stats() : last_sink_stats_;
   stats.bytes_copied = sink.bytes_copied;
-  stats.retries = retries_;
+  stats.retries = counts_.retries;
   stats.peak_staging = sink.peak_staging;
+  stats.peak_device_staging = sink.peak_device_staging;
   stats.budget = preparation_.budget;
-  stats.depth = depth_;
+  stats.depth = counts_.depth;
   stats.bytes_mapped = mapped_bytes_;
   const std::lock_guard lock(mutex_);
   for (size_t i = 0; i < whole_.size(); ++i) {
@@ -414,12 +418,13 @@ LoadStats Board::stats() const {
   }
   stats.tensors = whole_count_;
   stats.fallbacks = fallbacks_;
-  stats.seconds = seconds_ > 0 ? seconds_ : seconds_since_start();
-  stats.seconds_to_first = seconds_to_first_;
-  stats.consumer_wait = consumer_wait_;
-  stats.budget_wait = budget_wait_;
+  stats.seconds = times_.whole > 0 ? times_.whole : seconds_since_start();
+  stats.seconds_to_first = times_.first;
+  stats.consumer_wait = times_.consumer_wait;
+  stats.budget_wait = times_.budget_wait;
   stats.lanes = lanes_started_;
-  if (stopped() && lanes_alive_ > 0) stats.orphaned = static_cast<uint64_t>(in_flight_.load());
+  if (stopped() && lanes_alive_ > 0)
+    stats.orphaned = static_cast<uint64_t>(counts_.in_flight.load());
   return stats;
 }
 

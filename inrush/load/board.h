@@ -16,6 +16,7 @@
 
 #include "inrush/core/ledger.h"
 #include "inrush/core/sink.h"
+#include "inrush/load/counts.h"
 #include "inrush/load/decoding.h"
 #include "inrush/load/preparation.h"
 #include "inrush/load/queue.h"
@@ -48,14 +49,16 @@ class Board : public std::enable_shared_from_this<Board> {
   void read_failed(const Grant& grant, const Error& error, const LaneChoice& lane);
   // A lane cannot go on at all: another takes its place, or the load fails.
   void lane_failed(const Error& error, const LaneChoice& lane);
+  // This lane's engine cannot read this file: another lane does, the rest stays as it is.
+  void refuse_file(uint32_t blob, const Error& error, const LaneChoice& lane);
   void fail(const Error& error);
   void starved() { starving_.store(true, std::memory_order_release); }
   void add(const TraceEvent& event);
   Sources& sources() { return sources_; }
   void count_budget_wait(double seconds);
-  void note_depth(uint32_t depth) { depth_ = depth; }
+  void note_depth(uint32_t depth) { counts_.depth = depth; }
   // Bytes that engines may write now: grows at submission, shrinks as reads are reaped.
-  void count_in_flight(int64_t bytes) { in_flight_ += bytes; }
+  void count_in_flight(int64_t bytes) { counts_.in_flight += bytes; }
   // How many streams a sequential place wants by now; more are started as needed.
   uint32_t streams(uint64_t delivered_bytes);
   // Whether lanes that bypass the page cache should end: others here load the same blobs.
@@ -79,7 +82,6 @@ class Board : public std::enable_shared_from_this<Board> {
  private:
   void settle_queue();
   bool decode(uint32_t target);
-  void trace_mapped(const std::vector<bool>& done);
   void cover_all();
   void start_lane(const LaneChoice& lane);
   bool may_retry(const Grant& grant);
@@ -120,17 +122,14 @@ class Board : public std::enable_shared_from_this<Board> {
   std::atomic<bool> starving_{false};
   std::atomic<bool> direct_retired_{false};
   std::atomic<bool> fell_back_{false};
-  std::atomic<uint64_t> bytes_placed_{0};
-  std::atomic<uint64_t> retries_{0};
-  std::atomic<uint32_t> depth_{0};
-  std::atomic<int64_t> in_flight_{0};
-  std::atomic<int64_t> next_report_ns_{0};
+  LoadCounts counts_;
 
   std::mutex collecting_;  // while a thread of the sink's hands over what was placed
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::optional<Error> error_;
   std::vector<uint8_t> whole_;     // per target
+  std::vector<bool> refused_;      // per blob, by the choice's own engine; made at the first
   std::vector<uint8_t> attempts_;  // per range; made at the first failure
   std::deque<uint32_t> ready_;     // whole and not delivered, for Order::ready
   std::vector<int> wake_fds_;      // of living lanes
@@ -146,10 +145,7 @@ class Board : public std::enable_shared_from_this<Board> {
   uint32_t whole_count_ = 0;
   uint32_t allocated_ = 0;  // targets below it have the caller's memory
   uint64_t mapped_bytes_ = 0;
-  double seconds_ = 0;
-  double seconds_to_first_ = 0;
-  double consumer_wait_ = 0;
-  double budget_wait_ = 0;
+  LoadTimes times_;
 };
 
 }  // namespace inrush

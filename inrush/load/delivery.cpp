@@ -96,7 +96,7 @@ std::optional<Tensor> Board::next(Deadline deadline, bool& timed_out) {
     late = changed_.wait_until(lock, deadline) == std::cv_status::timeout;
   }
   const double waited = std::chrono::duration<double>(Clock::now() - asked).count();
-  consumer_wait_ += waited;
+  times_.consumer_wait += waited;
   if (preparation_.options.trace && waited > kWaitWorthShowing) {
     const double now = seconds_since_start();
     trace_.push_back({"consumer", "", 0, 0, now - waited, now, "wait"});

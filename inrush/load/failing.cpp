@@ -30,6 +30,10 @@ void Board::read_failed(const Grant& grant, const Error& error, const LaneChoice
   const bool cancelled = error.code() == ErrorCode::cancelled;
   if (stopped()) return;
   const bool source_failed = !cancelled && error.code() == ErrorCode::source;
+  if (wanted && source_failed && lane.picks_files) {
+    queue_->give_back({grant.first, grant.count});
+    return refuse_file(preparation_.plan.ranges[grant.first].blob, error, lane);
+  }
   const bool several = sources_.count() > 1;
   if (several && source_failed && !sources_.given_up(lane.source) && sources_.failed(lane.source)) {
     leave(lane, error);
@@ -41,7 +45,7 @@ void Board::read_failed(const Grant& grant, const Error& error, const LaneChoice
     if (!again) return fail(error);
     fall_back = !several && !fell_back_.exchange(true);
   }
-  ++retries_;
+  ++counts_.retries;
   sources_.count_retry(lane.source);
   if (fall_back) start_lane(fallback_lane(lane.coverage, preparation_.facts));
   queue_->give_back({grant.first, grant.count});
@@ -56,6 +60,30 @@ bool Board::may_retry(const Grant& grant) {
   if (only_once && sources_.count() == 1) return false;
   if (attempts_.empty()) attempts_.resize(preparation_.plan.ranges.size());
   return ++attempts_[grant.first] < kMostAttempts * sources_.count();
+}
+
+void Board::refuse_file(uint32_t blob, const Error& error, const LaneChoice& lane) {
+  if (preparation_.options.choice.strict) return fail(error);
+  bool first = false;
+  {
+    const std::lock_guard lock(mutex_);
+    first = refused_.empty();
+    refused_.resize(index().blobs.size());
+    if (refused_[blob]) return wake_lanes();
+    refused_[blob] = true;
+    fallbacks_.push_back(fmt::format("{}: {}", lane.engine, error.message()));
+  }
+  const auto& ranges = preparation_.plan.ranges;
+  std::vector<bool> its(ranges.size());
+  for (size_t i = 0; i < ranges.size(); ++i) its[i] = ranges[i].blob == blob;
+  queue_->turn_over(its);
+  try {
+    if (first) start_lane(fallback_lane(Coverage::resident, preparation_.facts));
+  } catch (const Error& second) {
+    return fail(second);
+  }
+  const std::lock_guard lock(mutex_);
+  wake_lanes();
 }
 
 void Board::lane_failed(const Error& error, const LaneChoice& lane) {

@@ -185,14 +185,20 @@ class Lane {
     if (!run) return false;
     std::optional<Grant> grant;
     uint32_t file = 0;
+    const uint32_t blob = board_.preparation().plan.ranges[run->first].blob;
     try {
-      file = file_of(board_.preparation().plan.ranges[run->first].blob);
+      file = file_of(blob);
       grant = board_.sink().try_reserve(run->first, run->count, engine_->traits(), false);
       if (!grant) {
         board_.starved();
         // What became free before that was said woke nobody.
         grant = board_.sink().try_reserve(run->first, run->count, engine_->traits(), false);
       }
+    } catch (const Error& error) {
+      board_.queue().give_back(*run);
+      if (!choice_.picks_files || error.code() != ErrorCode::source) throw;
+      board_.refuse_file(blob, error, choice_);
+      return true;
     } catch (...) {
       board_.queue().give_back(*run);
       throw;

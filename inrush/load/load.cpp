@@ -7,12 +7,15 @@
 
 #include "inrush/base/align.h"
 #include "inrush/load/board.h"
+#include "inrush/policy/backends.h"
+#include "inrush/shim/cufile.h"
 
 namespace inrush {
 namespace {
 
 constexpr uint64_t kDefaultBudget = 256 * kMiB;
 constexpr uint64_t kLeastAutomatic = 8 * kMiB;
+constexpr uint64_t kDeviceBudget = 64 * kMiB;
 constexpr uint64_t kMostSmall = 64;  // reads of one range that a lane of a mirror has in flight
 
 // The default, less in a small cgroup.
@@ -77,6 +80,28 @@ void check_one_way(std::span<const Blob> blobs) {
   }
 }
 
+// What the backends of GPUDirect Storage answer, where they are named: asking starts the library.
+void ask_cufile(const LoadOptions& options, const Checkpoint& checkpoint, Facts& facts) {
+  if (!options.direct_device.starts_with("cuda")) return;
+  for (const auto& [name, memory] : options.out) {
+    const bool there = memory.kind == MemoryKind::device &&
+                       fmt::format("cuda:{}", memory.device) == options.direct_device;
+    if (!there) return;
+  }
+  for (const BackendRow* row : backends_named(options.choice.backend)) {
+    if (row->engine != std::string_view("cufile")) continue;
+    EngineFact fact{row->name, ""};
+    if (!checkpoint.mirrors().empty()) fact.reason = "several places are read at once";
+    try {
+      if (fact.reason.empty()) static_cast<void>(CuFile(!row->direct));
+    } catch (const Error& error) {
+      fact.reason = error.message();
+    }
+    facts.backends.push_back(fact);
+    if (fact.reason.empty()) return;  // the next one could not open it otherwise
+  }
+}
+
 Preparation prepare(const Checkpoint& checkpoint, LoadOptions options) {
   const Index& index = checkpoint.index();
   if (options.selections.empty()) options.selections = everything(index);
@@ -96,6 +121,9 @@ Preparation prepare(const Checkpoint& checkpoint, LoadOptions options) {
   facts.loaded_recently = neighbours.loaded_recently;
   const uint64_t budget = settle_budget(options.budget, facts);
   options.choice.budget = budget;
+  if (options.device_budget == 0) options.device_budget = kDeviceBudget;
+  options.choice.device_budget = options.device_budget;
+  ask_cufile(options, checkpoint, facts);
   const bool learns = !options.engines;
   Choice choice = checkpoint.mirrors().empty()
                       ? choose(facts, learns ? load_profile() : Profile{}, options.choice)

@@ -91,6 +91,20 @@ void RangeQueue::give_back(Run run) {
   }
 }
 
+void RangeQueue::turn_over(const std::vector<bool>& ranges) {
+  const std::lock_guard lock(mutex_);
+  Segments left;
+  for (const auto& [begin, end] : cold_) {
+    for (uint32_t first = begin, next = begin; first < end; first = next) {
+      next = first + 1;
+      while (next < end && ranges[next] == ranges[first]) ++next;
+      add(ranges[first] ? warm_ : left, first, next);
+    }
+  }
+  cold_ = std::move(left);
+  for (size_t i = 0; i < ranges.size(); ++i) resident_[i] = resident_[i] || ranges[i];
+}
+
 uint32_t RangeQueue::left() const {
   const std::lock_guard lock(mutex_);
   uint32_t count = 0;

@@ -36,6 +36,9 @@ class RangeQueue {
 
   void give_back(Run run);
 
+  // From now on these belong to the lanes that cover resident ranges, taken or not.
+  void turn_over(const std::vector<bool>& ranges);
+
   // Ranges that are still to be taken.
   [[nodiscard]] uint32_t left() const;
 

@@ -13,10 +13,15 @@ namespace inrush {
 namespace {
 
 constexpr BackendRow kBackends[] = {
-    {"URING", "uring", true},       {"AIO", "aio", true},
-    {"PREAD", "pread", true},       {"URING_BUFFERED", "uring", false},
-    {"AIO_BUFFERED", "aio", false}, {"PREAD_BUFFERED", "pread", false},
-    {"MMAP", "mmap", false},        {"CUFILE", nullptr, true},
+    {"URING", "uring", true},
+    {"AIO", "aio", true},
+    {"PREAD", "pread", true},
+    {"URING_BUFFERED", "uring", false},
+    {"AIO_BUFFERED", "aio", false},
+    {"PREAD_BUFFERED", "pread", false},
+    {"MMAP", "mmap", false},
+    {"CUFILE", "cufile", true},
+    {"CUFILE_COMPATIBLE", "cufile", false},
 };
 
 struct PolicyRow {
@@ -106,8 +111,14 @@ const BackendRow& backend_named(std::string_view name) {
 }
 
 std::string rejection(const BackendRow& backend, const Facts& facts, const ChoiceRequest& request) {
-  if (backend.engine == nullptr) {
-    return "it reads into device memory by GPUDirect Storage, which is not in this build";
+  if (backend.engine == std::string_view("cufile")) {
+    const auto known =
+        std::find_if(facts.backends.begin(), facts.backends.end(),
+                     [&](const EngineFact& fact) { return fact.name == backend.name; });
+    if (known == facts.backends.end()) {
+      return "it reads into device memory, and the tensors do not all go to one CUDA device";
+    }
+    if (!known->reason.empty()) return known->reason;
   }
   const auto engine =
       std::find_if(facts.engines.begin(), facts.engines.end(),
@@ -129,6 +140,16 @@ std::string rejection(const BackendRow& backend, const Facts& facts, const Choic
   return {};
 }
 
+// Threads that wait, with as many reads as the slots on the device hold.
+void settle_cufile(LaneChoice& lane, const ChoiceRequest& request) {
+  lane.picks_files = true;
+  lane.coverage = Coverage::cold;  // resident ones are what it refused
+  lane.block_size = std::clamp(align_down(request.device_budget / 16, kMiB), kMiB, 4 * kMiB);
+  const uint64_t slots = std::max<uint64_t>(request.device_budget / (2 * lane.block_size), 1);
+  lane.most_depth = static_cast<uint32_t>(std::min<uint64_t>(slots, kWaitingThreads));
+  lane.depth = std::min(lane.most_depth, 8U);
+}
+
 LaneChoice lane_of(const BackendRow& backend, Coverage coverage, const Facts& facts,
                    const ChoiceRequest& request) {
   LaneChoice lane;
@@ -144,6 +165,9 @@ LaneChoice lane_of(const BackendRow& backend, Coverage coverage, const Facts& fa
     // 3 GiB cold, 2 CPUs, fragmented: 2.22 s with 3 threads of 4 MiB, 2.07 s with 8 of 2 MiB.
     lane.block_size = 2 * kMiB;
     lane.depth = lane.most_depth = std::clamp(facts.machine.cpus, 8U, 16U);
+  } else if (lane.engine == "cufile") {
+    settle_cufile(lane, request);
+    return lane;
   } else {
     // A submitting thread also zeroes the fresh pages it reads into: at 5 GB/s, or at 1.5 where a
     // hypervisor has to find them first. 3 GiB cold, 2 CPUs: 2.64 s with one thread, 2.27 with two.

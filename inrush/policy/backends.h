@@ -12,7 +12,7 @@ namespace inrush {
 
 struct BackendRow {
   const char* name;    // as users write it: "URING_BUFFERED"
-  const char* engine;  // row in the table of engines; nullptr: not in this build
+  const char* engine;  // row in the table of engines
   bool direct;
 };
 

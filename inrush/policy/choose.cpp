@@ -299,7 +299,9 @@ Choice choose_one(const Question& ask, const BackendRow& backend) {
   Choice choice = named(short_name(backend), fmt::format("backend={} was asked for", backend.name));
   choice.map_warm = choice.map_cold =
       backend.engine == std::string_view("mmap") && ask.facts.private_host_memory;
-  choice.drop_cache = ask.request.page_cache == PageCache::drop && !backend.direct;
+  choice.to_device = backend.engine == std::string_view("cufile");
+  choice.drop_cache =
+      ask.request.page_cache == PageCache::drop && !backend.direct && !choice.to_device;
   choice.lanes.push_back(ask.lane(backend, Coverage::all));
   return choice;
 }

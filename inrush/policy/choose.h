@@ -24,13 +24,15 @@ struct LaneChoice {
   uint64_t block_size = 1ULL << 20;  // bytes of one read
   uint32_t depth = 32;               // reads in flight to begin with, per lane
   uint32_t most_depth = 64;
-  uint32_t source = 0;  // where it reads: 0 the checkpoint's own place, then its mirrors
+  bool picks_files = false;  // its engine may refuse some files and read the others
+  uint32_t source = 0;       // where it reads: 0 the checkpoint's own place, then its mirrors
 };
 
 struct Choice {
   std::vector<LaneChoice> lanes;
   bool map_warm = false;    // resident windows are mapped, not read
   bool map_cold = false;    // the others too: the "mmap" lane populates them
+  bool to_device = false;   // storage writes into device memory by itself
   bool drop_cache = false;  // pages that this load brought in are dropped again
   std::string name;         // short: "mmap", "uring", "pread_buffered", "mmap+uring"
   std::string why;          // one sentence
@@ -46,6 +48,7 @@ struct ChoiceRequest {
   PageCache page_cache = PageCache::automatic;
   MappingRule mapping = MappingRule::automatic;
   uint64_t budget = 256ULL << 20;  // bytes of staging
+  uint64_t device_budget = 0;      // bytes of staging in device memory
 };
 
 // Where none of request.backend can be used the choice is automatic and says so; with `strict` an

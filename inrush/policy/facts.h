@@ -63,6 +63,7 @@ struct Facts {
   MachineFact machine;
   FilesystemFact filesystem;  // of the first blob; mixed places are split by the caller
   std::vector<EngineFact> engines;
+  std::vector<EngineFact> backends;  // of those that are asked only where they are wanted
   std::vector<Residency> residency;  // per blob
   uint64_t wanted_bytes = 0;         // of the plan
   uint64_t warm_bytes = 0;           // of those

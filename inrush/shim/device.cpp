@@ -60,6 +60,11 @@ void Device::fail(vendor::Result result, const std::string& what) const {
   throw driver_->error(fmt::format("{} on {}", what, name_), result);
 }
 
+void Device::inside(const std::function<void()>& work) const {
+  const Scope scope(*this);
+  work();
+}
+
 DeviceRoom Device::room() const {
   const Scope scope(*this);
   size_t free = 0;
@@ -132,6 +137,15 @@ void Device::destroy(vendor::Event event) const noexcept {
   table_.event_destroy(event);
 }
 
+void Device::copy_row(const DeviceCopy& copy, uint64_t row, vendor::Stream stream) const {
+  const vendor::Address target = copy.target + row * copy.target_pitch;
+  const std::byte* const source = copy.source + row * copy.source_pitch;
+  check(copy.from_device ? table_.copy_on_device(target, reinterpret_cast<vendor::Address>(source),
+                                                 copy.row_size, stream)
+                         : table_.copy_to_device(target, source, copy.row_size, stream),
+        "copy");
+}
+
 void Device::copy(const DeviceCopy& copy, vendor::Stream stream) const {
   const Scope scope(*this);
   // What a 2-D copy cannot say: rows that overlap or are one, and pitches beyond the device's.
@@ -139,11 +153,7 @@ void Device::copy(const DeviceCopy& copy, vendor::Stream stream) const {
                        copy.target_pitch >= copy.row_size && copy.source_pitch <= fact_.max_pitch &&
                        copy.target_pitch <= fact_.max_pitch;
   if (!pitched) {
-    for (uint64_t row = 0; row < copy.rows; ++row) {
-      check(table_.copy_to_device(copy.target + row * copy.target_pitch,
-                                  copy.source + row * copy.source_pitch, copy.row_size, stream),
-            "copy");
-    }
+    for (uint64_t row = 0; row < copy.rows; ++row) copy_row(copy, row, stream);
     return;
   }
   if (table_.hip_copy_2d != nullptr) {
@@ -154,8 +164,9 @@ void Device::copy(const DeviceCopy& copy, vendor::Stream stream) const {
     return;
   }
   vendor::Copy2d rows;
-  rows.source_type = vendor::kMemoryHost;
-  rows.source_host = copy.source;
+  rows.source_type = copy.from_device ? vendor::kMemoryDevice : vendor::kMemoryHost;
+  rows.source_host = copy.from_device ? nullptr : copy.source;
+  rows.source_device = copy.from_device ? reinterpret_cast<vendor::Address>(copy.source) : 0;
   rows.source_pitch = copy.source_pitch;
   rows.target_type = vendor::kMemoryDevice;
   rows.target_device = copy.target;
@@ -163,12 +174,6 @@ void Device::copy(const DeviceCopy& copy, vendor::Stream stream) const {
   rows.width = copy.row_size;
   rows.height = copy.rows;
   check(table_.copy_2d(&rows, stream), "copy rows");
-}
-
-void Device::copy_on_device(vendor::Address target, vendor::Address source, uint64_t size,
-                            vendor::Stream stream) const {
-  const Scope scope(*this);
-  check(table_.copy_on_device(target, source, size, stream), "copy from staging");
 }
 
 void Device::fill_zeros(vendor::Address target, uint64_t size, vendor::Stream stream) const {

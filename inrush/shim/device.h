@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -12,10 +13,11 @@
 
 namespace inrush {
 
-// Rows of bytes from pinned host memory to a device.
+// Rows of bytes to a device, from pinned host memory or from its own.
 struct DeviceCopy {
   vendor::Address target = 0;
   const std::byte* source = nullptr;
+  bool from_device = false;
   uint64_t row_size = 0;
   uint64_t rows = 1;
   uint64_t target_pitch = 0;
@@ -40,6 +42,9 @@ class Device {
   [[nodiscard]] const DeviceDriver& driver() const { return *driver_; }
   [[nodiscard]] const std::string& name() const { return name_; }
 
+  // Calls it in the device's context.
+  void inside(const std::function<void()>& work) const;
+
   [[nodiscard]] DeviceRoom room() const;
   [[nodiscard]] vendor::Address allocate(uint64_t size) const;
   void free(vendor::Address address) const noexcept;
@@ -57,8 +62,6 @@ class Device {
 
   // On streams: none of them waits.
   void copy(const DeviceCopy& copy, vendor::Stream stream) const;
-  void copy_on_device(vendor::Address target, vendor::Address source, uint64_t size,
-                      vendor::Stream stream) const;
   void fill_zeros(vendor::Address target, uint64_t size, vendor::Stream stream) const;
   void record(vendor::Event event, vendor::Stream stream) const;
   void wait_on_stream(vendor::Stream stream, vendor::Event event) const;
@@ -73,6 +76,7 @@ class Device {
   void check(vendor::Result result, const char* what) const {
     if (result != vendor::kSuccess) fail(result, what);
   }
+  void copy_row(const DeviceCopy& copy, uint64_t row, vendor::Stream stream) const;
   [[noreturn]] void fail(vendor::Result result, const std::string& what) const;
 
   std::shared_ptr<const DeviceDriver> driver_;

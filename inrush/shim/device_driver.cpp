@@ -105,7 +105,6 @@ void DeviceDriver::bind_hip() {
   library.bind("hipEventQuery", t.event_query);
   library.bind("hipEventSynchronize", t.event_synchronize);
   library.bind("hipMemcpyHtoDAsync", t.copy_to_device);
-  library.bind("hipMemcpyDtoDAsync", t.copy_on_device);
   library.bind("hipMemsetD8Async", t.fill);
   library.bind("hipGetDevice", t.get_device);
   library.bind("hipSetDevice", t.set_device);

@@ -82,7 +82,6 @@ struct DeviceTable {
   Result (*event_query)(Event event);
   Result (*event_synchronize)(Event event);
   Result (*copy_to_device)(Address target, const void* source, size_t size, Stream stream);
-  Result (*copy_on_device)(Address target, Address source, size_t size, Stream stream);
   Result (*fill)(Address target, unsigned char value, size_t size, Stream stream);
   Result (*error_name)(Result result, const char** name);
 
@@ -92,6 +91,7 @@ struct DeviceTable {
   Result (*primary_push)(Primary primary);
   Result (*primary_pop)(Primary* primary);
   Result (*copy_2d)(const Copy2d* copy, Stream stream);
+  Result (*copy_on_device)(Address target, Address source, size_t size, Stream stream);
 
   // HIP's own. A thread has a current device.
   Result (*get_device)(int* device);

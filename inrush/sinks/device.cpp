@@ -17,6 +17,9 @@ namespace {
 // What a lane around the page cache reads at a time. Slots of twice that hold 64 reads in twice the
 // pinned memory, all of which the kernel has to find and clear first.
 constexpr uint64_t kBlock = 1 * kMiB;
+// What cuFile reads at a time: below it its own costs show.
+constexpr uint64_t kDeviceBlock = 4 * kMiB;
+constexpr uint32_t kDeviceMemory = 1U << static_cast<uint32_t>(MemoryKind::device);
 constexpr uint32_t kStreams = 4;
 // Where so many slots are being copied from, the device is what is waited for: one comes free soon,
 // and more of them would be found, cleared and pinned for nothing. 16 MiB are 0.3 ms of PCIe 5.
@@ -26,6 +29,7 @@ constexpr auto kPatience = std::chrono::seconds(2);
 // What a device that does not answer may still read or write. It is never freed.
 struct Held {
   std::unique_ptr<PinnedRing> ring;
+  std::unique_ptr<DeviceSlots> slots;
   std::vector<std::shared_ptr<void>> owners;
 };
 
@@ -45,10 +49,7 @@ DeviceSink::DeviceSink(const Index& index, const Plan& plan, SinkOptions options
   DueRanges ranges = due_ranges(plan);
   due_after_ = std::move(ranges.due_after);
   layout_.needed_for = std::move(ranges.needed_for);
-  settle_slots(options_.budget);
-  ring_ = std::make_unique<PinnedRing>(devices_.devices.front(), slot_size_,
-                                       static_cast<uint32_t>(slots_.size()));
-  layout_.regions = {ring_->region()};
+  settle_slots();
   for (const auto& device : devices_.devices) {
     copies_.push_back(std::make_unique<DeviceCopies>(
         device, kStreams,
@@ -69,24 +70,43 @@ DeviceSink::~DeviceSink() {
   bool quiet = true;
   for (const auto& copies : copies_) quiet &= copies->finish(Clock::now() + kPatience);
   if (quiet) return;
-  auto* held = new Held{std::move(ring_), {}};
+  auto* held = new Held{std::move(ring_), std::move(device_slots_), {}};
   for (Home& home : homes_) held->owners.push_back(std::move(home.memory.owner));
 }
 
-void DeviceSink::settle_slots(uint64_t budget) {
+// Blocks of `most` bytes where the budget has room for 16.
+DeviceSink::Shelf DeviceSink::make_shelf(uint64_t budget, uint64_t most, const char* memory) const {
   uint64_t largest = 1;
   for (const Range& range : plan_.ranges) largest = std::max(largest, range.size);
-  block_size_ = std::clamp(align_down(budget / 16, kMiB), largest, std::max(largest, kBlock));
-  slot_size_ = align_up(block_size_, kSlotMargin) + 2 * kSlotMargin;
-  if (budget < 2 * slot_size_) {
+  Shelf shelf;
+  shelf.block_size = std::clamp(align_down(budget / 16, kMiB), largest, std::max(largest, most));
+  shelf.slot_size = align_up(shelf.block_size, kSlotMargin) + 2 * kSlotMargin;
+  if (budget < 2 * shelf.slot_size) {
     throw Error(ErrorCode::memory,
-                fmt::format("budget of {} bytes of pinned memory is below the least that this load "
+                fmt::format("budget of {} bytes of {} memory is below the least that this load "
                             "can work in, {} bytes",
-                            budget, 2 * slot_size_));
+                            budget, memory, 2 * shelf.slot_size));
   }
   // No more than all there is to read.
-  const uint64_t useful = std::max<uint64_t>(plan_.bytes_read / block_size_ + 2, 2);
-  slots_.resize(std::min(budget / slot_size_, std::min<uint64_t>(useful, plan_.ranges.size() + 2)));
+  const uint64_t useful = std::max<uint64_t>(plan_.bytes_read / shelf.block_size + 2, 2);
+  shelf.count = static_cast<uint32_t>(
+      std::min({budget / shelf.slot_size, useful, static_cast<uint64_t>(plan_.ranges.size()) + 2}));
+  return shelf;
+}
+
+void DeviceSink::settle_slots() {
+  const auto& device = devices_.devices.front();
+  pinned_ = make_shelf(options_.budget, kBlock, "pinned");
+  ring_ = std::make_unique<PinnedRing>(device, pinned_.slot_size, pinned_.count);
+  layout_.regions = {ring_->region()};
+  if (options_.device_staging > 0) {
+    on_device_ = make_shelf(options_.device_staging, kDeviceBlock, "device");
+    on_device_.first = pinned_.count;
+    device_slots_ = std::make_unique<DeviceSlots>(device, on_device_.slot_size, on_device_.count);
+    layout_.regions.push_back(device_slots_->region());
+    layout_.regions.back().id = 1;
+  }
+  slots_.resize(pinned_.count + on_device_.count);
 }
 
 void DeviceSink::advance_due() {
@@ -120,18 +140,21 @@ std::optional<Grant> DeviceSink::try_reserve(uint32_t first, uint32_t count,
   if (!hedge && direct_address(first) != nullptr) {
     if (auto grant = in_place_grant(first, traits)) return grant;
   }
-  const std::optional<uint32_t> slot = take_slot(first < due_, lock);
+  const bool on_device = traits.memory_kinds == kDeviceMemory;
+  const std::optional<uint32_t> slot = on_device
+                                           ? find_slot(on_device_, on_device_.count, first < due_)
+                                           : take_slot(first < due_, lock);
   if (!slot) return std::nullopt;
   // The lock was open while the ring grew.
   if (states_[first] != (hedge ? State::granted : State::waiting)) {
     free_slot(static_cast<int32_t>(*slot));
     return std::nullopt;
   }
-  auto grant = slot_grant(first, hedge ? 1 : count, traits);
-  grant->target = ring_->slot(*slot);
-  grant->slot = static_cast<int32_t>(*slot);
-  grant->hedge = hedge;
-  for (uint32_t i = 0; i < grant->count; ++i) states_[first + i] = State::granted;
+  Grant grant = slot_grant(first, hedge ? 1 : count, traits);
+  grant.target = on_device ? device_slots_->slot(*slot - on_device_.first) : ring_->slot(*slot);
+  grant.slot = static_cast<int32_t>(*slot);
+  grant.hedge = hedge;
+  for (uint32_t i = 0; i < grant.count; ++i) states_[first + i] = State::granted;
   return grant;
 }
 
@@ -151,12 +174,12 @@ std::optional<Grant> DeviceSink::in_place_grant(uint32_t first, const EngineTrai
   return grant;
 }
 
-std::optional<Grant> DeviceSink::slot_grant(uint32_t first, uint32_t count,
-                                            const EngineTraits& traits) {
+Grant DeviceSink::slot_grant(uint32_t first, uint32_t count, const EngineTraits& traits) const {
   assert(traits.offset_align <= kSlotMargin);
   const Range& range = plan_.ranges[first];
   uint64_t end = range.offset + range.size;
-  const uint64_t most = std::min(block_size_, traits.largest_read - 2 * traits.offset_align);
+  const Shelf& shelf = traits.memory_kinds == kDeviceMemory ? on_device_ : pinned_;
+  const uint64_t most = std::min(shelf.block_size, traits.largest_read - 2 * traits.offset_align);
   uint32_t next = first + 1;
   for (; next < first + count && next < states_.size(); ++next) {
     const Range& follower = plan_.ranges[next];
@@ -175,20 +198,23 @@ std::optional<Grant> DeviceSink::slot_grant(uint32_t first, uint32_t count,
   return grant;
 }
 
+std::optional<uint32_t> DeviceSink::find_slot(Shelf& shelf, uint32_t usable, bool due) {
+  if (!due && shelf.busy + 1 == shelf.count) return std::nullopt;
+  const auto begin = slots_.begin() + shelf.first;
+  const auto slot = std::find_if(begin, begin + usable, [](const Slot& s) { return !s.busy; });
+  if (slot == begin + usable) return std::nullopt;
+  *slot = {};
+  slot->busy = true;
+  ++shelf.busy;
+  return static_cast<uint32_t>(slot - slots_.begin());
+}
+
 std::optional<uint32_t> DeviceSink::take_slot(bool due, std::unique_lock<std::mutex>& lock) {
   while (!failed_) {
     const uint32_t usable = ring_->pinned();
-    const bool last = busy_ + 1 == slots_.size();
-    const auto end = slots_.begin() + usable;
-    const auto slot = std::find_if(slots_.begin(), end, [](const Slot& s) { return !s.busy; });
-    if (slot != end && (due || !last)) {
-      *slot = {};
-      slot->busy = true;
-      ++busy_;
-      return static_cast<uint32_t>(slot - slots_.begin());
-    }
-    const bool may_grow = usable < slots_.size() && copying_ < kEnoughCopying;
-    if (slot != end || !may_grow || growing_) return std::nullopt;
+    if (const auto slot = find_slot(pinned_, usable, due)) return slot;
+    const bool may_grow = usable < pinned_.count && copying_ < kEnoughCopying;
+    if (pinned_.busy < usable || !may_grow || growing_) return std::nullopt;
     growing_ = true;
     lock.unlock();
     try {
@@ -208,7 +234,7 @@ std::optional<uint32_t> DeviceSink::take_slot(bool due, std::unique_lock<std::mu
 void DeviceSink::free_slot(int32_t slot) {
   if (slot < 0) return;
   slots_[static_cast<size_t>(slot)] = {};
-  --busy_;
+  --(is_on_device(static_cast<uint32_t>(slot)) ? on_device_ : pinned_).busy;
 }
 
 void DeviceSink::landed(const Grant& grant) {
@@ -229,25 +255,29 @@ void DeviceSink::landed(const Grant& grant) {
   }
   Batches batches(copies_.size());
   for (uint32_t i = grant.first; i < grant.first + grant.count; ++i) {
-    add_copies(i, grant.target + (plan_.ranges[i].offset - grant.offset), batches);
+    DeviceCopy from;
+    from.source = grant.target + (plan_.ranges[i].offset - grant.offset);
+    from.from_device = is_on_device(static_cast<uint32_t>(grant.slot));
+    add_copies(i, from, batches);
   }
   submit(static_cast<uint32_t>(grant.slot), batches);
 }
 
 // Host memory is filled at once. Pieces that lie side by side on both ends become one copy: many
 // small tensors in one block of memory.
-void DeviceSink::add_copies(uint32_t range, const std::byte* source, Batches& batches) const {
+void DeviceSink::add_copies(uint32_t range, DeviceCopy from, Batches& batches) const {
   const Range& whole = plan_.ranges[range];
   for (uint32_t p = 0; p < whole.piece_count; ++p) {
     const Piece& piece = plan_.pieces[whole.first_piece + p];
     const Home& home = homes_[piece.target];
     if (home.host != nullptr) {
-      copy_rows(piece, home.host, source);
+      assert(!from.from_device);
+      copy_rows(piece, home.host, from.source);
       continue;
     }
-    DeviceCopy copy;
+    DeviceCopy copy = from;
     copy.target = reinterpret_cast<vendor::Address>(home.memory.data) + piece.target_offset;
-    copy.source = source + piece.source_offset;
+    copy.source += piece.source_offset;
     copy.row_size = piece.row_size;
     copy.rows = piece.rows;
     copy.source_pitch = piece.source_pitch;
@@ -341,7 +371,11 @@ void DeviceSink::poll(std::vector<uint32_t>& placed) {
 
 SinkStats DeviceSink::stats() const {
   const std::lock_guard lock(mutex_);
-  return {ring_->pinned() * slot_size_, copied_};
+  SinkStats stats;
+  stats.peak_staging = ring_->pinned() * pinned_.slot_size;
+  stats.peak_device_staging = on_device_.count * on_device_.slot_size;
+  stats.bytes_copied = copied_;
+  return stats;
 }
 
 void DeviceSink::provide(uint32_t index, Memory memory) {

@@ -4,6 +4,7 @@
 // touch a device's memory, ranges are read straight into it.
 // A target is whole once its copies are done, so what take() gives is ready on every stream.
 // The budget is the ring of slots. The last free one is kept for what is due.
+// Engines that write into device memory get slots there, and a copy on the device.
 #pragma once
 
 #include <functional>
@@ -16,6 +17,7 @@
 #include "inrush/core/sink.h"
 #include "inrush/shim/device.h"
 #include "inrush/sinks/device_copies.h"
+#include "inrush/sinks/device_slots.h"
 #include "inrush/sinks/pinned_ring.h"
 
 namespace inrush {
@@ -58,17 +60,28 @@ class DeviceSink final : public Sink {
     uint32_t count = 0;
     uint32_t batches = 0;  // of copies, under way
   };
+  // Slots of one kind of memory.
+  struct Shelf {
+    uint32_t first = 0;
+    uint32_t count = 0;
+    uint32_t busy = 0;
+    uint64_t block_size = 0;  // most bytes of the ranges in one slot
+    uint64_t slot_size = 0;
+  };
   using Batches = std::vector<std::vector<DeviceCopy>>;  // per device
 
-  void settle_slots(uint64_t budget);
+  [[nodiscard]] Shelf make_shelf(uint64_t budget, uint64_t most, const char* memory) const;
+  void settle_slots();
   void advance_due();
   [[nodiscard]] bool has_memory(uint32_t range) const;
   [[nodiscard]] std::byte* direct_address(uint32_t range) const;
   std::optional<Grant> in_place_grant(uint32_t first, const EngineTraits& traits);
-  std::optional<Grant> slot_grant(uint32_t first, uint32_t count, const EngineTraits& traits);
+  Grant slot_grant(uint32_t first, uint32_t count, const EngineTraits& traits) const;
+  std::optional<uint32_t> find_slot(Shelf& shelf, uint32_t usable, bool due);
   std::optional<uint32_t> take_slot(bool due, std::unique_lock<std::mutex>& lock);
   void free_slot(int32_t slot);
-  void add_copies(uint32_t range, const std::byte* source, Batches& batches) const;
+  [[nodiscard]] bool is_on_device(uint32_t slot) const { return slot >= pinned_.count; }
+  void add_copies(uint32_t range, DeviceCopy from, Batches& batches) const;
   void submit(uint32_t slot, const Batches& batches);
   void batch_done(uint32_t slot);
   void mark_placed(uint32_t first, uint32_t count);
@@ -80,23 +93,23 @@ class DeviceSink final : public Sink {
   DeviceSinkOptions devices_;
   SinkLayout layout_;
   std::vector<uint32_t> due_after_;
-  uint64_t block_size_ = 0;  // most bytes of the ranges in one slot
-  uint64_t slot_size_ = 0;
   std::vector<Home> homes_;  // per target
 
   mutable std::mutex mutex_;
   std::vector<State> states_;  // per range
-  std::vector<Slot> slots_;
+  std::vector<Slot> slots_;    // pinned ones, then those on the device
+  Shelf pinned_;
+  Shelf on_device_;
   std::vector<uint32_t> newly_placed_;
-  uint32_t head_ = 0;  // the oldest target not taken
-  uint32_t due_ = 0;   // ranges below it are due
-  uint32_t busy_ = 0;
-  uint32_t copying_ = 0;  // of those
+  uint32_t head_ = 0;     // the oldest target not taken
+  uint32_t due_ = 0;      // ranges below it are due
+  uint32_t copying_ = 0;  // slots
   uint64_t copied_ = 0;
   bool growing_ = false;
   bool failed_ = false;
 
   std::unique_ptr<PinnedRing> ring_;
+  std::unique_ptr<DeviceSlots> device_slots_;  // where engines write to the device by themselves
   std::vector<std::unique_ptr<DeviceCopies>> copies_;  // per device; ends before what it reads
 };
 

@@ -429,7 +429,10 @@ void HostSink::provide(uint32_t index, Memory memory) {
 
 SinkStats HostSink::stats() const {
   const std::lock_guard lock(mutex_);
-  return {peak_, copied_};
+  SinkStats stats;
+  stats.peak_staging = peak_;
+  stats.bytes_copied = copied_;
+  return stats;
 }
 
 }  // namespace inrush

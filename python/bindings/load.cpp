@@ -129,6 +129,8 @@ void bind_options(nb::module_& module) {
           [](LoadOptions& asked, MappingRule rule) { asked.choice.mapping = rule; })
       .def_rw("order", &LoadOptions::order)
       .def_rw("budget", &LoadOptions::budget, "Bytes of staging; 0: automatic.")
+      .def_rw("device_budget", &LoadOptions::device_budget,
+              "Bytes of device memory that storage is read into, with CUFILE; 0: automatic.")
       .def_rw("pool", &LoadOptions::pool, "Bytes of memory that tensors share; 0: none.")
       .def_rw("collect", &LoadOptions::collect, "Keep every tensor until it is asked for.")
       .def_rw("trace", &LoadOptions::trace)
@@ -173,6 +175,7 @@ void bind_results(nb::module_& module) {
       .def_ro("consumer_wait", &LoadStats::consumer_wait)
       .def_ro("budget_wait", &LoadStats::budget_wait)
       .def_ro("peak_staging", &LoadStats::peak_staging)
+      .def_ro("peak_device_staging", &LoadStats::peak_device_staging)
       .def_ro("budget", &LoadStats::budget)
       .def_ro("orphaned", &LoadStats::orphaned)
       .def_ro("lanes", &LoadStats::lanes)

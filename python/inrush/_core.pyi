@@ -260,6 +260,15 @@ class LoadOptions:
     def budget(self, arg: int, /) -> None: ...
 
     @property
+    def device_budget(self) -> int:
+        """
+        Bytes of device memory that storage is read into, with CUFILE; 0: automatic.
+        """
+
+    @device_budget.setter
+    def device_budget(self, arg: int, /) -> None: ...
+
+    @property
     def pool(self) -> int:
         """Bytes of memory that tensors share; 0: none."""
 
@@ -355,6 +364,9 @@ class LoadStats:
 
     @property
     def peak_staging(self) -> int: ...
+
+    @property
+    def peak_device_staging(self) -> int: ...
 
     @property
     def budget(self) -> int: ...

@@ -42,6 +42,7 @@ _STATS = (
     "consumer_wait",
     "budget_wait",
     "peak_staging",
+    "peak_device_staging",
     "budget",
     "orphaned",
     "lanes",
@@ -86,6 +87,7 @@ class Job:
         asked = load_options(checkpoint, options, collect=collect, keep=keep)
         if delivery is not None:
             asked.budget = options.pinned_budget
+            asked.device_budget = options.device_budget
             delivery.ask(asked)
             self._memory = delivery.memory
         if leaves is not None:
@@ -209,14 +211,14 @@ class Job:
         dict
             ``choice`` and ``why``: the way it reads and one sentence of reason. In bytes:
             ``bytes`` (in place), ``bytes_read``, ``bytes_mapped``, ``bytes_copied`` (moved once
-            more), ``peak_staging``, ``budget``, ``orphaned`` (held by a stuck read). Counts:
-            ``reads``, ``retries``, ``tensors``, ``lanes``, ``depth`` (in flight per lane). In
-            seconds: ``seconds``, ``seconds_to_first``, ``consumer_wait``, ``budget_wait``.
-            ``gb_per_s``: 1e9 bytes in place per second. ``fallbacks``: why lanes were replaced
-            in the middle of it, or places left out. ``sources``: for the checkpoint's own place and
-            each mirror a dict of ``uri``, ``bytes`` and ``reads`` that came, ``retries``,
-            ``hedges`` (reads of what another place was too slow or silent with), ``given_up``,
-            ``gb_per_s``.
+            more), ``peak_staging``, ``peak_device_staging``, ``budget``, ``orphaned`` (held by a
+            stuck read). Counts: ``reads``, ``retries``, ``tensors``, ``lanes``, ``depth`` (in
+            flight per lane). In seconds: ``seconds``, ``seconds_to_first``, ``consumer_wait``,
+            ``budget_wait``. ``gb_per_s``: 1e9 bytes in place per second. ``fallbacks``: why
+            lanes were replaced in the middle of it, or places left out. ``sources``: for the
+            checkpoint's own place and each mirror a dict of ``uri``, ``bytes`` and ``reads`` that
+            came, ``retries``, ``hedges`` (reads of what another place was too slow or silent
+            with), ``given_up``, ``gb_per_s``.
         """
         stats = self._load.stats()
         values = {key: getattr(stats, key) for key in _STATS}

@@ -60,6 +60,7 @@ class Backend(str, enum.Enum):
     PREAD_BUFFERED = "pread_buffered"
     MMAP = "mmap"
     CUFILE = "cufile"
+    CUFILE_COMPATIBLE = "cufile_compatible"
 
 
 class BackendPolicy(str, enum.Enum):
@@ -143,7 +144,8 @@ def parse_budget(budget: int | str | Mapping[str, int | str] | None, memory: str
     ----------
     budget
         A size, or a mapping of sizes for ``host``, ``pinned`` and ``device``. A load to the
-        CPU stages in host memory only, one to a GPU in pinned memory.
+        CPU stages in host memory only, one to a GPU in pinned memory, and with the backend
+        ``CUFILE`` in the device's.
     memory : str
     """
     if budget is None or budget == "auto":
@@ -271,6 +273,7 @@ class Options:
         self.strict = bool(values["strict"])
         self.budget = parse_budget(values["budget"])
         self.pinned_budget = parse_budget(values["budget"], "pinned")
+        self.device_budget = parse_budget(values["budget"], "device")
         self.page_cache = _one_of("page_cache", values["page_cache"], ("auto", "keep", "drop"))
         self.mapping = _one_of("mapping", values["mapping"], ("auto", "never"))
         self.copy = _copy(values["copy"])

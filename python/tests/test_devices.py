@@ -19,7 +19,7 @@ from inrush import _devices, _frameworks
 
 pytestmark = pytest.mark.skipif(not LIBRARY.exists(), reason=f"{LIBRARY} is not built")
 
-NAMES = ("INRUSH_CUDA_LIBRARY", "INRUSH_HIP_LIBRARY")
+NAMES = ("INRUSH_CUDA_LIBRARY", "INRUSH_HIP_LIBRARY", "INRUSH_CUFILE_LIBRARY")
 
 
 @pytest.fixture
@@ -181,6 +181,46 @@ def test_the_pinned_budget_is_its_own(gpu: FakeGpu, sharded: tuple[Path, Content
         assert 0 < job.stats()["peak_staging"] <= 6 << 20
     with pytest.raises(inrush.MemoryBudgetError, match="pinned memory is below the least"):
         inrush.open(sharded[0], device="cuda", budget={"pinned": "1MiB"}).load()
+
+
+@pytest.mark.parametrize("framework", [None, "pt"])
+def test_storage_writes_to_the_device_inside_its_own_budget(
+    gpu: FakeGpu, sharded: tuple[Path, Contents], framework: str | None
+) -> None:
+    path, contents = sharded
+    opened = inrush.open(
+        path,
+        device="cuda",
+        framework=framework,
+        backend="cufile",
+        strict=True,
+        budget={"device": "5MiB"},
+    )
+    with opened.start() as job:
+        tensors = dict(job)
+        stats = job.stats()
+    assert stats["choice"] == "cufile"
+    assert 0 < stats["peak_device_staging"] <= 5 << 20
+    for name, tensor in tensors.items():
+        found = raw(tensor) if framework else gpu.bytes_at(tensor.data_ptr, tensor.nbytes)
+        assert found == contents[name][2], name
+    assert gpu.count("cuMemcpyHtoDAsync_v2") == 0
+    with pytest.raises(inrush.MemoryBudgetError, match="of device memory is below the least"):
+        inrush.open(path, device="cuda", backend="cufile", budget={"device": "1MiB"}).load()
+    # The budget of what is not used is no error.
+    inrush.open(path, device="cuda", budget={"device": "1MiB"}).load()
+
+
+def test_storage_writes_to_parameters_in_place(gpu: FakeGpu, tmp_path: Path) -> None:
+    source = torch.nn.Linear(640, 640)
+    inrush.torch.save_model(source, tmp_path / "model.safetensors")
+    model = torch.nn.Linear(640, 640)
+    model.weight = torch.nn.Parameter(gpu.empty((640, 640), torch.float32, 1))
+    model.bias = torch.nn.Parameter(gpu.empty((640,), torch.float32, 1))
+    inrush.torch.load_into(model, tmp_path / "model.safetensors", backend="cufile", strict=True)
+    assert torch.equal(model.weight, source.weight)
+    assert torch.equal(model.bias, source.bias)
+    assert gpu.count("cuFileRead") > 0
 
 
 def test_what_cannot_be_is_said_at_once(

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <vector>
 
+#include "tests/fake_driver/files.h"
 #include "tests/fake_driver/machine.h"
 
 namespace {
@@ -35,7 +36,16 @@ std::vector<intptr_t>& contexts() {
   return stack;
 }
 
-int current() { return contexts().empty() ? -1 : static_cast<int>(contexts().back()) - 1; }
+}  // namespace
+
+// The device of the context that this thread is in; -1: it is in none.
+int fake::current_device() {
+  return contexts().empty() ? -1 : static_cast<int>(contexts().back()) - 1;
+}
+
+namespace {
+
+int current() { return fake::current_device(); }
 
 bool exists(int device) { return device >= 0 && device < machine().setting("devices"); }
 
@@ -255,25 +265,31 @@ Result cuMemcpyDtoDAsync_v2(uint64_t target, uint64_t source, size_t size, Strea
   if (const Result result = enter_inside("cuMemcpyDtoDAsync_v2")) return result;
   Stream* const known = machine().stream_of(stream, current());
   if (known == nullptr) return fake::kInvalidHandle;
-  return machine().copy_on_device(target, source, size, known);
+  fake::Rows rows;
+  rows.target = target;
+  rows.source = reinterpret_cast<const std::byte*>(source);
+  rows.row_size = size;
+  return machine().copy_on_device(rows, known);
 }
 
 Result cuMemcpy2DAsync_v2(const Copy2d* copy, Stream* stream) {
   if (const Result result = enter_inside("cuMemcpy2DAsync_v2")) return result;
   Stream* const known = machine().stream_of(stream, current());
   if (known == nullptr) return fake::kInvalidHandle;
-  const bool sound = copy->source_type == 1 && copy->target_type == 2 &&
+  const bool on_device = copy->source_type == 2;
+  const bool sound = (copy->source_type == 1 || on_device) && copy->target_type == 2 &&
                      copy->source_pitch >= copy->width && copy->target_pitch >= copy->width &&
                      copy->source_pitch <= kMostPitch && copy->target_pitch <= kMostPitch;
   if (!sound) return fake::kInvalidValue;
   fake::Rows rows;
   rows.target = copy->target_device;
-  rows.source = copy->source_host;
+  rows.source =
+      on_device ? reinterpret_cast<const std::byte*>(copy->source_device) : copy->source_host;
   rows.row_size = copy->width;
   rows.rows = copy->height;
   rows.target_pitch = copy->target_pitch;
   rows.source_pitch = copy->source_pitch;
-  return machine().copy(rows, known);
+  return on_device ? machine().copy_on_device(rows, known) : machine().copy(rows, known);
 }
 
 Result cuMemsetD8Async(uint64_t target, unsigned char value, size_t size, Stream* stream) {

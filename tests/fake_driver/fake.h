@@ -1,4 +1,4 @@
-// A GPU driver without a GPU: libcuda and libamdhip64 in one library, which the shim loads as it
+// A GPU driver without a GPU: libcuda, libamdhip64 and libcufile in one, which the shim loads as it
 // loads theirs. Device memory is memory of the host that the host may not touch;
 // streams are threads. It is strict: what a GPU would punish later or never is written down at
 // once, and the ledger shows it together with everything that was not given back.
@@ -16,7 +16,9 @@ void fake_reset();
 // devices, cuda_version, hip_version, memory (bytes a device), integrated, numa_node,
 // touchable (1: the host may touch device memory: for tests in Python), copy_delay_us,
 // instant (1: nothing is copied, counted or checked, and every event is reached: what is left is
-// the caller's own cost), lost_after (calls until the device is gone)
+// the caller's own cost), lost_after (calls until the device is gone), nvidia_fs (0: cuFile's
+// kernel driver is not loaded), compatible (cuFile's configuration lets it read through host
+// memory), parameters (0: a cuFile that cannot be told otherwise)
 void fake_set(const char* what, int64_t value);
 
 // The call of this name (nullptr: any) that comes after so many others returns this result.

@@ -14,17 +14,20 @@
 
 namespace inrush::test {
 
+inline constexpr const char* kLibraries[] = {"INRUSH_CUDA_LIBRARY", "INRUSH_HIP_LIBRARY",
+                                             "INRUSH_CUFILE_LIBRARY"};
+
 class FakeDriver {
  public:
   FakeDriver() : library_(::dlopen(INRUSH_FAKE_DRIVER, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE)) {
     if (library_ == nullptr) return;
-    for (const char* name : {"INRUSH_CUDA_LIBRARY", "INRUSH_HIP_LIBRARY"}) {
+    for (const char* name : kLibraries) {
       ::setenv(name, INRUSH_FAKE_DRIVER, 1);
     }
     call<decltype(fake_reset)>("fake_reset")();
   }
   ~FakeDriver() {
-    for (const char* name : {"INRUSH_CUDA_LIBRARY", "INRUSH_HIP_LIBRARY"}) {
+    for (const char* name : kLibraries) {
       ::unsetenv(name);
     }
   }

@@ -171,12 +171,6 @@ Result hipMemcpyHtoDAsync(void* target, const void* source, size_t size, Stream*
   return machine().copy(rows, stream);
 }
 
-Result hipMemcpyDtoDAsync(void* target, void* source, size_t size, Stream* stream) {
-  if (const Result result = enter_on("hipMemcpyDtoDAsync", stream)) return result;
-  return machine().copy_on_device(reinterpret_cast<uint64_t>(target),
-                                  reinterpret_cast<uint64_t>(source), size, stream);
-}
-
 Result hipMemcpy2DAsync(void* target, size_t target_pitch, const void* source, size_t source_pitch,
                         size_t width, size_t height, int kind, Stream* stream) {
   if (const Result result = enter_on("hipMemcpy2DAsync", stream)) return result;

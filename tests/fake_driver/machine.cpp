@@ -8,6 +8,8 @@
 #include <cstring>
 #include <string_view>
 
+#include "tests/fake_driver/files.h"
+
 namespace fake {
 namespace {
 
@@ -41,7 +43,8 @@ Machine::Machine() { clear(); }
 void Machine::clear() {
   settings_ = {{"devices", 2},       {"cuda_version", 12080}, {"hip_version", 60241000},
                {"memory", 1 << 30},  {"integrated", 0},       {"numa_node", 0},
-               {"copy_delay_us", 0}, {"lost_after", -1}};
+               {"copy_delay_us", 0}, {"lost_after", -1},      {"nvidia_fs", 1},
+               {"compatible", 1},    {"parameters", 1}};
   instant_ = false;
   counts_.clear();
   calls_ = 0;
@@ -68,6 +71,7 @@ void Machine::reset() {
   allocations_.clear();
   pinned_.clear();
   reading_.clear();
+  files().reset();
   clear();
 }
 
@@ -134,7 +138,7 @@ std::string Machine::report() {
   size_t contexts = 0;
   for (const auto& [device, count] : retained_) contexts += static_cast<size_t>(count);
   left(contexts, "contexts");
-  return text;
+  return text + files().report();
 }
 
 Result Machine::retain(int device, int change) {
@@ -182,6 +186,7 @@ Result Machine::free(uint64_t address) {
                        [](const Stream* one) { return one->done == one->enqueued; });
   });
   const Allocation one = found->second;
+  if (files().holds(address, one.size)) blame("memory was freed that is registered with cuFile");
   allocations_.erase(found);
   ::munmap(reinterpret_cast<void*>(address), one.mapped);
   if (reinterpret_cast<uint64_t>(one.alias) != address) ::munmap(one.alias, one.mapped);
@@ -295,28 +300,50 @@ Result Machine::copy(const Rows& rows, Stream* stream) {
   return kOk;
 }
 
-Result Machine::copy_on_device(uint64_t target, uint64_t source, uint64_t size, Stream* stream) {
+Result Machine::copy_on_device(const Rows& rows, Stream* stream) {
   const std::lock_guard lock(mutex_);
+  const auto source = reinterpret_cast<uint64_t>(rows.source);
+  const uint64_t read = extent(rows.rows, rows.source_pitch, rows.row_size);
+  const uint64_t written = extent(rows.rows, rows.target_pitch, rows.row_size);
   uint64_t target_base = 0;
   uint64_t source_base = 0;
-  const Allocation* to = allocation_at(target, size, &target_base);
-  const Allocation* from = allocation_at(source, size, &source_base);
+  const Allocation* to = allocation_at(rows.target, written, &target_base);
+  const Allocation* from = allocation_at(source, read, &source_base);
   if (to == nullptr || from == nullptr) {
     blame("a copy goes beyond one allocation");
     return kInvalidValue;
   }
-  std::byte* const out = to->alias + (target - target_base);
+  std::byte* const out = to->alias + (rows.target - target_base);
   const std::byte* const in = from->alias + (source - source_base);
   const int64_t delay = settings_["copy_delay_us"];
   ++stream->clock[stream->id];
   merge(stream->clock, host_);
-  access(stream, target, target + size, "a copy on the device");
-  access(stream, source, source + size, "a copy on the device");
+  access(stream, rows.target, rows.target + written, "a copy on the device");
+  access(stream, source, source + read, "a copy on the device");
   enqueue(stream, [=] {
     sleep_us(delay);
-    std::memcpy(out, in, size);
+    for (uint64_t row = 0; row < rows.rows; ++row) {
+      std::memcpy(out + row * rows.target_pitch, in + row * rows.source_pitch, rows.row_size);
+    }
   });
   return kOk;
+}
+
+std::byte* Machine::written_by_storage(uint64_t address, uint64_t size) {
+  const std::lock_guard lock(mutex_);
+  uint64_t base = 0;
+  const Allocation* one = allocation_at(address, size, &base);
+  if (one == nullptr) {
+    blame("storage writes beyond one allocation");
+    return nullptr;
+  }
+  for (const Access& past : one->accesses) {
+    const bool apart = past.end <= address || address + size <= past.begin;
+    if (!apart && host_[past.stream] < past.number) {
+      blame("storage writes memory that a stream has not done with");
+    }
+  }
+  return one->alias + (address - base);
 }
 
 Result Machine::fill(uint64_t target, int value, uint64_t size, Stream* stream, int64_t delay_us) {

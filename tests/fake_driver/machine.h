@@ -4,75 +4,16 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
-#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <set>
 #include <string>
-#include <thread>
-#include <vector>
+
+#include "tests/fake_driver/parts.h"
 
 namespace fake {
-
-using Result = int;
-constexpr Result kOk = 0;
-constexpr Result kInvalidValue = 1;
-constexpr Result kOutOfMemory = 2;
-constexpr Result kNoDevice = 100;
-constexpr Result kInvalidDevice = 101;
-constexpr Result kNoneEntered = 201;
-constexpr Result kInvalidHandle = 400;
-constexpr Result kNotReady = 600, kLost = 719;
-
-// What is known to have happened before: for each stream the number of its last operation.
-using Clock = std::map<uint64_t, uint64_t>;
-
-// Bytes that an operation of a stream writes.
-struct Access {
-  uint64_t begin;
-  uint64_t end;
-  uint64_t stream;
-  uint64_t number;
-};
-
-struct Allocation {
-  uint64_t size = 0;
-  uint64_t mapped = 0;
-  int device = 0;
-  std::byte* alias = nullptr;  // where the fake itself touches it
-  std::vector<Access> accesses;
-};
-
-struct Event {
-  int device = 0;
-  uint64_t recorded = 0;  // how often
-  uint64_t reached = 0;
-  Clock clock;
-  bool consumers = false;
-};
-
-struct Stream {
-  uint64_t id = 0;
-  int device = 0;
-  bool consumers = false;
-  Clock clock;
-  std::deque<std::function<void()>> operations;
-  uint64_t enqueued = 0;
-  uint64_t done = 0;
-  bool closing = false;
-  std::thread thread;
-};
-
-struct Rows {
-  uint64_t target = 0;
-  const std::byte* source = nullptr;
-  uint64_t row_size = 0;
-  uint64_t rows = 1;
-  uint64_t target_pitch = 0;
-  uint64_t source_pitch = 0;
-};
 
 class Machine {
  public:
@@ -105,7 +46,7 @@ class Machine {
   Stream* stream_of(Stream* stream, int device);
 
   Result copy(const Rows& rows, Stream* stream);
-  Result copy_on_device(uint64_t target, uint64_t source, uint64_t size, Stream* stream);
+  Result copy_on_device(const Rows& rows, Stream* stream);
   Result fill(uint64_t target, int value, uint64_t size, Stream* stream, int64_t delay_us);
   Result record(Event* event, Stream* stream);
   Result wait(Stream* stream, Event* event);
@@ -113,6 +54,8 @@ class Machine {
   Result synchronize(Event* event);
   Result synchronize(Stream* stream);
   Result retain(int device, int change);
+  // Storage is about to write there: where this thread may do it; nullptr: nowhere.
+  std::byte* written_by_storage(uint64_t address, uint64_t size);
 
  private:
   void clear();

@@ -175,7 +175,9 @@ void DeviceSink::poll(std::vector<uint32_t>& placed) {
 
 SinkStats DeviceSink::stats() const {
   const std::lock_guard lock(mutex_);
-  return {most_busy_ * slot_size_, 0};
+  SinkStats stats;
+  stats.peak_staging = most_busy_ * slot_size_;
+  return stats;
 }
 
 void DeviceSink::provide(uint32_t target, Memory memory) {

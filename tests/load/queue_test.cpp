@@ -92,6 +92,26 @@ TEST(RangeQueue, a_stream_stays_before_the_horizon) {
   EXPECT_EQ(*seen.rbegin(), 9U);
 }
 
+TEST(RangeQueue, what_is_turned_over_belongs_to_other_lanes_taken_or_not) {
+  RangeQueue queue(std::vector<bool>(10), std::vector<bool>(10));
+  Appetite cold;
+  cold.coverage = Coverage::cold;
+  cold.most = 4;
+  const auto taken = queue.take(cold);
+  ASSERT_TRUE(taken);
+  std::vector<bool> refused(10);
+  for (const size_t i : {2, 3, 4, 5, 8}) refused[i] = true;
+  queue.turn_over(refused);
+  queue.give_back(*taken);
+  std::vector<uint32_t> left;
+  while (const auto run = queue.take(cold)) {
+    for (uint32_t i = 0; i < run->count; ++i) left.push_back(run->first + i);
+  }
+  EXPECT_EQ(left, (std::vector<uint32_t>{0, 1, 6, 7, 9}));
+  EXPECT_TRUE(queue.empty(Coverage::cold));
+  EXPECT_EQ(queue.left(), 5U);
+}
+
 TEST(RangeQueue, gives_every_range_exactly_once_whatever_is_asked) {
   for (uint64_t seed = 0; seed < 200; ++seed) {
     std::mt19937_64 random(seed);

@@ -7,9 +7,12 @@
 #include <type_traits>
 
 #include "inrush/shim/device_table.h"
+#include "tests/shim/alike.h"
 
 namespace inrush::vendor {
 namespace {
+
+using test::Alike;
 
 static_assert(sizeof(Copy2d) == sizeof(CUDA_MEMCPY2D));
 static_assert(offsetof(Copy2d, source_type) == offsetof(CUDA_MEMCPY2D, srcMemoryType));
@@ -36,15 +39,6 @@ static_assert(kCudaAttributes.host_page_tables ==
               CU_DEVICE_ATTRIBUTE_PAGEABLE_MEMORY_ACCESS_USES_HOST_PAGE_TABLES);
 static_assert(kCudaAttributes.max_pitch == CU_DEVICE_ATTRIBUTE_MAX_PITCH);
 
-// How many arguments a function takes, and how large each is: what the call itself depends on.
-template <typename Ours, typename Theirs>
-struct Alike : std::false_type {};
-template <typename R1, typename... Ours, typename R2, typename... Theirs>
-struct Alike<R1 (*)(Ours...), R2(Theirs...)>
-    : std::bool_constant<sizeof(R1) == sizeof(R2) && sizeof...(Ours) == sizeof...(Theirs)> {
-  static_assert(((sizeof(Ours) == sizeof(Theirs)) && ...));
-  static_assert(((std::is_pointer_v<Ours> == std::is_pointer_v<Theirs>)&&...));
-};
 static_assert(Alike<decltype(DeviceTable::init), decltype(cuInit)>::value);
 static_assert(Alike<decltype(DeviceTable::driver_version), decltype(cuDriverGetVersion)>::value);
 static_assert(Alike<decltype(DeviceTable::device_count), decltype(cuDeviceGetCount)>::value);

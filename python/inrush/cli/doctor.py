@@ -119,10 +119,15 @@ def _examine(source: str | None) -> dict[str, Any]:
         limits = [measure_limit(checkpoint, state) for state in ("cold", "warm")]
     summaries = {name: summary for name, summary, _ in _core.engines()}
     unusable = {name: reason for name, _, reason in _core.engines()}
+    drivers = _drivers()
+    # Whether the tensors go to one device is a load's affair, not the machine's.
+    needed = [one["reason"] for one in drivers if one["vendor"] in ("cuda", "cufile")]
     backends = []
     for name, reason in _core.backends(facts):
-        engine = name.lower().removesuffix("_buffered")
+        engine = name.lower().removesuffix("_buffered").removesuffix("_compatible")
         why = reason or unusable.get(engine, "not in this build")
+        if engine == "cufile":
+            why = next((problem for problem in needed if problem), "")
         backends.append({"name": name, "reason": why, "summary": summaries.get(engine, "")})
     return {
         "source": None if checkpoint is None else checkpoint.uri,
@@ -131,7 +136,7 @@ def _examine(source: str | None) -> dict[str, Any]:
         "facts": values,
         "limits": limits,
         "backends": backends,
-        "drivers": _drivers(),
+        "drivers": drivers,
         "fallbacks": [
             {"what": what, "why": why, "instead": instead}
             for what, why, instead in _core.fallbacks(facts, checkpoint)

@@ -1,0 +1,25 @@
+// What the lanes of one load count while they work, and the seconds that its consumer sees.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+namespace inrush {
+
+struct LoadCounts {
+  std::atomic<uint64_t> bytes_placed{0};
+  std::atomic<uint64_t> retries{0};
+  std::atomic<uint32_t> depth{0};
+  std::atomic<int64_t> in_flight{0};  // bytes that engines may write now
+  std::atomic<int64_t> next_report_ns{0};
+};
+
+// Guarded by the board's lock.
+struct LoadTimes {
+  double whole = 0;          // from the beginning to the last byte
+  double first = 0;          // to the first tensor
+  double consumer_wait = 0;  // for bytes
+  double budget_wait = 0;    // of lanes
+};
+
+}  // namespace inrush
