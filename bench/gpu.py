@@ -1,30 +1,41 @@
 """Loads to a GPU beside those of others and the limit: `make bench-gpu`, on a machine with one.
 
 Needs the package and torch, takes part who else is installed, and no network. Every cell is kept as
-soon as it is measured; another call goes on where the last one stopped. Each loader runs in a
-process of its own that has made its context before the clock starts.
+soon as it is measured; a call stops after some minutes, and another goes on where it stopped. The
+loaders take turns, each in a process of its own that has made its context before the clock starts.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import mmap
 import os
 import shutil
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 MIB = 1 << 20
 GIB = 1 << 30
 BLOCK = 64 * MIB
+RAW_BLOCK = 4 * MIB
+RAW_THREADS = 16
 LIMIT_S = 120
 PLACES = {"tmpfs": Path("/dev/shm/inrush-bench-gpu"), "disk": Path("build/bench/gpu")}
-CASES = (("tmpfs", "memory"), ("disk", "warm"), ("disk", "cold"))
+PEERS = ("safetensors", "instanttensor", "fastsafetensors", "runai")
+# Place, state, and who takes part there: the limits, Inrush, and others.
+CASES = (
+    ("tmpfs", "memory", ("pinned", "raw", "inrush", *PEERS)),
+    ("disk", "warm", ("raw", "inrush", *PEERS)),
+    ("disk", "cold", ("raw_direct", "inrush", "inrush_cufile", *PEERS)),
+)
 
 
 def shapes(kind: str, size: int) -> Iterator[tuple[str, int]]:
@@ -85,6 +96,36 @@ def by_inrush(files: list[str]) -> Any:
     return inrush.torch.load_file(str(Path(files[0]).parent), "cuda:0")
 
 
+def by_cufile(files: list[str]) -> Any:
+    import inrush.torch
+
+    folder = str(Path(files[0]).parent)
+    return inrush.torch.load_file(folder, "cuda:0", backend="cufile", strict=True)
+
+
+def read_raw(files: list[str], flags: int = 0) -> None:
+    """The limit of storage: every byte once, by threads, into memory that is used again."""
+    pieces = [
+        (path, offset) for path in files for offset in range(0, os.path.getsize(path), RAW_BLOCK)
+    ]
+    here = threading.local()
+
+    def read(piece: tuple[str, int]) -> None:
+        path, offset = piece
+        if not hasattr(here, "memory"):
+            here.memory, here.open = mmap.mmap(-1, RAW_BLOCK), {}
+        if path not in here.open:
+            here.open[path] = os.open(path, os.O_RDONLY | flags)
+        os.preadv(here.open[path], [here.memory], offset)
+
+    with ThreadPoolExecutor(RAW_THREADS) as threads:
+        list(threads.map(read, pieces))
+
+
+def read_raw_direct(files: list[str]) -> None:
+    read_raw(files, os.O_DIRECT)
+
+
 def by_safetensors(files: list[str]) -> Any:
     import safetensors.torch
 
@@ -131,7 +172,10 @@ def pinned_copy(files: list[str]) -> Any:
 
 LOADERS: dict[str, Callable[[list[str]], Any]] = {
     "pinned": pinned_copy,
+    "raw": read_raw,
+    "raw_direct": read_raw_direct,
     "inrush": by_inrush,
+    "inrush_cufile": by_cufile,
     "safetensors": by_safetensors,
     "instanttensor": by_instanttensor,
     "fastsafetensors": by_fastsafetensors,
@@ -180,6 +224,7 @@ def main() -> int:
     parser.add_argument("--child", choices=LOADERS)
     parser.add_argument("--size", type=int, default=8 * GIB, help="bytes of a checkpoint")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--minutes", type=float, default=6, help="then stop between two cells")
     parser.add_argument("--results", type=Path, default=Path("build/bench/gpu.json"))
     parser.add_argument("files", nargs="*")
     asked = parser.parse_args()
@@ -195,23 +240,39 @@ def main() -> int:
     if not usable:
         print("bench-gpu: skipped, torch sees no GPU here")
         return 0
-    cells = json.loads(asked.results.read_text()) if asked.results.exists() else {}
-    for place, state in CASES:
-        for kind in ("dense", "experts"):
-            folder = PLACES[place] / f"{kind}-{asked.size}"
-            size = make(folder, kind, asked.size)
-            for loader in LOADERS:
-                key = f"{place} {state} {kind} {loader}"
-                rounds = cells.setdefault(key, [])
-                while len(rounds) < asked.rounds and not any("error" in one for one in rounds):
-                    rounds.append(measure(loader, folder, state, size))
-                    asked.results.parent.mkdir(parents=True, exist_ok=True)
-                    asked.results.write_text(json.dumps(cells, indent=1) + "\n")
-                rates = [one["gb_per_s"] for one in rounds if "gb_per_s" in one]
-                text = f"{statistics.median(rates):.2f} GB/s" if rates else rounds[0]["error"]
-                print(f"{key}: {text}", flush=True)
-        shutil.rmtree(PLACES["tmpfs"], ignore_errors=True)
+    done = measure_all(asked.results, asked.size, asked.rounds, asked.minutes * 60)
+    print(
+        "bench-gpu: all is measured" if done else "bench-gpu: call it again, it goes on from here"
+    )
     return 0
+
+
+def measure_all(results: Path, wanted: int, rounds: int, seconds: float) -> bool:
+    """Whether every cell has its rounds; False where the time was up before."""
+    deadline = time.monotonic() + seconds
+    cells: dict[str, Any] = json.loads(results.read_text()) if results.exists() else {}
+    results.parent.mkdir(parents=True, exist_ok=True)
+    for place, state, loaders in CASES:
+        for kind in ("dense", "experts"):
+            keys = {f"{place} {state} {kind} {loader}": loader for loader in loaders}
+            for each in range(rounds):
+                for key, loader in keys.items():
+                    seen = cells.setdefault(key, [])
+                    if len(seen) > each or any("error" in one for one in seen):
+                        continue
+                    if time.monotonic() >= deadline:
+                        return False
+                    folder = PLACES[place] / f"{kind}-{wanted}"
+                    size = make(folder, kind, wanted)
+                    seen.append(measure(loader, folder, state, size))
+                    results.write_text(json.dumps(cells, indent=1) + "\n")
+            for key in keys:
+                rates = [one["gb_per_s"] for one in cells[key] if "gb_per_s" in one]
+                text = f"{statistics.median(rates):.2f} GB/s" if rates else cells[key][0]["error"]
+                print(f"{key}: {text}", flush=True)
+        if place == "tmpfs":
+            shutil.rmtree(PLACES["tmpfs"], ignore_errors=True)
+    return True
 
 
 if __name__ == "__main__":

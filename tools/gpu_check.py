@@ -65,6 +65,15 @@ def streamed(folder: Path, wanted: dict[str, torch.Tensor]) -> None:
             assert same(tensor, wanted[name]), name
 
 
+def by_gpudirect(folder: Path, wanted: dict[str, torch.Tensor]) -> None:
+    """By GPUDirect Storage where it can be, else by what is chosen then; says which."""
+    opened = inrush.open(folder, framework="pt", device="cuda:0", backend="cufile")
+    with opened.start() as job:
+        for name, tensor in job:
+            assert same(tensor, wanted[name]), name
+        print(f"  {job.stats()['why']} {job.stats()['fallbacks'] or ''}")
+
+
 def without_torch_memory(folder: Path, wanted: dict[str, torch.Tensor]) -> None:
     for name, tensor in inrush.open(folder, device="cuda:0").load().items():
         assert tensor.device == "cuda:0"
@@ -126,7 +135,7 @@ def full_device(folder: Path, wanted: dict[str, torch.Tensor]) -> None:
 
 
 CHECKS: tuple[Callable[[Path, dict[str, torch.Tensor]], None], ...] = (
-    all_the_bytes, streamed, without_torch_memory, slices, in_place, busy_memory,
+    all_the_bytes, streamed, by_gpudirect, without_torch_memory, slices, in_place, busy_memory,
     memory_comes_back, full_device,
 )  # fmt: skip
 

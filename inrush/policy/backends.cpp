@@ -111,7 +111,9 @@ const BackendRow& backend_named(std::string_view name) {
 }
 
 std::string rejection(const BackendRow& backend, const Facts& facts, const ChoiceRequest& request) {
-  if (backend.engine == std::string_view("cufile")) {
+  const bool to_device = backend.engine == std::string_view("cufile");
+  const bool direct = backend.direct || to_device;
+  if (to_device) {
     const auto known =
         std::find_if(facts.backends.begin(), facts.backends.end(),
                      [&](const EngineFact& fact) { return fact.name == backend.name; });
@@ -126,10 +128,10 @@ std::string rejection(const BackendRow& backend, const Facts& facts, const Choic
   if (engine == facts.engines.end()) return "it is not in this build";
   if (!engine->reason.empty()) return engine->reason;
   const std::string& type = facts.filesystem.type;
-  if (backend.direct && facts.filesystem.memory) {
+  if (direct && facts.filesystem.memory) {
     return fmt::format("{} is memory: there is no device to read directly", type);
   }
-  if (backend.direct && !facts.filesystem.direct) {
+  if (direct && !facts.filesystem.direct) {
     return fmt::format("{} has no direct I/O here", type);
   }
   if (backend.engine != std::string_view("mmap")) return {};

@@ -223,6 +223,38 @@ def test_storage_writes_to_parameters_in_place(gpu: FakeGpu, tmp_path: Path) -> 
     assert gpu.count("cuFileRead") > 0
 
 
+BACKENDS = [backend.value for backend in inrush.Backend if backend is not inrush.Backend.MMAP]
+
+
+def write_as(form: str, tensors: dict[str, torch.Tensor], folder: Path) -> Path:
+    """A checkpoint of these tensors in a format."""
+    inrush.torch.save_file(tensors, folder / "source.safetensors")
+    if form == "pytorch":
+        torch.save(tensors, folder / "model.bin")
+        return folder / "model.bin"
+    path = folder / ("model.tensors" if form == "tensorizer" else form)
+    inrush.convert(folder / "source.safetensors", path, to=form)
+    return path
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("form", ["safetensors", "serverlessllm", "tensorizer", "pytorch"])
+def test_every_format_by_every_backend(
+    gpu: FakeGpu, tmp_path: Path, form: str, backend: str
+) -> None:
+    tensors = {
+        f"layer.{i}": torch.randint(0, 256, (size,), dtype=torch.uint8)
+        for i, size in enumerate((1, 4096, 300_001, 64, 64, 2_500_000))
+    }
+    path = write_as(form, tensors, tmp_path)
+    with inrush.open(path, framework="pt", device="cuda:0", backend=backend, strict=True) as opened:
+        loaded = opened.load()
+    assert loaded.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert torch.equal(loaded[name], tensor), name
+        assert gpu.device_index(loaded[name]) == 0
+
+
 def test_what_cannot_be_is_said_at_once(
     gpu: FakeGpu, sharded: tuple[Path, Contents], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -80,6 +80,12 @@ void never_map(ChoiceRequest& request) { request.mapping = MappingRule::never; }
 void drop(ChoiceRequest& request) { request.page_cache = PageCache::drop; }
 void keep(ChoiceRequest& request) { request.page_cache = PageCache::keep; }
 
+void to_a_device(Facts& facts) {
+  facts.private_host_memory = false;
+  facts.engines.push_back({"cufile", ""});
+  facts.backends.push_back({"CUFILE", ""});
+}
+
 const Row kRows[] = {
     // Ours to map.
     {"cold", [](Facts&) {}, nothing, "mmap mmap:a map_warm map_cold",
@@ -220,6 +226,22 @@ const Row kRows[] = {
      "pread_buffered pread:a drop", "PREAD_BUFFERED"},
     {"told_what_cannot_be", [](Facts&) {}, [](ChoiceRequest& r) { r.backend = {"CUFILE"}; },
      "mmap mmap:a map_warm map_cold", "not as asked: CUFILE: it reads into device memory"},
+    {"told_gpudirect_to_a_device", to_a_device, [](ChoiceRequest& r) { r.backend = {"CUFILE"}; },
+     "cufile cufile:direct:c", "backend=CUFILE was asked for"},
+    {"told_gpudirect_off_memory",
+     [](Facts& f) {
+       to_a_device(f);
+       be_tmpfs(f);
+     },
+     [](ChoiceRequest& r) { r.backend = {"CUFILE"}; }, "pread_buffered pread:a",
+     "not as asked: CUFILE: tmpfs is memory"},
+    {"told_gpudirect_and_it_is_refused",
+     [](Facts& f) {
+       to_a_device(f);
+       f.backends[0].reason = "its kernel driver is not loaded";
+     },
+     [](ChoiceRequest& r) { r.backend = {"CUFILE"}; }, "uring uring:direct:c",
+     "not as asked: CUFILE: its kernel driver is not loaded"},
     {"nothing_wanted", [](Facts& f) { f.wanted_bytes = 0; }, nothing, "pread_buffered",
      "nothing to read"},
 };
