@@ -8,12 +8,12 @@
 #include <algorithm>
 #include <cerrno>
 #include <optional>
+#include <thread>
 #include <utility>
 
 #include "inrush/base/align.h"
 #include "inrush/base/read_fully.h"
 #include "inrush/base/small_file.h"
-#include "inrush/core/sha256.h"
 
 namespace inrush {
 namespace {
@@ -23,16 +23,13 @@ constexpr std::string_view kSealed = "sealed";
 constexpr uint64_t kSaveBytes = 32 * kMiB;  // the ledger is saved after so many, or so long
 constexpr std::chrono::milliseconds kSaveTime{200};
 constexpr uint64_t kLargestLedger = 64 * kMiB;
+constexpr uint64_t kDigestStep = kMiB;
+constexpr int kLooks = 5;
+constexpr std::chrono::milliseconds kLook{20};
 
 // Of this start of the machine: what a process wrote is there for as long as that lasts.
 std::string boot() {
   return std::string(trimmed(read_small_file("/proc/sys/kernel/random/boot_id")));
-}
-
-std::string short_digest(const std::string& text) {
-  Sha256 sum;
-  sum.add(text);
-  return sum.finish().substr(0, 16);
 }
 
 bool write_all(int fd, uint64_t offset, std::span<const std::byte> bytes) {
@@ -62,51 +59,65 @@ std::optional<std::string> read_text(int folder, const std::string& name, struct
 
 }  // namespace
 
-CacheFile::CacheFile(std::shared_ptr<CacheFolder> folder, const Blob& blob)
-    : folder_(std::move(folder)), name_(blob.name), identity_(blob.identity) {
-  const std::string version =
-      fmt::format("{} {} {}", identity_.size, identity_.mtime_ns, identity_.etag);
-  base_ = short_digest(name_) + "-" + short_digest(version);
-  ledger_.add_blob(name_, identity_);
+CacheFile::CacheFile(std::shared_ptr<CacheFolder> folder, const Blob& blob, CopyNames names)
+    : folder_(std::move(folder)),
+      blob_(blob),
+      names_(std::move(names)),
+      identity_(blob.identity),
+      digest_(std::make_unique<ContentDigest>(names_.digest, blob.size)) {
+  blob_.handle.reset();
+  ledger_.add_blob(names_.title, identity_);
 }
 
 std::shared_ptr<CacheFile> CacheFile::open(std::shared_ptr<CacheFolder> folder, const Blob& blob) {
-  const bool versioned = !blob.identity.etag.empty() || blob.identity.mtime_ns != 0;
-  if (!folder || !versioned || blob.size == 0) return nullptr;
-  std::shared_ptr<CacheFile> file(new CacheFile(std::move(folder), blob));
-  if (file->folder_->writable()) {
-    file->refresh();
-    if (file->filling_ || file->elsewhere_) return file;
-  }
+  if (!folder || blob.size == 0) return nullptr;
+  std::optional<CopyNames> names = folder->names(blob);
+  if (!names) return nullptr;
+  std::shared_ptr<CacheFile> file(new CacheFile(std::move(folder), blob, std::move(*names)));
   const std::lock_guard lock(file->mutex_);
-  file->reload();
-  return file->bytes_ ? file : nullptr;
+  if (!file->open_whole()) file->reload();
+  return file->bytes_ || file->folder_->writable() ? file : nullptr;
 }
 
+// A copy that needs no other name is sealed once nobody waits for it.
 CacheFile::~CacheFile() {
   const std::lock_guard lock(mutex_);
-  if (!writing_) return;
-  const bool whole = ledger_.missing(name_).empty();
-  if (whole && !sealed_ && ::fdatasync(writing_.get()) == 0) {
-    save(true);
-  } else if (unsaved_ > 0) {
-    save(false);
+  const bool whole =
+      writing_ && !sealed_ && names_.whole.empty() && ledger_.missing(names_.title).empty();
+  if (whole && take_lock() && open_for_reading() && ::fdatasync(writing_.get()) == 0) save(true);
+}
+
+void CacheFile::enter() {
+  bool begins = false;
+  {
+    const std::lock_guard lock(mutex_);
+    begins = users_++ == 0;
+  }
+  refresh();
+  // Who has just begun shows the first block in a moment.
+  for (int look = 0; begins && look < kLooks && is_locked_out(); ++look) {
+    std::this_thread::sleep_for(kLook);
+    refresh();
   }
 }
 
-void CacheFile::settle() {
+void CacheFile::leave() {
   const std::lock_guard lock(mutex_);
-  if (writing_ && unsaved_ > 0) save(false);
+  if (filling_ && unsaved_ > 0) save(false);
+  if (--users_ > 0) return;
+  filling_ = false;
+  elsewhere_ = false;
+  lock_ = Fd();
 }
 
 bool CacheFile::covers(uint64_t offset, uint64_t size) const {
   const std::lock_guard lock(mutex_);
-  return bytes_ && (size == 0 || ledger_.covers(name_, {offset, size}));
+  return bytes_ && (size == 0 || ledger_.covers(names_.title, {offset, size}));
 }
 
 std::vector<Interval> CacheFile::gaps() const {
   const std::lock_guard lock(mutex_);
-  return ledger_.missing(name_);
+  return ledger_.missing(names_.title);
 }
 
 uint64_t CacheFile::missing() const {
@@ -116,26 +127,36 @@ uint64_t CacheFile::missing() const {
 }
 
 void CacheFile::read(uint64_t offset, std::span<std::byte> target) const {
-  read_fully(bytes_.get(), offset, target, name_ + " in the cache");
+  read_fully(bytes_.get(), offset, target, blob_.name + " in the cache");
 }
 
-// With the lock held. False where there are no bytes, or not so many as there must be.
+// With the lock held. False where there are no bytes, not so many as there must be, or other ones
+// than those that reads know of.
 bool CacheFile::open_for_reading() {
-  if (bytes_) return true;
-  Fd fd(::openat(folder_->fd(), (base_ + ".bytes").c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
+  Fd fd(::openat(folder_->fd(), names_.bytes.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
+  return adopt(std::move(fd));
+}
+
+// With the lock held. Reads go on: they stay with the file that they know.
+bool CacheFile::adopt(Fd fd) {
   struct stat status {};
+  struct stat known {};
   if (!fd || ::fstat(fd.get(), &status) != 0 || !S_ISREG(status.st_mode) ||
       static_cast<uint64_t>(status.st_size) != identity_.size) {
     return false;
   }
-  bytes_ = std::move(fd);
-  return true;
+  if (!bytes_) {
+    bytes_ = std::move(fd);
+    return true;
+  }
+  return ::fstat(bytes_.get(), &known) == 0 && known.st_ino == status.st_ino &&
+         known.st_dev == status.st_dev;
 }
 
 // With the lock held. Takes over the ledger on disk; whether it says more than was known.
 bool CacheFile::reload() {
   struct stat status {};
-  const std::optional<std::string> text = read_text(folder_->fd(), base_ + ".ledger", status);
+  const std::optional<std::string> text = read_text(folder_->fd(), names_.ledger, status);
   if (!text) return false;
   const std::pair seen{static_cast<uint64_t>(status.st_ino),
                        int64_t{status.st_mtim.tv_sec} * 1'000'000'000 + status.st_mtim.tv_nsec};
@@ -148,7 +169,7 @@ bool CacheFile::reload() {
   if (!open_for_reading()) return false;
   try {
     Ledger known = Ledger::parse(std::string_view(*text).substr(end + 1));
-    if (known.identity(name_) != identity_) return false;
+    if (known.identity(names_.title) != identity_) return false;
     const bool more = known.bytes_done() > ledger_.bytes_done();
     ledger_ = std::move(known);
     sealed_ = believer == kSealed;
@@ -158,32 +179,67 @@ bool CacheFile::reload() {
   }
 }
 
+bool CacheFile::is_locked_out() const {
+  const std::lock_guard lock(mutex_);
+  return lock_ && !filling_ && !elsewhere_ && !sealed_;
+}
+
 bool CacheFile::refresh() {
   const std::lock_guard lock(mutex_);
-  if (filling_ || !folder_->writable()) return false;
+  if (filling_ || sealed_ || !folder_->writable()) return false;
   if (!refused_ && begin_filling()) return true;
-  return reload();
+  return !sealed_ && (open_whole() || reload());
+}
+
+// With the lock held. Where a copy is whole under its own name, whoever brought it.
+bool CacheFile::open_whole() {
+  if (names_.whole.empty()) return false;
+  if (!adopt(Fd(::openat(folder_->fd(), names_.whole.c_str(), O_RDONLY | O_CLOEXEC)))) return false;
+  ledger_ = {};
+  ledger_.add_blob(names_.title, identity_);
+  ledger_.record(names_.title, {0, identity_.size});
+  sealed_ = true;
+  elsewhere_ = false;
+  unsaved_ = 0;
+  if (folder_->writable()) folder_->publish(blob_, names_);
+  return true;
+}
+
+// With the lock held.
+bool CacheFile::take_lock() {
+  if (!lock_) {
+    lock_ = Fd(::openat(folder_->fd(), names_.lock.c_str(),
+                        O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, names_.mode | 0600));
+  }
+  elsewhere_ = false;
+  if (!lock_) return false;
+  if (::flock(lock_.get(), LOCK_EX | LOCK_NB) != 0) {
+    // Who shows no blocks of it brings none that could be waited for.
+    elsewhere_ =
+        names_.whole.empty() || ::faccessat(folder_->fd(), names_.ledger.c_str(), F_OK, 0) == 0;
+    return false;
+  }
+  struct stat status {};
+  if (::fstat(lock_.get(), &status) == 0 && status.st_nlink > 0) return true;
+  lock_ = Fd();  // its name was taken away: it keeps nobody out
+  return false;
 }
 
 // With the lock held: this process fills it from now on, if no other does.
 bool CacheFile::begin_filling() {
   const int at = folder_->fd();
-  if (!lock_) {
-    lock_ = Fd(
-        ::openat(at, (base_ + ".lock").c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600));
-  }
-  elsewhere_ = false;
-  if (!lock_) return false;
-  if (::flock(lock_.get(), LOCK_EX | LOCK_NB) != 0) {
-    elsewhere_ = true;
+  if (!take_lock()) return false;
+  if (open_whole()) {
+    lock_ = Fd();
     return false;
   }
   reload();
+  // A ledger that is not believed now would be of the bytes to come.
+  if (ledger_.bytes_done() == 0) ::unlinkat(at, names_.ledger.c_str(), 0);
   uint64_t missing = 0;
-  for (const Interval& gap : ledger_.missing(name_)) missing += gap.size;
-  refused_ = missing > 0 && !folder_->make_room(missing);
-  remove_old_versions();
-  Fd fd(::openat(at, (base_ + ".bytes").c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600));
+  for (const Interval& gap : ledger_.missing(names_.title)) missing += gap.size;
+  refused_ = !folder_->prepare(names_, missing);
+  Fd fd(::openat(at, names_.bytes.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, names_.mode));
   struct stat status {};
   const bool sized = !refused_ && fd && ::fstat(fd.get(), &status) == 0 &&
                      (static_cast<uint64_t>(status.st_size) == identity_.size ||
@@ -195,29 +251,28 @@ bool CacheFile::begin_filling() {
   }
   writing_ = std::move(fd);
   filling_ = open_for_reading();
-  return true;
-}
-
-// Of the same name, where nobody fills them.
-void CacheFile::remove_old_versions() const {
-  const std::string prefix = base_.substr(0, base_.find('-') + 1);
-  for (const std::string& other : names_in(folder_->fd())) {
-    const std::string base = other.substr(0, other.rfind('.'));
-    if (!other.ends_with(".lock") || !base.starts_with(prefix) || base == base_) continue;
-    const Fd lock(::openat(folder_->fd(), other.c_str(), O_RDWR | O_NOFOLLOW | O_CLOEXEC));
-    if (!lock || ::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) continue;
-    for (const char* ending : {".ledger", ".bytes", ".lock"}) {
-      ::unlinkat(folder_->fd(), (base + ending).c_str(), 0);
-    }
+  refused_ = !filling_;
+  if (refused_) {
+    lock_ = Fd();
+  } else if (ledger_.bytes_done() == 0) {
+    save(false);  // somebody is at it
   }
+  return filling_;
 }
 
 void CacheFile::fill(uint64_t offset, std::span<const std::byte> bytes, const std::string& digest) {
   if (!filling_ || bytes.empty()) return;
-  if (!write_all(writing_.get(), offset, bytes)) return stop_filling();
+  {
+    const std::lock_guard lock(mutex_);
+    if (ledger_.covers(names_.title, {offset, bytes.size()})) return;
+    ++writers_;
+  }
+  const bool written = write_all(writing_.get(), offset, bytes);
   const std::lock_guard lock(mutex_);
+  --writers_;
+  if (!written) return stop_filling();
   try {
-    ledger_.record(name_, {offset, bytes.size()}, digest);
+    ledger_.record(names_.title, {offset, bytes.size()}, digest);
   } catch (const Error&) {
     return stop_filling();  // other bytes than before: neither is to be believed
   }
@@ -226,11 +281,76 @@ void CacheFile::fill(uint64_t offset, std::span<const std::byte> bytes, const st
   if (unsaved_ >= kSaveBytes || now - saved_ >= kSaveTime) save(false);
 }
 
+bool CacheFile::digest_some(uint64_t most) {
+  if (names_.digest.empty() || !filling_) return false;
+  const std::unique_lock only(digest_mutex_, std::try_to_lock);
+  if (!only || !digest_) return false;
+  const uint64_t size = std::min(most, identity_.size - digested_);
+  if (size == 0 || !covers(digested_, size)) return false;
+  digest_next(size);
+  return true;
+}
+
+// With digest_mutex_ held. Throws Error.
+void CacheFile::digest_next(uint64_t size) {
+  std::vector<std::byte> bytes(std::min(size, kDigestStep));
+  while (size > 0) {
+    const std::span<std::byte> step = std::span(bytes).first(std::min(size, kDigestStep));
+    read(digested_, step);
+    digest_->add(step);
+    digested_ += step.size();
+    size -= step.size();
+  }
+}
+
+std::string CacheFile::finish(std::optional<uint64_t> most) {
+  if (names_.whole.empty()) return {};
+  const std::lock_guard only(digest_mutex_);
+  {
+    const std::lock_guard lock(mutex_);
+    if (!filling_ || sealed_ || writers_ > 0 || !ledger_.missing(names_.title).empty()) return {};
+  }
+  const uint64_t left = names_.digest.empty() ? 0 : identity_.size - digested_;
+  if (most && left > *most) return {};
+  std::string wrong;
+  try {
+    digest_next(left);
+    wrong = digest_->why_not();
+  } catch (const Error&) {
+    const std::lock_guard lock(mutex_);
+    stop_filling();
+    return {};
+  }
+  const std::lock_guard lock(mutex_);
+  if (!wrong.empty()) {
+    discard();
+  } else if (::fdatasync(writing_.get()) == 0 &&
+             ::renameat(folder_->fd(), names_.bytes.c_str(), folder_->fd(), names_.whole.c_str()) ==
+                 0) {
+    folder_->publish(blob_, names_);
+    ::unlinkat(folder_->fd(), names_.ledger.c_str(), 0);
+    sealed_ = true;
+    unsaved_ = 0;
+  }
+  stop_filling();
+  lock_ = Fd();
+  return wrong;
+}
+
+// With the lock held. What is here of it is not what it must be.
+void CacheFile::discard() {
+  ::unlinkat(folder_->fd(), names_.ledger.c_str(), 0);
+  ::unlinkat(folder_->fd(), names_.bytes.c_str(), 0);
+  ledger_ = {};
+  ledger_.add_blob(names_.title, identity_);
+  unsaved_ = 0;
+}
+
 // With the lock held. A ledger takes its name when it is whole.
 void CacheFile::save(bool sealed) {
   const std::string text =
       fmt::format("{}{}\n{}", kHead, sealed ? std::string(kSealed) : boot(), ledger_.serialise());
-  const std::string partial = base_ + ".ledger-partial";
+  const std::string partial = names_.ledger + "-partial";
   {
     const Fd fd(::openat(folder_->fd(), partial.c_str(),
                          O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600));
@@ -238,7 +358,7 @@ void CacheFile::save(bool sealed) {
                        (!sealed || ::fsync(fd.get()) == 0);
     if (!whole) return stop_filling();
   }
-  if (::renameat(folder_->fd(), partial.c_str(), folder_->fd(), (base_ + ".ledger").c_str()) != 0) {
+  if (::renameat(folder_->fd(), partial.c_str(), folder_->fd(), names_.ledger.c_str()) != 0) {
     return stop_filling();
   }
   sealed_ = sealed;

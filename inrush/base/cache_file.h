@@ -1,10 +1,8 @@
-// The bytes of one remote blob as far as they are on this machine. Any thread.
-//   DIR/<checkpoint>/uri                        what it is a copy of; its time is when it was used
-//   DIR/<checkpoint>/<name>-<version>.bytes     sparse; never rewritten with other bytes
-//   DIR/<checkpoint>/<name>-<version>.ledger    replaced as a whole; begins with who may believe it
-//   DIR/<checkpoint>/<name>-<version>.lock      flock: whoever fills it
-// A block is in the ledger only after it was written. That outlives the process. What outlives the
-// machine is only what was sealed: synced to disk, and then said so in the ledger.
+// The bytes of one remote blob as far as they are on this machine: a sparse file that is never
+// rewritten with other bytes, and a ledger of its blocks that begins with who may believe it. Any
+// thread. A block is in the ledger only after it was written. That outlives the process. What
+// outlives the machine is only what was sealed: synced to disk, and then said so, in the ledger or
+// by the name that only whole copies have.
 #pragma once
 
 #include <atomic>
@@ -12,43 +10,19 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "inrush/base/cache_folder.h"
+#include "inrush/base/content_digest.h"
 #include "inrush/base/fd.h"
 #include "inrush/core/engine.h"
 #include "inrush/core/ledger.h"
 
 namespace inrush {
-
-// A checkpoint's folder in the cache.
-class CacheFolder {
- public:
-  // `uri` without credentials. nullptr where the cache is read-only and has nothing of it. Throws
-  // Error{usage} for a folder that others could have written to, Error{source} for one that cannot
-  // be made. `most`: bytes of the whole cache, 0 for no limit.
-  static std::shared_ptr<CacheFolder> open(const std::string& dir, const std::string& uri,
-                                           uint64_t most);
-
-  [[nodiscard]] int fd() const { return folder_.get(); }
-  [[nodiscard]] bool writable() const { return writable_; }
-
-  // Removes checkpoints that were not used for longest and that nobody fills, until so many bytes
-  // more fit; false where they do not.
-  [[nodiscard]] bool make_room(uint64_t bytes) const;
-
- private:
-  Fd root_;
-  Fd folder_;
-  std::string key_;
-  bool writable_ = false;
-  uint64_t most_ = 0;
-};
-
-// The names in a folder, but those that begin with a dot.
-std::vector<std::string> names_in(int folder);
 
 class CacheFile {
  public:
@@ -66,6 +40,15 @@ class CacheFile {
   // Reads what is covered. Throws Error{source}.
   void read(uint64_t offset, std::span<std::byte> target) const;
 
+  // The blob's name, for errors.
+  [[nodiscard]] const std::string& title() const { return blob_.name; }
+
+  // Whether it is whole and known to be on disk.
+  [[nodiscard]] bool is_sealed() const {
+    const std::lock_guard lock(mutex_);
+    return sealed_;
+  }
+
   // Whether this process fills it, or another one does.
   [[nodiscard]] bool filling() const { return filling_; }
   [[nodiscard]] bool filled_elsewhere() const { return elsewhere_; }
@@ -73,8 +56,18 @@ class CacheFile {
   // Keeps bytes that came; `digest` is theirs. Whatever fails only ends the filling.
   void fill(uint64_t offset, std::span<const std::byte> bytes, const std::string& digest);
 
-  // Says on disk all that is there by now.
-  void settle();
+  // Of a copy that must have a digest: computes it over up to so many more bytes from the start.
+  // Whether there may be more to do.
+  bool digest_some(uint64_t most);
+
+  // Gives a copy that is whole its name, once its digest is right and it is on disk; a wrong one is
+  // removed. Empty, or what is wrong with it. With `most`: only if no more bytes are to be
+  // digested for it.
+  std::string finish(std::optional<uint64_t> most = std::nullopt);
+
+  // Between these it is filled, unless another process is at it: its lock is held only so long.
+  void enter();
+  void leave();
 
   // Takes up what another process has filled since, or its place if it is gone. Whether anything
   // is new.
@@ -84,20 +77,28 @@ class CacheFile {
   [[nodiscard]] int fd() const { return bytes_.get(); }
 
  private:
-  CacheFile(std::shared_ptr<CacheFolder> folder, const Blob& blob);
+  CacheFile(std::shared_ptr<CacheFolder> folder, const Blob& blob, CopyNames names);
   bool begin_filling();
+  bool take_lock();
+  [[nodiscard]] bool is_locked_out() const;
+  bool open_whole();
+  void discard();
+  void digest_next(uint64_t size);
   bool open_for_reading();
+  bool adopt(Fd fd);
   bool reload();
   void save(bool sealed);
-  void stop_filling() { filling_ = false; }
-  void remove_old_versions() const;
+  void stop_filling() {
+    filling_ = false;
+    refused_ = true;
+  }
 
   std::shared_ptr<CacheFolder> folder_;
-  std::string name_;
+  Blob blob_;  // without its handle
+  CopyNames names_;
   Identity identity_;
-  std::string base_;  // of the names of its files
-  Fd bytes_;          // for reading; once there it stays, because reads go on under no lock
-  Fd writing_;        // there from when this process fills it
+  Fd bytes_;    // for reading; once there it stays, because reads go on under no lock
+  Fd writing_;  // there from when this process fills it
   Fd lock_;
   std::atomic<bool> filling_{false};
   std::atomic<bool> elsewhere_{false};
@@ -105,10 +106,16 @@ class CacheFile {
   mutable std::mutex mutex_;
   Ledger ledger_;
   bool sealed_ = false;
-  bool refused_ = false;               // there is no room for it
+  bool refused_ = false;               // there is no room for it, or no more to be done
   std::pair<uint64_t, int64_t> seen_;  // inode and time of the ledger that was read last
   uint64_t unsaved_ = 0;
+  uint32_t users_ = 0;    // between enter() and leave()
+  uint32_t writers_ = 0;  // that write a block now
   Clock::time_point saved_{};
+
+  std::mutex digest_mutex_;  // over what follows; taken before mutex_
+  std::unique_ptr<ContentDigest> digest_;
+  uint64_t digested_ = 0;  // bytes, from the start
 };
 
 // What the handle of a blob of the "cache" engine points to.

@@ -1,3 +1,9 @@
+//   DIR/<checkpoint>/uri                        what it is a copy of; its time is when it was used
+//   DIR/<checkpoint>/<name>-<version>.bytes     CopyNames::bytes
+//   DIR/<checkpoint>/<name>-<version>.ledger
+//   DIR/<checkpoint>/<name>-<version>.lock
+#include "inrush/base/cache_folder.h"
+
 #include <dirent.h>
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -9,7 +15,8 @@
 #include <cerrno>
 #include <vector>
 
-#include "inrush/base/cache_file.h"
+#include "inrush/base/fd.h"
+#include "inrush/core/error.h"
 #include "inrush/core/sha256.h"
 
 namespace inrush {
@@ -88,50 +95,65 @@ bool remove_checkpoint(int root, const std::string& key) {
   return true;
 }
 
-}  // namespace
-
-std::vector<std::string> names_in(int folder) {
-  std::vector<std::string> names;
-  const int again = ::openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  const std::unique_ptr<DIR, CloseFolder> entries(again < 0 ? nullptr : ::fdopendir(again));
-  if (!entries && again >= 0) ::close(again);
-  if (!entries) return names;
-  while (const dirent* entry = ::readdir(entries.get())) {
-    if (entry->d_name[0] != '.') names.emplace_back(entry->d_name);
+// Of the same blob, where nobody fills them.
+void remove_old_versions(int folder, const std::string& base) {
+  const std::string prefix = base.substr(0, base.find('-') + 1);
+  for (const std::string& other : names_in(folder)) {
+    const std::string version = other.substr(0, other.rfind('.'));
+    if (!other.ends_with(".lock") || !version.starts_with(prefix) || version == base) continue;
+    const Fd lock(::openat(folder, other.c_str(), O_RDWR | O_NOFOLLOW | O_CLOEXEC));
+    if (!lock || ::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) continue;
+    for (const char* ending : {".ledger", ".bytes", ".lock"}) {
+      ::unlinkat(folder, (version + ending).c_str(), 0);
+    }
   }
-  return names;
 }
 
-std::shared_ptr<CacheFolder> CacheFolder::open(const std::string& dir, const std::string& uri,
-                                               uint64_t most) {
-  auto made = std::make_shared<CacheFolder>();
-  made->most_ = most;
-  made->root_ = Fd(::open(dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!made->root_ && errno == ENOENT) {
-    make_folders(dir);
-    made->root_ = Fd(::open(dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+class PrivateFolder final : public CacheFolder {
+ public:
+  PrivateFolder(Fd root, Fd folder, std::string key, uint64_t most)
+      : root_(std::move(root)), folder_(std::move(folder)), key_(std::move(key)), most_(most) {
+    writable_ = ::faccessat(root_.get(), ".", W_OK, AT_EACCESS) == 0;
   }
-  if (!made->root_) throw system_error(ErrorCode::source, "open the cache folder " + dir, errno);
-  check_owner(made->root_.get(), dir);
-  made->writable_ = ::faccessat(made->root_.get(), ".", W_OK, AT_EACCESS) == 0;
-  Sha256 sum;
-  sum.add(uri);
-  made->key_ = sum.finish().substr(0, 32);
-  const char* const key = made->key_.c_str();
-  if (made->writable_) ::mkdirat(made->root_.get(), key, 0700);
-  made->folder_ =
-      Fd(::openat(made->root_.get(), key, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
-  if (!made->folder_) return nullptr;
-  check_owner(made->folder_.get(), dir + "/" + key);
-  if (!made->writable_) return made;
-  const Fd note(::openat(made->folder_.get(), "uri",
-                         O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600));
-  if (note) [[maybe_unused]]
-    const ssize_t ignored = ::write(note.get(), uri.data(), uri.size());
-  return made;
-}
 
-bool CacheFolder::make_room(uint64_t bytes) const {
+  [[nodiscard]] int fd() const override { return folder_.get(); }
+  [[nodiscard]] bool writable() const override { return writable_; }
+
+  [[nodiscard]] std::optional<CopyNames> names(const Blob& blob) const override {
+    const Identity& identity = blob.identity;
+    if (identity.etag.empty() && identity.mtime_ns == 0) return std::nullopt;
+    const std::string version =
+        fmt::format("{} {} {}", identity.size, identity.mtime_ns, identity.etag);
+    const std::string base = short_digest(blob.name) + "-" + short_digest(version);
+    CopyNames names;
+    names.title = blob.name;
+    names.bytes = base + ".bytes";
+    names.ledger = base + ".ledger";
+    names.lock = base + ".lock";
+    return names;
+  }
+
+  [[nodiscard]] bool prepare(const CopyNames& names, uint64_t missing) const override {
+    const bool room = missing == 0 || make_room(missing);
+    remove_old_versions(folder_.get(), names.bytes.substr(0, names.bytes.rfind('.')));
+    return room;
+  }
+
+  void publish(const Blob& /*blob*/, const CopyNames& /*names*/) const override {}
+
+ private:
+  // Removes checkpoints that were not used for longest and that nobody fills, until so many bytes
+  // more fit; false where they do not.
+  [[nodiscard]] bool make_room(uint64_t bytes) const;
+
+  Fd root_;
+  Fd folder_;
+  std::string key_;
+  bool writable_ = false;
+  uint64_t most_ = 0;
+};
+
+bool PrivateFolder::make_room(uint64_t bytes) const {
   if (most_ == 0) return true;
   std::vector<Stored> all;
   uint64_t total = bytes;
@@ -148,6 +170,51 @@ bool CacheFolder::make_room(uint64_t bytes) const {
     total -= oldest.bytes;
   }
   return total <= most_;
+}
+
+}  // namespace
+
+std::string short_digest(const std::string& text) {
+  Sha256 sum;
+  sum.add(text);
+  return sum.finish().substr(0, 16);
+}
+
+std::vector<std::string> names_in(int folder) {
+  std::vector<std::string> names;
+  const int again = ::openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  const std::unique_ptr<DIR, CloseFolder> entries(again < 0 ? nullptr : ::fdopendir(again));
+  if (!entries && again >= 0) ::close(again);
+  if (!entries) return names;
+  while (const dirent* entry = ::readdir(entries.get())) {
+    if (entry->d_name[0] != '.') names.emplace_back(entry->d_name);
+  }
+  return names;
+}
+
+std::shared_ptr<CacheFolder> open_private_folder(const std::string& dir, const std::string& uri,
+                                                 uint64_t most) {
+  Fd root(::open(dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!root && errno == ENOENT) {
+    make_folders(dir);
+    root = Fd(::open(dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  }
+  if (!root) throw system_error(ErrorCode::source, "open the cache folder " + dir, errno);
+  check_owner(root.get(), dir);
+  Sha256 sum;
+  sum.add(uri);
+  const std::string key = sum.finish().substr(0, 32);
+  ::mkdirat(root.get(), key.c_str(), 0700);
+  Fd folder(::openat(root.get(), key.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+  if (!folder) return nullptr;
+  check_owner(folder.get(), dir + "/" + key);
+  auto made = std::make_shared<PrivateFolder>(std::move(root), std::move(folder), key, most);
+  if (!made->writable()) return made;
+  const Fd note(
+      ::openat(made->fd(), "uri", O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600));
+  if (note) [[maybe_unused]]
+    const ssize_t ignored = ::write(note.get(), uri.data(), uri.size());
+  return made;
 }
 
 }  // namespace inrush

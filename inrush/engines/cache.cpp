@@ -27,6 +27,11 @@ namespace {
 constexpr std::chrono::milliseconds kLook{20};
 constexpr std::chrono::seconds kPatience{10};
 
+// Of a copy whose last bytes came, this much may be left to digest before the load has them: what
+// is wrong is known in time then. Else it is only not kept.
+constexpr uint64_t kSoonDigested = 32ULL << 20;
+constexpr uint64_t kDigestStep = 1ULL << 20;
+
 constexpr uint32_t kMostInFlight = 64;  // until the blob's own engine is known, and after
 
 const CachedBlob& cached(const Blob& blob) {
@@ -43,14 +48,7 @@ struct Job {
 class FileWorker {
  public:
   explicit FileWorker(int wake_fd) : wake_(wake_fd) {}
-  ~FileWorker() {
-    {
-      const std::lock_guard lock(mutex_);
-      closed_ = true;
-    }
-    queued_.notify_all();
-    if (thread_.joinable()) thread_.join();
-  }
+  ~FileWorker() { stop(); }
   FileWorker(const FileWorker&) = delete;
   FileWorker& operator=(const FileWorker&) = delete;
 
@@ -69,6 +67,15 @@ class FileWorker {
     std::move(completed_.begin(), completed_.begin() + static_cast<ptrdiff_t>(count), done.begin());
     completed_.erase(completed_.begin(), completed_.begin() + static_cast<ptrdiff_t>(count));
     return count;
+  }
+
+  void stop() {
+    {
+      const std::lock_guard lock(mutex_);
+      closed_ = true;
+    }
+    queued_.notify_all();
+    if (thread_.joinable()) thread_.join();
   }
 
   // From now on nothing is written, and what is to be read is cancelled.
@@ -91,7 +98,17 @@ class FileWorker {
       lock.lock();
       completed_.push_back(std::move(completion));
       wake_.ring();
+      if (!job.fills) continue;
+      // Nothing waits while digests are computed: as much of it as there is time for.
+      lock.unlock();
+      while (is_idle() && job.file->digest_some(kDigestStep)) continue;
+      lock.lock();
     }
+  }
+
+  bool is_idle() {
+    const std::lock_guard lock(mutex_);
+    return queue_.empty() && !closed_ && !cancelled_;
   }
 
   static std::optional<Error> run(const Job& job, bool skip) {
@@ -100,6 +117,10 @@ class FileWorker {
       if (job.fills) {
         if (!skip && job.file->filling()) {
           job.file->fill(job.read.offset, bytes, fmt::format("{:08x}", crc32(0, bytes)));
+          const std::string wrong = job.file->finish(kSoonDigested);
+          if (!wrong.empty()) {
+            return Error(ErrorCode::data, fmt::format("{}: {}", job.file->title(), wrong));
+          }
         }
         return std::nullopt;
       }
@@ -129,8 +150,12 @@ class CacheEngine final : public Engine {
   }
 
   ~CacheEngine() override {
+    worker_.stop();
     for (const Blob& blob : blobs_) {
-      if (const auto& file = cached(blob).file) file->settle();
+      const auto& file = cached(blob).file;
+      if (!file) continue;
+      if (!cancelled_) file->finish();
+      file->leave();
     }
   }
   CacheEngine(const CacheEngine&) = delete;
@@ -153,8 +178,9 @@ class CacheEngine final : public Engine {
       }
       inner_ = row->make(options_);
     }
-    blobs_.push_back(blob);
     inner_files_.push_back(inner_->open(inner));
+    blobs_.push_back(blob);
+    if (cached(blob).file) cached(blob).file->enter();
     return static_cast<uint32_t>(blobs_.size() - 1);
   }
 

@@ -178,7 +178,7 @@ class HttpEngine final : public Engine {
     const uint64_t size = flight.size - from;
     const HttpRequest request = range_request(content, url, offset, size);
     auto transfer = std::make_unique<Transfer>(idle_handle(*content.client));
-    transfer->prepare_range(request, {offset, size, &content.identity}, flight.read.target + from);
+    transfer->prepare_range(request, {offset, size, content.expected()}, flight.read.target + from);
     if (url.origin() != content.home.origin()) transfer->distrust();
     if (fresh) transfer->use_fresh_connection();
     // Silence is dealt with here.
@@ -254,6 +254,7 @@ class HttpEngine final : public Engine {
       return;
     }
     if (verdict.kind == Verdict::Kind::done) {
+      object(flight.read).learn(flight.main->head());
       learn(flight, received);
       finish(flight, std::nullopt);
       return;

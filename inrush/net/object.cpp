@@ -41,6 +41,7 @@ struct Look {
     }
     const std::string reason =
         verdict.kind == Verdict::Kind::redirect ? "it is redirected in circles" : verdict.reason;
+    if (verdict.no_parts) throw NoParts(verdict.code, fmt::format("{}: {}", what, reason));
     throw Error(verdict.code, backoff.tries() > 1 ? fmt::format("{}: {} (after {} tries)", what,
                                                                 reason, backoff.tries())
                                                   : fmt::format("{}: {}", what, reason));
@@ -53,13 +54,41 @@ bool is_empty(const ResponseHead& head) {
   return head.status == 416 && range && range->size == 0;
 }
 
-std::shared_ptr<HttpObject> object_for(const std::shared_ptr<const Client>& client, const Url& url,
-                                       const std::string& name) {
+std::shared_ptr<HttpObject> object_for(const std::shared_ptr<const Client>& client,
+                                       const HomeContent& content) {
   auto object = std::make_shared<HttpObject>();
   object->client = client;
-  object->home = url;
-  object->name = name;
+  object->home = content.url;
+  object->name = content.name;
+  object->identity = content.identity.value_or(Identity{});
+  object->immutable = content.identity.has_value();
   return object;
+}
+
+Blob blob_of(const std::shared_ptr<HttpObject>& object, const Url& url) {
+  Blob blob;
+  blob.name = object->name;
+  blob.size = object->identity.size;
+  blob.identity = object->identity;
+  blob.engine = "http";
+  blob.path = url.origin();
+  blob.handle = object;
+  return blob;
+}
+
+// The content's size from the answer to the first look, of which so much was received.
+uint64_t size_from(const ResponseHead& answer, uint64_t received, const std::string& what) {
+  if (is_empty(answer)) return 0;
+  const auto range = parse_content_range(answer.header("content-range"));
+  if (range && !range->size) {
+    throw Error(ErrorCode::source, what + ": the server does not say how large it is");
+  }
+  const uint64_t size = range ? *range->size : received;
+  if (received < std::min(size, kFirstLook)) {
+    throw Error(ErrorCode::data,
+                fmt::format("{}: the server sent {} bytes of {}", what, received, size));
+  }
+  return size;
 }
 
 }  // namespace
@@ -72,12 +101,28 @@ size_t HttpObject::copy_head(uint64_t offset, std::span<std::byte> target) const
   return count;
 }
 
+Identity HttpObject::expected() const {
+  if (!immutable) return identity;
+  const std::lock_guard lock(mutex);
+  Identity there;
+  there.size = identity.size;
+  there.etag = etag_there;
+  return there;
+}
+
+void HttpObject::learn(const ResponseHead& answer) const {
+  if (!immutable) return;
+  const std::lock_guard lock(mutex);
+  if (etag_there.empty()) etag_there = answer.identity(identity.size).etag;
+}
+
 HttpRequest range_request(const HttpObject& object, const Url& url, uint64_t offset,
                           uint64_t size) {
   HttpRequest request;
   request.url = url;
   request.headers.emplace_back("Range", fmt::format("bytes={}-{}", offset, offset + size - 1));
-  const std::string& etag = object.identity.etag;
+  const Identity expected = object.expected();
+  const std::string& etag = expected.etag;
   // A weak ETag must not be sent so; it is compared in the answer.
   if (etag.starts_with('"')) {
     request.headers.emplace_back("If-Match", etag);
@@ -88,15 +133,18 @@ HttpRequest range_request(const HttpObject& object, const Url& url, uint64_t off
   return request;
 }
 
-Blob open_object(const std::shared_ptr<const Client>& client, const Url& url,
-                 const std::string& name) {
-  const auto object = object_for(client, url, name);
+Blob unseen_object(const std::shared_ptr<const Client>& client, const HomeContent& content) {
+  return blob_of(object_for(client, content), content.url);
+}
+
+Blob open_object(const std::shared_ptr<const Client>& client, const HomeContent& content) {
+  const auto object = object_for(client, content);
   std::vector<std::byte> head(kFirstLook);
-  Look look{*client, url, "open " + name, Backoff(client->options().patience)};
+  Look look{*client, content.url, "open " + content.name, Backoff(client->options().patience)};
   for (;;) {
     const HttpRequest request = range_request(*object, look.url, 0, kFirstLook);
     Transfer transfer(client->borrow());
-    transfer.prepare_range(request, {0, kFirstLook, nullptr}, head.data());
+    transfer.prepare_range(request, {0, kFirstLook}, head.data());
     if (look.redirects > 0) transfer.distrust();
     const Verdict verdict = transfer.verdict(load_curl().easy_perform(transfer.easy()));
     const ResponseHead answer = transfer.head();
@@ -106,29 +154,18 @@ Blob open_object(const std::shared_ptr<const Client>& client, const Url& url,
       look.again(verdict);
       continue;
     }
-    uint64_t size = 0;
-    const auto range = parse_content_range(answer.header("content-range"));
-    if (!is_empty(answer)) size = range ? range->size.value_or(0) : received;
-    if (!is_empty(answer) && range && !range->size) {
-      throw Error(ErrorCode::source, look.what + ": the server does not say how large it is");
-    }
-    if (received < std::min(size, kFirstLook)) {
-      throw Error(ErrorCode::data,
-                  fmt::format("{}: the server sent {} bytes of {}", look.what, received, size));
+    const uint64_t size = size_from(answer, received, look.what);
+    if (object->immutable && size != object->identity.size) {
+      throw Error(ErrorCode::data, fmt::format("{}: it has {} bytes, not {}", look.what, size,
+                                               object->identity.size));
     }
     head.resize(received);
     head.shrink_to_fit();
     object->head = std::move(head);
-    object->identity = answer.identity(size);
     if (look.redirects > 0) object->move_to(look.url);
-    Blob blob;
-    blob.name = name;
-    blob.size = size;
-    blob.identity = object->identity;
-    blob.engine = "http";
-    blob.path = url.origin();
-    blob.handle = object;
-    return blob;
+    object->learn(answer);
+    if (!object->immutable) object->identity = answer.identity(size);
+    return blob_of(object, look.url);
   }
 }
 
@@ -162,10 +199,11 @@ void read_object(const Blob& blob, uint64_t offset, std::span<std::byte> target)
   while (!target.empty()) {
     const HttpRequest request = range_request(object, look.url, offset, target.size());
     Transfer transfer(object.client->borrow());
-    transfer.prepare_range(request, {offset, target.size(), &object.identity}, target.data());
+    transfer.prepare_range(request, {offset, target.size(), object.expected()}, target.data());
     if (look.url.origin() != object.home.origin()) transfer.distrust();
     const Verdict verdict = transfer.verdict(load_curl().easy_perform(transfer.easy()));
     const uint64_t received = transfer.received();
+    if (verdict.kind == Verdict::Kind::done) object.learn(transfer.head());
     object.client->give_back(transfer.release());
     target = target.subspan(received);
     offset += received;
@@ -179,6 +217,7 @@ void read_object(const Blob& blob, uint64_t offset, std::span<std::byte> target)
       continue;
     }
     look.again(verdict);
+    object.move_to(look.url);
   }
 }
 

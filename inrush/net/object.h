@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -18,6 +19,9 @@ struct HttpObject {
   Url home;           // that was asked for first: what credentials are for
   std::string name;   // as errors show it
   Identity identity;  // that every part must come from
+  // The URL names one content for ever. What it leads to may call it by other ETags, each of which
+  // holds only there; `identity` has the home's own name of it then.
+  bool immutable = false;
 
   // Where it is by now, after redirects; they may expire, and then it is asked for at home again.
   [[nodiscard]] Url url() const {
@@ -26,8 +30,13 @@ struct HttpObject {
   }
   void move_to(const Url& there) const {
     const std::lock_guard lock(mutex);
+    if (there.origin() != moved.origin() || there.path != moved.path) etag_there.clear();
     moved = there;
   }
+
+  // What answers are held against, and what one that was taken says of the next ones.
+  [[nodiscard]] Identity expected() const;
+  void learn(const ResponseHead& answer) const;
 
   // Its first bytes came with the first look, and serve until it is indexed.
   [[nodiscard]] size_t copy_head(uint64_t offset, std::span<std::byte> target) const;
@@ -38,16 +47,26 @@ struct HttpObject {
 
   mutable std::mutex mutex;  // over what follows
   mutable Url moved;
+  mutable std::string etag_there;
   mutable std::vector<std::byte> head;
+};
+
+// What is known of a content before it is looked at.
+struct HomeContent {
+  Url url;
+  std::string name;                       // as errors show it
+  std::optional<Identity> identity = {};  // of an immutable one
 };
 
 // The request for bytes [offset, +size) of it at `url`, signed, on condition that it is unchanged.
 HttpRequest range_request(const HttpObject& object, const Url& url, uint64_t offset, uint64_t size);
 
-// Looks at it for the first time. Throws Error{source} if it is not there, or cannot be read in
-// parts. The blob's name is `name`.
-Blob open_object(const std::shared_ptr<const Client>& client, const Url& url,
-                 const std::string& name);
+// Looks at it for the first time. Throws Error{source} if it is not there, NoParts if it cannot be
+// read in parts.
+Blob open_object(const std::shared_ptr<const Client>& client, const HomeContent& content);
+
+// The blob of an immutable content, which nobody has looked at yet.
+Blob unseen_object(const std::shared_ptr<const Client>& client, const HomeContent& content);
 
 // Whether it is there; throws Error{source} if that cannot be found out.
 bool object_exists(const Client& client, const Url& url);

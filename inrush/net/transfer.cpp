@@ -170,8 +170,8 @@ size_t Transfer::on_body(char* data, size_t size, size_t count, void* self) {
   return transfer.take({data, size * count}) ? size * count : 0;
 }
 
-bool Transfer::fail(ErrorCode code, std::string reason) {
-  failure_ = Verdict{Verdict::Kind::failed, code, std::move(reason), {}, {}};
+bool Transfer::fail(ErrorCode code, std::string reason, bool no_parts) {
+  failure_ = Verdict{Verdict::Kind::failed, code, std::move(reason), {}, {}, false, no_parts};
   return false;
 }
 
@@ -208,7 +208,8 @@ bool Transfer::judge_head() {
     return fail(ErrorCode::source,
                 fmt::format("the server sends it as {}, though asked not to: parts of that are of "
                             "no use",
-                            encoding.substr(0, 40)));
+                            encoding.substr(0, 40)),
+                true);
   }
   // gofakes3, which rclone serves S3 with, sends the part that was asked for as 200.
   const bool part = !head_.header("content-range").empty();
@@ -217,7 +218,7 @@ bool Transfer::judge_head() {
 
 // Who is asked for all bytes of a content may answer with all of it.
 bool Transfer::judge_whole() {
-  const bool known = wanted_->identity != nullptr;
+  const bool known = wanted_->identity.has_value();
   if (known && !same_content(*wanted_->identity, head_)) {
     return fail(ErrorCode::data, "the content changed while it was being read");
   }
@@ -226,7 +227,8 @@ bool Transfer::judge_whole() {
   if (!all || (known && (*size != wanted_->identity->size || *size != wanted_->size))) {
     return fail(ErrorCode::source,
                 "200 OK: the server ignores Range, and would send the whole content for every "
-                "part");
+                "part",
+                true);
   }
   wanted_->size = *size;
   return true;
@@ -247,7 +249,7 @@ bool Transfer::judge_range() {
                                              *range->first, range->last, *length));
   }
   // The first look at a content asks for more than it may have.
-  const bool known = wanted_->identity != nullptr;
+  const bool known = wanted_->identity.has_value();
   const uint64_t last = wanted_->offset + wanted_->size - 1;
   if (*range->first != wanted_->offset || range->last > last || (known && range->last != last)) {
     return fail(ErrorCode::data, fmt::format("the server sent bytes {}-{} instead of {}-{}",
@@ -287,7 +289,7 @@ Verdict Transfer::judge_status() const {
   }
   verdict.reason = describe_refusal(head_, text_);
   verdict.kind = may_pass(status) ? Verdict::Kind::again : Verdict::Kind::failed;
-  if (status == 412 && wanted_ && wanted_->identity != nullptr) {
+  if (status == 412 && wanted_ && wanted_->identity.has_value()) {
     verdict.code = ErrorCode::data;
     verdict.reason += ": the content changed while it was being read";
   }

@@ -17,7 +17,7 @@ namespace inrush {
 struct Wanted {
   uint64_t offset = 0;
   uint64_t size = 0;
-  const Identity* identity = nullptr;  // to be found unchanged; null: whatever is there
+  std::optional<Identity> identity{};  // to be found unchanged; none: whatever is there
 };
 
 // What became of it.
@@ -29,6 +29,13 @@ struct Verdict {
   std::optional<std::chrono::milliseconds> pause;
   Url location;               // of a redirect
   bool nobody_there = false;  // no such name, or no connection: rarely worth more than a few tries
+  bool no_parts = false;      // the server sends it as a whole, or coded
+};
+
+// A server that has the content, but gives no parts of it.
+class NoParts final : public Error {
+ public:
+  using Error::Error;
 };
 
 class Transfer {
@@ -72,7 +79,7 @@ class Transfer {
   void prepare(const HttpRequest& request);
   void set_method(const HttpRequest& request);
   bool take(std::span<const char> bytes);
-  bool fail(ErrorCode code, std::string reason);
+  bool fail(ErrorCode code, std::string reason, bool no_parts = false);
   // Whether the head promises what is wanted; else says why in failure_.
   bool judge_head();
   bool judge_whole();

@@ -8,6 +8,7 @@
 
 #include "inrush/base/align.h"
 #include "inrush/base/cache_file.h"
+#include "inrush/base/cache_folder.h"
 #include "inrush/base/read_fully.h"
 #include "inrush/codecs/crc32.h"
 #include "inrush/stores/local_file.h"
@@ -21,6 +22,17 @@ constexpr uint64_t kLittle = kMiB;
 const CachedBlob& cached(const Blob& blob) {
   return *static_cast<const CachedBlob*>(blob.handle.get());
 }
+
+class Filling {
+ public:
+  explicit Filling(CacheFile& file) : file_(file) { file_.enter(); }
+  ~Filling() { file_.leave(); }
+  Filling(const Filling&) = delete;
+  Filling& operator=(const Filling&) = delete;
+
+ private:
+  CacheFile& file_;
+};
 
 class CachedStore final : public Store {
  public:
@@ -54,23 +66,34 @@ class CachedStore final : public Store {
       return both.file->read(offset, target);
     }
     inner_->read(both.inner, offset, target);
-    if (both.file) both.file->fill(offset, target, fmt::format("{:08x}", crc32(0, target)));
+    if (!both.file) return;
+    const Filling filling(*both.file);
+    both.file->fill(offset, target, fmt::format("{:08x}", crc32(0, target)));
+    demand_right(blob, both.file->finish(kLittle));
   }
 
-  // Whether the copy is whole now.
+  // Whether the copy is whole now. Throws Error{data} if it is, and is not what it must be.
   bool complete(const Blob& blob) {
     const CachedBlob& both = cached(blob);
     if (!both.file || both.file->fd() < 0) return false;
+    if (both.file->is_sealed()) return true;
+    const Filling filling(*both.file);
     if (both.file->filling() && both.file->missing() <= kLittle) {
       for (const Interval& gap : both.file->gaps()) {
         std::vector<std::byte> bytes(gap.size);
         read(blob, gap.offset, bytes);
       }
     }
-    return both.file->missing() == 0;
+    if (both.file->missing() > 0) return false;
+    demand_right(blob, both.file->finish());
+    return true;
   }
 
  private:
+  static void demand_right(const Blob& blob, const std::string& wrong) {
+    if (!wrong.empty()) throw Error(ErrorCode::data, fmt::format("read {}: {}", blob.name, wrong));
+  }
+
   std::unique_ptr<Store> inner_;
   std::shared_ptr<CacheFolder> folder_;
 };
@@ -94,7 +117,11 @@ Blob local_copy(const Blob& blob) {
 
 std::unique_ptr<Store> make_cached(std::unique_ptr<Store> inner, const StorageOptions& options) {
   if (options.cache_dir.empty()) return inner;
-  auto folder = CacheFolder::open(options.cache_dir, inner->uri(), options.cache_size);
+  auto folder = open_private_folder(options.cache_dir, inner->uri(), options.cache_size);
+  return keep_in(std::move(inner), std::move(folder));
+}
+
+std::unique_ptr<Store> keep_in(std::unique_ptr<Store> inner, std::shared_ptr<CacheFolder> folder) {
   if (!folder) return inner;
   return std::make_unique<CachedStore>(std::move(inner), std::move(folder));
 }

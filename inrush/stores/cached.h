@@ -4,6 +4,7 @@
 #include <memory>
 #include <vector>
 
+#include "inrush/base/cache_folder.h"
 #include "inrush/core/storage.h"
 #include "inrush/core/store.h"
 
@@ -11,6 +12,9 @@ namespace inrush {
 
 // `inner` itself where options.cache_dir is empty or has nothing of it and may not be written to.
 std::unique_ptr<Store> make_cached(std::unique_ptr<Store> inner, const StorageOptions& options);
+
+// `inner` itself where there is no folder.
+std::unique_ptr<Store> keep_in(std::unique_ptr<Store> inner, std::shared_ptr<CacheFolder> folder);
 
 // Where all of these blobs, which are the store's, are here as a whole: they become local files.
 // What little of them no load ever reads is fetched for that.

@@ -9,6 +9,7 @@
 #include "inrush/base/base64.h"
 #include "inrush/core/error.h"
 #include "inrush/core/quoted.h"
+#include "inrush/net/bearer.h"
 #include "inrush/net/object.h"
 #include "inrush/stores/remote.h"
 
@@ -32,19 +33,6 @@ class BasicSigner final : public Signer {
 
  private:
   std::string line_;
-};
-
-class BearerSigner final : public Signer {
- public:
-  explicit BearerSigner(std::shared_ptr<const CredentialBox> box) : box_(std::move(box)) {}
-
-  void sign(HttpRequest& request) const override {
-    const std::string token = box_->get().token;
-    if (!token.empty()) request.headers.emplace_back("Authorization", "Bearer " + token);
-  }
-
- private:
-  std::shared_ptr<const CredentialBox> box_;
 };
 
 class HttpFolder final : public Store {
@@ -78,7 +66,7 @@ class HttpFolder final : public Store {
 
   Blob open(const std::string& name) override {
     const Url url = url_of(name);
-    return open_object(client_, url, shown_url(url));
+    return open_object(client_, {url, shown_url(url)});
   }
 
   Identity identity(const Blob& blob) override {

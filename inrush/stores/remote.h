@@ -17,6 +17,10 @@ Place find_s3(const std::string& uri, const StorageOptions& options);
 Place find_gs(const std::string& uri, const StorageOptions& options);
 Place find_az(const std::string& uri, const StorageOptions& options);
 
+// hf://org/name[@revision][/file], as options.hub has it resolved. Copies are kept in
+// huggingface_hub's cache.
+Place find_hub(const std::string& uri, const StorageOptions& options);
+
 std::unique_ptr<Writer> write_s3(const std::string& uri, const StorageOptions& options);
 std::unique_ptr<Writer> write_gs(const std::string& uri, const StorageOptions& options);
 

@@ -61,15 +61,11 @@ Place find_file_uri(const std::string& uri, const StorageOptions& /*options*/) {
 }
 
 constexpr std::array kTable{
-    StoreRow{"file", find_file_uri, nullptr, nullptr},
-    StoreRow{"http", find_http, nullptr, nullptr},
-    StoreRow{"https", find_http, nullptr, nullptr},
-    StoreRow{"s3", find_s3, nullptr, write_s3},
-    StoreRow{"gs", find_gs, nullptr, write_gs},
-    StoreRow{"az", find_az, nullptr, nullptr},
-    StoreRow{"redis", find_redis, nullptr, write_redis},
-    StoreRow{"rediss", find_redis, nullptr, write_redis},
-    StoreRow{"hf", nullptr, "the Hub store", nullptr},
+    StoreRow{"file", find_file_uri, nullptr},   StoreRow{"http", find_http, nullptr},
+    StoreRow{"https", find_http, nullptr},      StoreRow{"s3", find_s3, write_s3},
+    StoreRow{"gs", find_gs, write_gs},          StoreRow{"az", find_az, nullptr},
+    StoreRow{"redis", find_redis, write_redis}, StoreRow{"rediss", find_redis, write_redis},
+    StoreRow{"hf", find_hub, nullptr},
 };
 
 // "s3" of "s3://bucket/key"; nothing for a path.
@@ -88,7 +84,7 @@ std::optional<std::string> scheme_of(const std::string& uri) {
 std::string built_schemes() {
   std::string names;
   for (const auto& row : kTable) {
-    if (row.find != nullptr) names += fmt::format("{}{}://", names.empty() ? "" : ", ", row.scheme);
+    names += fmt::format("{}{}://", names.empty() ? "" : ", ", row.scheme);
   }
   return names;
 }
@@ -124,14 +120,10 @@ Place find_place(const std::string& uri, const StorageOptions& options) {
   }
   if (!scheme) return find_local(uri);
   const StoreRow& row = row_of(*scheme, uri);
-  if (row.find == nullptr) {
-    throw Error(ErrorCode::usage,
-                fmt::format("open {}: {}:// needs {}, which is not built yet; a path or {} can be "
-                            "opened, so copy the checkpoint to this machine or mount it",
-                            uri, row.scheme, row.provided_by, built_schemes()));
-  }
   Place place = row.find(uri, options);
-  if (is_remote(uri)) place.store = make_cached(std::move(place.store), options);
+  // The Hub's files are kept where huggingface_hub looks for them.
+  const bool kept_here = is_remote(uri) && row.find != find_hub;
+  if (kept_here) place.store = make_cached(std::move(place.store), options);
   return place;
 }
 

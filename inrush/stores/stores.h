@@ -18,11 +18,9 @@ struct Place {
   std::string entry;
 };
 
-// A scheme without `find` is one that is known but not built yet.
 struct StoreRow {
   const char* scheme;  // "file"
   Place (*find)(const std::string& uri, const StorageOptions& options);
-  const char* provided_by;  // what is missing where `find` is
   // What writes one file there; nullptr: this store is for reading only.
   std::unique_ptr<Writer> (*write)(const std::string& uri, const StorageOptions& options);
 };

@@ -3,6 +3,7 @@
 
 #include <nanobind/stl/map.h>
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/set.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/string_view.h>
 #include <nanobind/stl/vector.h>
@@ -58,6 +59,35 @@ Checkpoint open_files(const std::vector<nb::bytes>& paths, const StorageOptions&
   return Checkpoint::open(places, storage);
 }
 
+// What a repository of the Hub was resolved to, by huggingface_hub.
+void bind_hub(nb::module_& module) {
+  nb::class_<HubFile>(module, "HubFile", "A file of a repository of the Hub.")
+      .def(nb::init<>())
+      .def_rw("name", &HubFile::name)
+      .def_rw("size", &HubFile::size)
+      .def_rw("etag", &HubFile::etag)
+      .def_rw("url", &HubFile::url)
+      .def_rw("path", &HubFile::path);
+  nb::class_<HubSnapshot>(module, "HubSnapshot", "A commit of a repository of the Hub.")
+      .def(nb::init<>())
+      .def_rw("shown", &HubSnapshot::shown)
+      .def_rw("commit", &HubSnapshot::commit)
+      .def_rw("revision", &HubSnapshot::revision)
+      .def_rw("folder", &HubSnapshot::folder)
+      .def_rw("locks", &HubSnapshot::locks)
+      .def_rw("links", &HubSnapshot::links)
+      .def_rw("prefix", &HubSnapshot::prefix)
+      .def_rw("entry", &HubSnapshot::entry)
+      .def_rw("offline", &HubSnapshot::offline)
+      .def_rw("files", &HubSnapshot::files)
+      .def(
+          "take_credentials",
+          [](HubSnapshot& snapshot, CredentialSource& source) {
+            snapshot.credentials = source.hand_over();
+          },
+          nb::arg("source"));
+}
+
 void bind_storage(nb::module_& module) {
   nb::class_<CredentialSource>(module, "CredentialSource", "Renews the credentials of loads.")
       .def(nb::init<>())
@@ -74,6 +104,27 @@ void bind_storage(nb::module_& module) {
             options.cache_size = size;
           },
           nb::arg("folder"), nb::arg("size"), "Keep remote files there, up to so many bytes.")
+      .def(
+          "put_hub",
+          [](StorageOptions& options, const nb::bytes& place, const HubSnapshot& snapshot) {
+            options.hub[std::string(place.c_str(), place.size())] = {
+                std::make_shared<const HubSnapshot>(snapshot), std::make_shared<HubRefusals>()};
+          },
+          nb::arg("place"), nb::arg("snapshot"), "What a place on the Hub stands for.")
+      .def(
+          "hub_refusals",
+          [](const StorageOptions& options, const nb::bytes& place) {
+            const auto found = options.hub.find(std::string(place.c_str(), place.size()));
+            return found == options.hub.end() ? std::set<std::string>()
+                                              : found->second.refusals->names();
+          },
+          nb::arg("place"), "The files of it that a server gave no parts of.")
+      .def(
+          "hub_commit",
+          [](const StorageOptions& options, const nb::bytes& place) {
+            return options.hub.at(std::string(place.c_str(), place.size())).snapshot->commit;
+          },
+          nb::arg("place"))
       .def("take_credentials", [](StorageOptions& options, CredentialSource& source) {
         options.credentials = source.hand_over();
       });
@@ -157,6 +208,7 @@ void bind_info(nb::module_& module) {
 
 void bind_checkpoint(nb::module_& module) {
   bind_info(module);
+  bind_hub(module);
   bind_storage(module);
   nb::class_<Checkpoint>(module, "Checkpoint", "An opened checkpoint: its index is read.")
       .def_static("open", &open_one, nb::arg("uri"), nb::arg("storage") = StorageOptions{},

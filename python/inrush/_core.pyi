@@ -103,6 +103,108 @@ class TensorInfo:
 
     def __repr__(self) -> str: ...
 
+class HubFile:
+    """A file of a repository of the Hub."""
+
+    def __init__(self) -> None: ...
+
+    @property
+    def name(self) -> str: ...
+
+    @name.setter
+    def name(self, arg: str, /) -> None: ...
+
+    @property
+    def size(self) -> int: ...
+
+    @size.setter
+    def size(self, arg: int, /) -> None: ...
+
+    @property
+    def etag(self) -> str: ...
+
+    @etag.setter
+    def etag(self, arg: str, /) -> None: ...
+
+    @property
+    def url(self) -> str: ...
+
+    @url.setter
+    def url(self, arg: str, /) -> None: ...
+
+    @property
+    def path(self) -> str: ...
+
+    @path.setter
+    def path(self, arg: str, /) -> None: ...
+
+class HubSnapshot:
+    """A commit of a repository of the Hub."""
+
+    def __init__(self) -> None: ...
+
+    @property
+    def shown(self) -> str: ...
+
+    @shown.setter
+    def shown(self, arg: str, /) -> None: ...
+
+    @property
+    def commit(self) -> str: ...
+
+    @commit.setter
+    def commit(self, arg: str, /) -> None: ...
+
+    @property
+    def revision(self) -> str: ...
+
+    @revision.setter
+    def revision(self, arg: str, /) -> None: ...
+
+    @property
+    def folder(self) -> str: ...
+
+    @folder.setter
+    def folder(self, arg: str, /) -> None: ...
+
+    @property
+    def locks(self) -> str: ...
+
+    @locks.setter
+    def locks(self, arg: str, /) -> None: ...
+
+    @property
+    def links(self) -> bool: ...
+
+    @links.setter
+    def links(self, arg: bool, /) -> None: ...
+
+    @property
+    def prefix(self) -> str: ...
+
+    @prefix.setter
+    def prefix(self, arg: str, /) -> None: ...
+
+    @property
+    def entry(self) -> str: ...
+
+    @entry.setter
+    def entry(self, arg: str, /) -> None: ...
+
+    @property
+    def offline(self) -> str: ...
+
+    @offline.setter
+    def offline(self, arg: str, /) -> None: ...
+
+    @property
+    def files(self) -> list[HubFile]: ...
+
+    @files.setter
+    def files(self, arg: Sequence[HubFile], /) -> None: ...
+
+    def take_credentials(self, source: CredentialSource) -> None: ...
+
 class CredentialSource:
     """Renews the credentials of loads."""
 
@@ -126,6 +228,14 @@ class StorageOptions:
 
     def keep_in(self, folder: bytes, size: int) -> None:
         """Keep remote files there, up to so many bytes."""
+
+    def put_hub(self, place: bytes, snapshot: HubSnapshot) -> None:
+        """What a place on the Hub stands for."""
+
+    def hub_refusals(self, place: bytes) -> set[str]:
+        """The files of it that a server gave no parts of."""
+
+    def hub_commit(self, place: bytes) -> str: ...
 
     def take_credentials(self, arg: CredentialSource, /) -> None: ...
 

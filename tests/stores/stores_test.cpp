@@ -124,13 +124,10 @@ TEST(FileUri, is_decoded_and_names_this_machine) {
   EXPECT_TRUE(contains(refused("file:///a%00b"), "NUL"));
 }
 
-TEST(FindPlace, says_which_store_a_scheme_would_need) {
-  for (const std::string scheme : {"hf"}) {
-    const auto text =
-        message_of(ErrorCode::usage, [&] { find_place(scheme + "://somewhere/model"); });
-    EXPECT_TRUE(contains(text, scheme + "://"));
-    EXPECT_TRUE(contains(text, "not built yet"));
-  }
+TEST(FindPlace, says_who_resolves_what_and_knows_no_other_schemes) {
+  const auto text = message_of(ErrorCode::usage, [] { find_place("hf://somewhere/model"); });
+  EXPECT_TRUE(contains(text, "hf://somewhere/model"));
+  EXPECT_TRUE(contains(text, "huggingface_hub"));
   EXPECT_TRUE(contains(message_of(ErrorCode::usage, [] { find_place("ftp://x"); }), "\"ftp\""));
 }
 
