@@ -26,6 +26,10 @@ def existing(source: Source) -> Source:
     """
     if isinstance(source, (str, bytes, os.PathLike)):
         if "://" not in os.fsdecode(source) and not os.path.exists(source):
+            from inrush._hub import is_model_id  # few need it, and importing it takes time
+
+            if isinstance(source, str) and is_model_id(source):
+                return source
             raise FileNotFoundError(f"No such file or directory: {os.fsdecode(source)}")
         return source
     try:

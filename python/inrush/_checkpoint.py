@@ -6,16 +6,16 @@ import os
 from collections.abc import Mapping
 
 from inrush import _core
-from inrush._errors import UsageError
+from inrush._errors import SourceError, UsageError
 from inrush._frameworks import converter
 from inrush._job import Job
 from inrush._options import Options
 from inrush._slicing import basic_index, parse_slice
-from inrush._storage import storage_for
+from inrush._storage import fetch_refused, storage_for
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from types import TracebackType
     from typing import Any
 
@@ -251,19 +251,53 @@ def open_source(
     """Open one place (and its mirrors), or several files as one checkpoint."""
     options = options or Options({})
     if isinstance(source, (str, os.PathLike)):
-        place = os.fsencode(source)
-        storage = _storage_of([place, *options.mirrors], options)
-        return _core.Checkpoint.open(place, storage, options.mirrors)
+        one = place_of(source)
+        try:
+            return _opened([one, *options.mirrors], options, _open_one)
+        except SourceError as error:
+            if one == os.fsencode(source):
+                raise
+            why = f"{error}; nor is there a file or folder {source!r} here"
+        raise SourceError(why)
     if options.mirrors:
         raise UsageError("mirrors: they are of one place, and several files were given")
     try:
-        paths = [os.fsencode(path) for path in source]
+        paths = [place_of(path) for path in source]
     except TypeError:
         raise UsageError(f"source {source!r}: expected a path, a URI, or a list of paths") from None
-    return _core.Checkpoint.open_files(paths, _storage_of(paths, options))
+    return _opened(paths, options, _core.Checkpoint.open_files)
 
 
-def _storage_of(places: list[bytes], options: Options) -> _core.StorageOptions:
-    storage = storage_for(places, options.storage_options)
-    storage.keep_in(options.cache_dir, options.cache_size)
-    return storage
+def place_of(source: Source) -> bytes:
+    """A path or a URI; ``hf://...`` for the id of a model, where nothing here is called so."""
+    if isinstance(source, str) and "/" in source and not os.path.lexists(source):
+        from inrush._hub import SCHEME, is_model_id  # few need it, and importing it takes time
+
+        if is_model_id(source):
+            return os.fsencode(SCHEME + source)
+    return os.fsencode(source)
+
+
+def is_on_hub(source: Source) -> bool:
+    """Whether it is a place on the Hugging Face Hub, or a model's id."""
+    return place_of(source).lower().startswith(b"hf://")
+
+
+def _open_one(places: list[bytes], storage: _core.StorageOptions) -> _core.Checkpoint:
+    return _core.Checkpoint.open(places[0], storage, places[1:])
+
+
+def _opened(
+    places: list[bytes],
+    options: Options,
+    open_with: Callable[[list[bytes], _core.StorageOptions], _core.Checkpoint],
+) -> _core.Checkpoint:
+    fetched: set[tuple[bytes, str]] = set()
+    while True:
+        storage = storage_for(places, options.storage_options)
+        storage.keep_in(options.cache_dir, options.cache_size)
+        try:
+            return open_with(places, storage)
+        except SourceError:
+            if not fetch_refused(storage, places, options.storage_options, fetched):
+                raise

@@ -227,6 +227,13 @@ def instanttensor_backend() -> str | None:
     return text
 
 
+def hub_environment() -> dict[str, str]:
+    """What huggingface_hub reads of the environment when it is imported, as it is now."""
+    words = ["HF_ENDPOINT", "HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"]
+    words += ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"]
+    return {word: os.environ.get(word, "") for word in words}
+
+
 def has_aws_keys() -> bool:
     """Whether the environment has an access key of AWS, and no profile that would win over it."""
     return bool(os.environ.get("AWS_ACCESS_KEY_ID")) and not os.environ.get("AWS_PROFILE")

@@ -33,6 +33,11 @@ def save_file(
 ) -> None:
     """Write a safetensors file, or a sealed one: a file through a temporary, or a remote object."""
     place = os.fsencode(filename)
+    if place.lower().startswith(b"hf://"):
+        raise UsageError(
+            f"save {os.fsdecode(place)}: to the Hub files go by commits: save here, then use "
+            "huggingface_hub.upload_file or `hf upload`"
+        )
     chosen = _core.SaveOptions()
     chosen.metadata = checked_metadata(metadata)
     chosen.sync = fsync

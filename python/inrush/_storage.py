@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import os
 import threading
 import time
 
@@ -13,14 +14,14 @@ from inrush._options import has_aws_keys, preset_storage_options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
 # Seconds between two looks at credentials that may have been renewed.
 _RENEWAL = 30.0
 
 
-def storage_for(places: Iterable[bytes], options: Mapping[str, Any] | None) -> _core.StorageOptions:
+def storage_for(places: Sequence[bytes], options: Mapping[str, Any] | None) -> _core.StorageOptions:
     """Options for these places; with botocore or google-auth installed, credentials from them.
 
     Raises
@@ -28,24 +29,97 @@ def storage_for(places: Iterable[bytes], options: Mapping[str, Any] | None) -> _
     UsageError
         For an option that is no text, number or truth value.
     SourceError
-        botocore or google-auth has credentials, and cannot get at them.
+        botocore or google-auth has credentials, and cannot get at them; a place on the Hub cannot
+        be resolved.
     """
     storage = _core.StorageOptions()
-    schemes = {place.partition(b"://")[0].lower() for place in places if b"://" in place}
+    schemes = _schemes(places)
     if not schemes - {b"file"} and (not options or dict(options) == preset_storage_options()):
         return storage
     if options is None:
         options = preset_storage_options()
     words = {name: _text(name, value) for name, value in (options or {}).items()}
-    if schemes & {b"https", b"s3", b"gs", b"az"} and not words.get("ca_file"):
+    hub_words = _taken_for_hub(words, schemes)
+    if schemes & {b"https", b"s3", b"gs", b"az", b"hf"} and not words.get("ca_file"):
         words |= _certifi()
     storage.words = words
+    if b"hf" in schemes:
+        _resolve(storage, places, hub_words)
     own = words.get("key") or words.get("token") or words.get("anon") == "true"
     if not own and b"s3" in schemes:
         _botocore(words, storage)
     elif not own and b"gs" in schemes:
         _google(storage)
     return storage
+
+
+def fetch_refused(
+    storage: _core.StorageOptions,
+    places: Sequence[bytes],
+    options: Mapping[str, Any] | None,
+    done: set[tuple[bytes, str]],
+) -> bool:
+    """Have huggingface_hub download what a server of the Hub gave no parts of.
+
+    Parameters
+    ----------
+    done
+        What was downloaded so already, which is added to.
+
+    Returns
+    -------
+    bool
+        Whether there was any.
+    """
+    refused = {(place, name) for place in places for name in storage.hub_refusals(place)} - done
+    if not refused:
+        return False
+    from inrush import _hub  # few need it, and importing it takes time
+
+    given = preset_storage_options() if options is None else options
+    words = {name: _text(name, value) for name, value in (given or {}).items()}
+    hub = _hub.Hub(_taken_for_hub(words, _schemes(places)))
+    for place, name in sorted(refused):
+        hub.download(_hub.parse_place(os.fsdecode(place)), storage.hub_commit(place), name)
+    done |= refused
+    return True
+
+
+def _schemes(places: Sequence[bytes]) -> set[bytes]:
+    return {place.partition(b"://")[0].lower() for place in places if b"://" in place}
+
+
+def _taken_for_hub(words: dict[str, str], schemes: set[bytes]) -> dict[str, str]:
+    """The words that mean the Hub, taken out; beside other remote places only what none has."""
+    if b"hf" not in schemes:
+        return {}
+    from inrush._hub import WORDS
+
+    mine = WORDS if schemes <= {b"hf", b"file"} else ("cache",)
+    return {name: words.pop(name) for name in mine if name in words}
+
+
+def _resolve(
+    storage: _core.StorageOptions, places: Sequence[bytes], words: Mapping[str, str]
+) -> None:
+    """What the places on the Hub stand for, and the token, renewed as huggingface_hub renews it."""
+    from inrush import _hub
+
+    for place in places:
+        if not place.lower().startswith(b"hf://"):
+            continue
+        uri = os.fsdecode(place)
+        parts = _hub.parse_place(uri)
+        if not _hub.is_installed():
+            raise _hub.needs_hub(uri)
+        hub = _hub.Hub(words)
+        snapshot = hub.resolve(parts)
+
+        def now(hub: Any = hub) -> tuple[str, str, str]:
+            return "", "", hub.token() or ""
+
+        _supply(snapshot, now, renewed=hub.renews)
+        storage.put_hub(place, snapshot)
 
 
 def _text(name: str, value: Any) -> str:
@@ -120,7 +194,10 @@ def _google(storage: _core.StorageOptions) -> None:
 
 
 def _supply(
-    storage: _core.StorageOptions, now: Callable[[], tuple[str, str, str]], *, renewed: bool
+    storage: _core.StorageOptions | _core.HubSnapshot,
+    now: Callable[[], tuple[str, str, str]],
+    *,
+    renewed: bool,
 ) -> None:
     """Hands credentials over, and pushes new ones for as long as anybody signs with them."""
     source = _core.CredentialSource()

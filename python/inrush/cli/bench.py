@@ -13,12 +13,14 @@ import typer
 from rich.table import Table
 
 from inrush import _core
-from inrush._checkpoint import open_source
+from inrush._checkpoint import is_on_hub, open_source
+from inrush._errors import UsageError
 from inrush._options import child_environment
 from inrush.cli import _pages
 from inrush.cli._common import Json, Source, console, print_json, shown, size_text
 from inrush.cli._contender import PEERS
 from inrush.cli._explain import limit_table
+from inrush.cli._fetching import fetch_from_hub
 from inrush.cli._limit import measure_limit
 
 _BAR = 24
@@ -64,7 +66,7 @@ def bench(
     json: Json = False,
 ) -> None:
     """Measure each backend and each installed peer on this checkpoint, cold and warm."""
-    checkpoint = open_source(source)
+    checkpoint = open_source(_files_here(source))
     files = [name for name, _ in checkpoint.files]
     contenders, absent = _contenders(checkpoint)
     limits = {state: measure_limit(checkpoint, state) for state in ("cold", "warm")}
@@ -92,6 +94,15 @@ def bench(
         out.print(_table(state, [one for one in results if one.state == state], rates[state]))
     for name, reason in absent.items():
         out.print(f"[dim]{name}: {shown(reason)}[/]")
+
+
+def _files_here(source: str) -> str | list[str]:
+    """The source on this machine: of the Hub, what huggingface_hub's cache has of it by then."""
+    if is_on_hub(source):
+        return fetch_from_hub(source)[1]
+    if "://" in source and not source.lower().startswith("file://"):
+        raise UsageError(f"bench {source}: it measures files of this machine, and the Hub's there")
+    return source
 
 
 def _contenders(checkpoint: _core.Checkpoint) -> tuple[list[str], dict[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 
 import inrush
 from inrush._cache import Kept, age_text, kept
+from inrush._checkpoint import is_on_hub
 from inrush._errors import UsageError
 from inrush._options import Options
 from inrush.cli._common import (
@@ -22,7 +24,7 @@ from inrush.cli._common import (
     shown,
     size_text,
 )
-from inrush.cli._progress import progress_bar
+from inrush.cli._fetching import fetch, fetch_from_hub
 
 # Looks at whether a copy that is whole is on disk.
 _SEALING = 50
@@ -119,15 +121,19 @@ def prefetch(
     cache_size: CacheSize = None,
     json: Json = False,
 ) -> None:
-    """Bring a checkpoint into the cache, without keeping it in memory."""
+    """Bring a checkpoint into the cache, without keeping it in memory.
+
+    What is on the Hub goes into huggingface_hub's cache, and needs no folder.
+    """
+    if is_on_hub(source):
+        uri, files = fetch_from_hub(source)
+        size = sum(os.path.getsize(path) for path in files)
+        _report({"uri": uri, "bytes": size, "files": files, "whole": True}, json)
+        return
     words: dict[str, Any] = {"cache_dir": _folder(cache_dir).decode(errors="surrogateescape")}
     if cache_size is not None:
         words["cache_size"] = cache_size
-    with inrush.open(source, **words) as checkpoint:
-        with progress_bar("prefetching") as report:
-            for _ in checkpoint.tensors(progress=report, framework=None):
-                pass
-        uri = checkpoint.uri
+    uri, _ = fetch(source, words)
     for _ in range(_SEALING):
         inrush.open(source, **words).close()  # fetches what no load reads, and seals
         one = _named(kept(words["cache_dir"]), uri)
@@ -135,10 +141,15 @@ def prefetch(
             break
         time.sleep(0.1)  # the load's last thread still has the lock
     whole = bool(one.copies) and all(copy.present == copy.size for copy in one.copies)
+    _report({**_values(one), "whole": whole}, json)
+
+
+def _report(values: dict[str, Any], json: bool) -> None:
     if json:
-        print_json("cache prefetch", {**_values(one), "whole": whole})
+        print_json("cache prefetch", values)
     else:
-        state = "whole" if whole else "not whole: is the disk full, or cache_size too small?"
-        console().print(f"{shown(uri)}: {size_text(one.bytes)}, {state}")
-    if not whole:
+        wrong = "not whole: is the disk full, or cache_size too small?"
+        state = "whole" if values["whole"] else wrong
+        console().print(f"{shown(values['uri'])}: {size_text(values['bytes'])}, {state}")
+    if not values["whole"]:
         raise typer.Exit(4)

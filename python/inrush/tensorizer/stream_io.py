@@ -114,8 +114,9 @@ def open_stream(
     Parameters
     ----------
     path_uri : str or os.PathLike
-        A path, or a text that begins with ``http://``, ``https://``, ``s3://`` or ``redis://``;
-        those are read only, but for S3. Folders that a local file is written into are made.
+        A path, or a text that begins with ``http://``, ``https://``, ``s3://``, ``redis://`` or
+        ``hf://``; those are read only, but for S3. What is on the Hub is downloaded into
+        huggingface_hub's cache first. Folders that a local file is written into are made.
     mode : str
         As of `open`, with ``b``.
     s3_access_key_id, s3_secret_access_key : str, optional
@@ -143,7 +144,7 @@ def open_stream(
     local = isinstance(path_uri, os.PathLike)
     path: Any = os.fspath(path_uri)
     scheme = path.partition("://")[0].lower() if not local and "://" in path else ""
-    if scheme in ("http", "https", "redis") and "".join(sorted(mode)) != "br":
+    if scheme in ("hf", "http", "https", "redis") and "".join(sorted(mode)) != "br":
         raise ValueError(f'Only the mode "rb" is valid when opening {scheme}:// streams.')
     stream: Any
     if scheme in ("http", "https"):
@@ -160,9 +161,18 @@ def open_stream(
         }  # fmt: skip
         stream = _open_s3(path, mode, words, begin, end)
     else:
+        if scheme == "hf":
+            path = _here(path)
         stream = _open_local(path, mode, buffer_size)
         stream.seek(begin or 0)
     return stream  # type: ignore[no-any-return]
+
+
+def _here(uri: str) -> str:
+    """The file of the Hub in huggingface_hub's cache, downloaded if it is not there."""
+    from inrush._hub import file_here  # few need it, and importing it takes time
+
+    return file_here(uri)
 
 
 def _open_local(path: Any, mode: str, buffer_size: int | None) -> Any:

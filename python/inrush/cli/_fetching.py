@@ -1,0 +1,45 @@
+"""Bringing remote checkpoints here, without keeping them in memory."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import inrush
+from inrush._checkpoint import place_of
+from inrush._errors import MemoryBudgetError
+from inrush._options import preset_storage_options
+from inrush.cli._progress import progress_bar
+
+
+def fetch(source: str, words: dict[str, Any]) -> tuple[str, list[tuple[str, int]]]:
+    """Reads all of a checkpoint, opened with these words; its URI and its files."""
+    with inrush.open(source, **words) as checkpoint:
+        with progress_bar("fetching") as report:
+            for _ in checkpoint.tensors(progress=report, framework=None):
+                pass
+        return checkpoint.uri, checkpoint.files
+
+
+def fetch_from_hub(source: str) -> tuple[str, list[str]]:
+    """Brings a checkpoint of the Hub into huggingface_hub's cache; its URI and the files there.
+
+    Raises
+    ------
+    MemoryBudgetError
+        It could not be kept as a whole.
+    """
+    from inrush._hub import Hub, parse_place
+
+    uri, files = fetch(source, {})
+    inrush.open(source).close()  # fetches what no load reads
+    words = {name: str(value) for name, value in (preset_storage_options() or {}).items()}
+    snapshot = Hub(words).resolve(parse_place(os.fsdecode(place_of(source))))
+    here = {f"{snapshot.shown}/{file.name}": file.path for file in snapshot.files}
+    missing = [name for name, _ in files if not here.get(name)]
+    if missing:
+        raise MemoryBudgetError(
+            f"fetch {uri}: {len(missing)} of {len(files)} files are not whole in the cache "
+            f"{snapshot.folder}: is the disk full?"
+        )
+    return uri, [here[name] for name, _ in files]
