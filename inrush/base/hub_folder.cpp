@@ -153,6 +153,7 @@ std::shared_ptr<CacheFolder> open_hub_folder(std::shared_ptr<const HubSnapshot> 
   if (path.empty() || !is_name(snapshot->commit)) return nullptr;
   if (snapshot->offline.empty()) {
     make_way(AT_FDCWD, path + "/blobs/");
+    make_way(AT_FDCWD, path + "/snapshots/");  // without it, a repository is taken for broken
     make_way(AT_FDCWD, snapshot->locks + "/");
   }
   Fd folder(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));

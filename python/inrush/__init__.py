@@ -78,7 +78,8 @@ def open(
     Parameters
     ----------
     source : str, os.PathLike or iterable of them
-        A directory, a file, a URI, or several files that make one checkpoint.
+        A directory, a file, a URI, the id of a model of the Hugging Face Hub where nothing here is
+        called so, or several files that make one checkpoint.
     framework : {None, 'np', 'pt', 'jax', 'tf', 'mlx', 'paddle'}
         What tensors are delivered as: `inrush.Tensor` (DLPack and buffer protocol), numpy
         arrays, torch tensors, ... They share memory with what was read where the framework can.

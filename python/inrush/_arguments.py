@@ -26,9 +26,9 @@ def existing(source: Source) -> Source:
     """
     if isinstance(source, (str, bytes, os.PathLike)):
         if "://" not in os.fsdecode(source) and not os.path.exists(source):
-            from inrush._hub import is_model_id  # few need it, and importing it takes time
+            from inrush._hub import is_installed, is_model_id  # few need it
 
-            if isinstance(source, str) and is_model_id(source):
+            if isinstance(source, str) and is_model_id(source) and is_installed():
                 return source
             raise FileNotFoundError(f"No such file or directory: {os.fsdecode(source)}")
         return source

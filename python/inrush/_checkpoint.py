@@ -252,6 +252,8 @@ def open_source(
     options = options or Options({})
     if isinstance(source, (str, os.PathLike)):
         one = place_of(source)
+        if one != os.fsencode(source):
+            demand_hub(str(source))
         try:
             return _opened([one, *options.mirrors], options, _open_one)
         except SourceError as error:
@@ -266,6 +268,17 @@ def open_source(
     except TypeError:
         raise UsageError(f"source {source!r}: expected a path, a URI, or a list of paths") from None
     return _opened(paths, options, _core.Checkpoint.open_files)
+
+
+def demand_hub(model: str) -> None:
+    """Raise `SourceError` for what may be a model's id or a wrong path, without the package."""
+    from inrush._hub import EXTRA, is_installed
+
+    if not is_installed():
+        raise SourceError(
+            f"open {model}: no such file or folder; as the id of a model of the Hugging Face Hub "
+            f"it needs huggingface_hub, which is missing: {EXTRA}"
+        )
 
 
 def place_of(source: Source) -> bytes:

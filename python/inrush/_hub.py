@@ -31,30 +31,19 @@ SCHEME = "hf://"
 # Words of storage options that are used up here.
 WORDS = ("anon", "cache", "endpoint", "token")
 
-_EXTRA = "pip install 'inrush[hub]'"
+EXTRA = "pip install 'inrush[hub]'"
 _NAME = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
 _REVISION = r"refs/(?:pr|convert)/[^/]+|[^/@]+"
 _PLACE = re.compile(rf"({_NAME})(?:@({_REVISION}))?(?:/(.*))?", re.ASCII)
 _ID = re.compile(rf"{_NAME}(?:@(?:{_REVISION}))?", re.ASCII)
 _OTHER_KINDS = ("buckets", "datasets", "kernels", "spaces")
 # What is called so is a file that is not there, and no model.
-_FILES = tuple(
-    [
-        ".bin",
-        ".ckpt",
-        ".gguf",
-        ".h5",
-        ".json",
-        ".npz",
-        ".onnx",
-        ".pt",
-        ".pth",
-        ".safetensors",
-        ".tensors",
-        ".txt",
-        ".zip",
-    ]
+# fmt: off
+_FILES = (
+    ".bin", ".ckpt", ".gguf", ".h5", ".json", ".npz", ".onnx", ".pt", ".pth", ".safetensors",
+    ".tensors", ".txt", ".zip",
 )
+# fmt: on
 _PAUSES = (0.5, 1.0, 2.0)  # seconds before the Hub is asked again
 _MOST_HEADS = 500  # files of which the Hub's listing says too little, each asked for
 _SHOWN = 5  # names in one error
@@ -113,7 +102,7 @@ def parse_place(uri: str) -> HubPlace:
 
 def needs_hub(uri: str) -> Error:
     """The error that names the extra."""
-    return UsageError(f"open {uri}: the Hub needs huggingface_hub, which is missing: {_EXTRA}")
+    return UsageError(f"open {uri}: the Hub needs huggingface_hub, which is missing: {EXTRA}")
 
 
 class Hub:

@@ -16,9 +16,15 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from conftest import random_tensor, write_file
+
 REQUEST_ID = "Root=1-6500-hub"
+TOKEN = "hf_thisIsNobodysBusiness"
+NAME = "org/model.v1"
+SHARD = "model-0000{}-of-00002.safetensors"
 SECRET = b"of the CDN"
 
 
@@ -312,3 +318,36 @@ def running_hub() -> Iterator[FakeHub]:
         for server in servers:
             server.shutdown()
             server.server_close()
+
+
+class Model:
+    """A repository with two shards and an index, and what must come out."""
+
+    def __init__(self, hub: FakeHub, home: Path, folder: Path) -> None:
+        self.hub, self.home, self.cache = hub, home, home / "hub"
+        self.expected: dict[str, bytes] = {}
+        self.files: dict[str, bytes] = {"config.json": b'{"model_type": "none"}'}
+        weights: dict[str, str] = {}
+        for shard in (1, 2):
+            contents = {f"t{shard}.{i}": random_tensor("F32", [1024, 128]) for i in range(5)}
+            path = folder / SHARD.format(shard)
+            write_file(path, contents)
+            self.files[path.name] = path.read_bytes()
+            self.expected |= {name: data for name, (_, _, data) in contents.items()}
+            weights |= dict.fromkeys(contents, path.name)
+        index = {"metadata": {}, "weight_map": weights}
+        self.files["model.safetensors.index.json"] = json.dumps(index).encode()
+        self.commit = hub.add(NAME, self.files, token=TOKEN)
+
+    @property
+    def size(self) -> int:
+        return sum(len(data) for name, data in self.files.items() if name.endswith("tensors"))
+
+    @property
+    def folder(self) -> Path:
+        return self.cache / ("models--" + NAME.replace("/", "--"))
+
+    @property
+    def shard(self) -> Path:
+        """The first shard's blob."""
+        return self.folder / "blobs" / sha256(self.files[SHARD.format(1)])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -14,7 +13,8 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 from conftest import random_tensor, write_file
-from hub_server import REQUEST_ID, FakeHub, git_sha1, running_hub, sha256
+from hub_server import NAME, REQUEST_ID, SHARD, TOKEN, Model, git_sha1, running_hub, sha256
+from servers import nginx
 
 import inrush
 
@@ -22,43 +22,7 @@ huggingface_hub = pytest.importorskip("huggingface_hub")
 
 Expected = dict[str, bytes]
 
-TOKEN = "hf_thisIsNobodysBusiness"
 HEAD = 256 << 10  # bytes that an open fetches of each file
-SHARD = "model-0000{}-of-00002.safetensors"
-NAME = "org/model.v1"
-
-
-class Model:
-    """A repository with two shards and an index, and what must come out."""
-
-    def __init__(self, hub: FakeHub, home: Path, folder: Path) -> None:
-        self.hub, self.home, self.cache = hub, home, home / "hub"
-        self.expected: Expected = {}
-        self.files: dict[str, bytes] = {"config.json": b'{"model_type": "none"}'}
-        weights: dict[str, str] = {}
-        for shard in (1, 2):
-            contents = {f"t{shard}.{i}": random_tensor("F32", [1024, 128]) for i in range(5)}
-            path = folder / SHARD.format(shard)
-            write_file(path, contents)
-            self.files[path.name] = path.read_bytes()
-            self.expected |= {name: data for name, (_, _, data) in contents.items()}
-            weights |= dict.fromkeys(contents, path.name)
-        index = {"metadata": {}, "weight_map": weights}
-        self.files["model.safetensors.index.json"] = json.dumps(index).encode()
-        self.commit = hub.add(NAME, self.files, token=TOKEN)
-
-    @property
-    def size(self) -> int:
-        return sum(len(data) for name, data in self.files.items() if name.endswith("tensors"))
-
-    @property
-    def folder(self) -> Path:
-        return self.cache / ("models--" + NAME.replace("/", "--"))
-
-    @property
-    def shard(self) -> Path:
-        """The first shard's blob."""
-        return self.folder / "blobs" / sha256(self.files[SHARD.format(1)])
 
 
 @pytest.fixture
@@ -479,12 +443,28 @@ def test_nothing_is_saved_to_the_hub(model: Model) -> None:
         save_file({"t": torch.zeros(1)}, f"hf://{NAME}/model.safetensors")
 
 
-def test_without_huggingface_hub_one_error_names_the_extra(model: Model) -> None:
+@pytest.mark.parametrize(
+    ("source", "kind"), [(f"hf://{NAME}", "UsageError"), (NAME, "SourceError")]
+)
+def test_without_huggingface_hub_one_error_names_the_extra(
+    model: Model, source: str, kind: str
+) -> None:
     code = (
         "import sys; sys.modules['huggingface_hub'] = None\n"
         "import importlib.util as u; found = u.find_spec\n"
         "u.find_spec = lambda n, *r: None if n == 'huggingface_hub' else found(n, *r)\n"
-        f"import inrush\ninrush.open('hf://{NAME}')"
+        f"import inrush\ninrush.open({source!r})"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "pip install 'inrush[hub]'" in done.stderr.splitlines()[-1]
+    last = done.stderr.splitlines()[-1]
+    assert "pip install 'inrush[hub]'" in last and kind in last
+
+
+def test_another_kind_of_server_can_be_a_mirror(model: Model, tmp_path: Path) -> None:
+    served = tmp_path / "served"
+    served.mkdir()
+    for name, data in model.files.items():
+        (served / name).write_bytes(data)
+    with nginx(served, tmp_path / "nginx") as port:
+        mirror = f"http://127.0.0.1:{port}/"
+        assert loaded(f"hf://{NAME}", mirrors=[mirror]) == model.expected

@@ -21,7 +21,9 @@ SCHEMA_VERSION = 1
 # Columns of output that goes into a pipe, where there is no terminal to fit.
 _PIPE_WIDTH = 160
 
-Source = Annotated[str, typer.Argument(metavar="SOURCE", help="A directory, a file or a URI.")]
+Source = Annotated[
+    str, typer.Argument(metavar="SOURCE", help="A directory, a file, a URI or a model's id.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, with schema_version.")]
 Device = Annotated[str | None, typer.Option(help="Where to: cpu, cuda:0, hip:1.")]
 Backend = Annotated[
