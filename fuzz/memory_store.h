@@ -32,10 +32,10 @@ class MemoryStore final : public Store {
 
   [[nodiscard]] std::string uri() const override { return "memory"; }
 
-  std::vector<Entry> list() override {
-    std::vector<Entry> entries;
-    for (const auto& [name, bytes] : files_) entries.push_back({name, bytes.size() + zeros_});
-    return entries;
+  std::vector<std::string> list() override {
+    std::vector<std::string> names;
+    for (const auto& [name, bytes] : files_) names.push_back(name);
+    return names;
   }
 
   Blob open(const std::string& name) override {

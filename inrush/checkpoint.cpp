@@ -34,8 +34,7 @@ Checkpoint Checkpoint::open(const std::vector<std::string>& paths, const Storage
     std::vector<Place> places;
     for (const std::string& path : paths) places.push_back(find_place(path, options));
     auto store = make_place_list(std::move(places));
-    std::vector<std::string> entries;
-    for (const Entry& entry : store->list()) entries.push_back(entry.name);
+    const std::vector<std::string> entries = store->list();
     return open(std::move(store), entries);
   }
   // As files that were named, not as a listing in which some may be strays.

@@ -34,15 +34,15 @@ constexpr size_t kMostFiles = 64;
 
 std::vector<Blob> open_files(const std::string& path) {
   Place place = find_place(path);
-  std::vector<Entry> entries = place.store->list();
+  std::vector<std::string> names = place.store->list();
   if (!place.entry.empty()) {
-    std::erase_if(entries, [&](const Entry& entry) { return entry.name != place.entry; });
+    std::erase_if(names, [&](const std::string& name) { return name != place.entry; });
   }
   std::vector<Blob> blobs;
   std::optional<Error> refused;
-  for (const Entry& entry : entries) {
+  for (const std::string& name : names) {
     try {
-      blobs.push_back(place.store->open(entry.name));
+      blobs.push_back(place.store->open(name));
     } catch (const Error& error) {
       if (!refused) refused = error;  // a socket, say; it matters only where nothing else is there
     }

@@ -14,6 +14,8 @@
 #include "inrush/base/align.h"
 #include "inrush/base/read_fully.h"
 #include "inrush/base/small_file.h"
+#include "inrush/base/text.h"
+#include "inrush/base/write_fully.h"
 
 namespace inrush {
 namespace {
@@ -30,17 +32,6 @@ constexpr std::chrono::milliseconds kLook{20};
 // Of this start of the machine: what a process wrote is there for as long as that lasts.
 std::string boot() {
   return std::string(trimmed(read_small_file("/proc/sys/kernel/random/boot_id")));
-}
-
-bool write_all(int fd, uint64_t offset, std::span<const std::byte> bytes) {
-  while (!bytes.empty()) {
-    const ssize_t done = ::pwrite(fd, bytes.data(), bytes.size(), static_cast<off_t>(offset));
-    if (done < 0 && errno == EINTR) continue;
-    if (done <= 0) return false;
-    bytes = bytes.subspan(static_cast<size_t>(done));
-    offset += static_cast<uint64_t>(done);
-  }
-  return true;
 }
 
 std::optional<std::string> read_text(int folder, const std::string& name, struct stat& status) {
@@ -267,7 +258,7 @@ void CacheFile::fill(uint64_t offset, std::span<const std::byte> bytes, const st
     if (ledger_.covers(names_.title, {offset, bytes.size()})) return;
     ++writers_;
   }
-  const bool written = write_all(writing_.get(), offset, bytes);
+  const bool written = write_fully(writing_.get(), offset, bytes) == 0;
   const std::lock_guard lock(mutex_);
   --writers_;
   if (!written) return stop_filling();
@@ -354,7 +345,7 @@ void CacheFile::save(bool sealed) {
   {
     const Fd fd(::openat(folder_->fd(), partial.c_str(),
                          O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600));
-    const bool whole = fd && write_all(fd.get(), 0, std::as_bytes(std::span(text))) &&
+    const bool whole = fd && write_fully(fd.get(), 0, std::as_bytes(std::span(text))) == 0 &&
                        (!sealed || ::fsync(fd.get()) == 0);
     if (!whole) return stop_filling();
   }

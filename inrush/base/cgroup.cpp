@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "inrush/base/small_file.h"
+#include "inrush/base/text.h"
 
 namespace inrush {
 

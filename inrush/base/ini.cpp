@@ -2,17 +2,9 @@
 
 #include <algorithm>
 
+#include "inrush/base/text.h"
+
 namespace inrush {
-namespace {
-
-std::string_view trimmed(std::string_view text) {
-  const auto space = [](char c) { return c == ' ' || c == '\t' || c == '\r'; };
-  while (!text.empty() && space(text.front())) text.remove_prefix(1);
-  while (!text.empty() && space(text.back())) text.remove_suffix(1);
-  return text;
-}
-
-}  // namespace
 
 std::map<std::string, IniSection> parse_ini(std::string_view text) {
   std::map<std::string, IniSection> sections;

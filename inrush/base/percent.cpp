@@ -1,5 +1,7 @@
 #include "inrush/base/percent.h"
 
+#include <utility>
+
 #include "inrush/core/error.h"
 
 namespace inrush {
@@ -14,21 +16,29 @@ int hex_digit(char c) {
 
 }  // namespace
 
-std::string decoded_path(std::string_view text) {
+std::optional<std::string> unescaped(std::string_view text) {
   std::string out;
   for (size_t i = 0; i < text.size(); ++i) {
-    const int high = text[i] == '%' && i + 2 < text.size() ? hex_digit(text[i + 1]) : -1;
-    const int low = high >= 0 ? hex_digit(text[i + 2]) : -1;
-    if (text[i] == '%' && low < 0) {
-      throw Error(ErrorCode::usage, "% without two hex digits");
+    if (text[i] != '%') {
+      out += text[i];
+      continue;
     }
-    out += low < 0 ? text[i] : static_cast<char>(high * 16 + low);
-    if (low >= 0) i += 2;
-  }
-  if (out.find('\0') != std::string::npos) {
-    throw Error(ErrorCode::usage, "a NUL byte in a path");
+    const int high = i + 2 < text.size() ? hex_digit(text[i + 1]) : -1;
+    const int low = high >= 0 ? hex_digit(text[i + 2]) : -1;
+    if (low < 0) return std::nullopt;
+    out += static_cast<char>(high * 16 + low);
+    i += 2;
   }
   return out;
+}
+
+std::string decoded_path(std::string_view text) {
+  std::optional<std::string> path = unescaped(text);
+  if (!path) throw Error(ErrorCode::usage, "% without two hex digits");
+  if (path->find('\0') != std::string::npos) {
+    throw Error(ErrorCode::usage, "a NUL byte in a path");
+  }
+  return std::move(*path);
 }
 
 }  // namespace inrush

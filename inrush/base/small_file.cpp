@@ -4,15 +4,14 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <charconv>
 
 #include "inrush/base/fd.h"
+#include "inrush/base/text.h"
 
 namespace inrush {
 
 namespace {
 constexpr size_t kLongest = 1U << 20;
-constexpr std::string_view kBlank = " \t\r\n";
 }  // namespace
 
 std::string read_small_file(const std::string& path) {
@@ -27,41 +26,6 @@ std::string read_small_file(const std::string& path) {
     text.append(block, static_cast<size_t>(got));
   }
   return text;
-}
-
-std::string_view trimmed(std::string_view text) {
-  const size_t first = text.find_first_not_of(kBlank);
-  if (first == std::string_view::npos) return {};
-  return text.substr(first, text.find_last_not_of(kBlank) - first + 1);
-}
-
-std::vector<std::string_view> lines_of(std::string_view text) {
-  std::vector<std::string_view> lines;
-  while (!text.empty()) {
-    const size_t end = text.find('\n');
-    lines.push_back(text.substr(0, end));
-    text = end == std::string_view::npos ? std::string_view() : text.substr(end + 1);
-  }
-  return lines;
-}
-
-std::vector<std::string_view> fields_of(std::string_view line) {
-  std::vector<std::string_view> fields;
-  size_t start = 0;
-  while ((start = line.find_first_not_of(kBlank, start)) != std::string_view::npos) {
-    const size_t end = line.find_first_of(kBlank, start);
-    fields.push_back(line.substr(start, end - start));
-    if (end == std::string_view::npos) break;
-    start = end;
-  }
-  return fields;
-}
-
-std::optional<uint64_t> to_number(std::string_view text) {
-  uint64_t number = 0;
-  const auto [end, fault] = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (fault != std::errc() || end != text.data() + text.size()) return std::nullopt;
-  return number;
 }
 
 std::optional<uint64_t> number_after(std::string_view text, std::string_view key) {

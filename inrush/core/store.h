@@ -14,11 +14,6 @@
 
 namespace inrush {
 
-struct Entry {
-  std::string name;   // relative to the store: what open() takes
-  uint64_t size = 0;  // where the listing says it
-};
-
 class Store {
  public:
   virtual ~Store() = default;
@@ -26,8 +21,8 @@ class Store {
   // The place, as the user named it.
   [[nodiscard]] virtual std::string uri() const = 0;
 
-  // What lies here, sorted by name. Not recursive. Throws Error{source}.
-  virtual std::vector<Entry> list() = 0;
+  // The names of what lies here, as open() takes them, sorted. Not recursive. Throws Error{source}.
+  virtual std::vector<std::string> list() = 0;
 
   // Whether list() sees all that is here; else it gives what it can find, and open() tells.
   [[nodiscard]] virtual bool lists() const { return true; }

@@ -144,11 +144,8 @@ Found find_in_folder(Store& store, const std::vector<std::string>& listing) {
 // The files that an index file names, all of which must be there.
 std::vector<std::string> files_of(Store& store, const std::string& entry, const HfIndex& index) {
   const std::string folder = entry.substr(0, entry.rfind('/') + 1);
-  std::vector<std::string> listing;
   const bool sees_all = store.lists();
-  if (sees_all) {
-    for (auto& listed : store.list()) listing.push_back(std::move(listed.name));
-  }
+  const std::vector<std::string> listing = sees_all ? store.list() : std::vector<std::string>();
   std::vector<std::string> files;
   std::vector<std::string> missing;
   for (const auto& file : index.files) {
@@ -199,10 +196,7 @@ Index index_all(Store& store, const Found& found) {
 std::span<const Format> format_table() { return kTable; }
 
 Index read_index(Store& store, const std::vector<std::string>& entries) {
-  std::vector<std::string> listing = entries;
-  if (entries.empty()) {
-    for (auto& listed : store.list()) listing.push_back(std::move(listed.name));
-  }
+  const std::vector<std::string> listing = entries.empty() ? store.list() : entries;
   if (const auto entry = pick_hf_index(listing, store.uri())) {
     const HfIndex decided = read_hf_index(store, *entry);
     const auto files = files_of(store, *entry, decided);

@@ -15,6 +15,7 @@
 #include <optional>
 #include <utility>
 
+#include "inrush/base/text.h"
 #include "inrush/core/error.h"
 #include "inrush/core/quoted.h"
 #include "inrush/formats/torch_types.h"
@@ -61,8 +62,7 @@ constexpr Alias kAliases[] = {
 const TorchType* type_named(std::string_view text) {
   constexpr std::string_view kPrefix = "torch.";
   if (text.starts_with(kPrefix)) return torch_type(text.substr(kPrefix.size()));
-  std::string name(text);
-  for (char& c : name) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  const std::string name = lower(text);
   for (const auto& [alias, torch] : kAliases) {
     if (alias == name) return torch_type(torch);
   }
@@ -231,10 +231,8 @@ bool is_there(Store& store, const std::string& entry) {
 
 std::vector<Blob> open_partitions(Store& store, const std::string& folder,
                                   const std::string& index) {
-  std::vector<std::string> listing;
-  if (folder.empty()) {
-    for (auto& listed : store.list()) listing.push_back(std::move(listed.name));
-  }
+  const std::vector<std::string> listing =
+      folder.empty() ? store.list() : std::vector<std::string>();
   std::vector<Blob> blobs;
   while (blobs.size() < kMostPartitions) {
     const std::string name = fmt::format("{}tensor.data_{}", folder, blobs.size());

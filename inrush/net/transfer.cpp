@@ -9,6 +9,8 @@
 #include <cstring>
 #include <ctime>
 
+#include "inrush/base/text.h"
+
 namespace inrush {
 namespace {
 
@@ -123,11 +125,9 @@ void Transfer::prepare(const HttpRequest& request) {
   curl_.easy_setopt(easy, CURLOPT_WRITEFUNCTION, &Transfer::on_body);
   curl_.easy_setopt(easy, CURLOPT_WRITEDATA, this);
   curl_.easy_setopt(easy, CURLOPT_ERRORBUFFER, trouble_.data());
-  curl_.easy_setopt(easy, CURLOPT_PRIVATE, this);
 }
 
 void Transfer::distrust() {
-  distrusted_ = true;
   curl_.easy_setopt(easy_.get(), CURLOPT_OPENSOCKETFUNCTION, &Transfer::open_socket);
   curl_.easy_setopt(easy_.get(), CURLOPT_OPENSOCKETDATA, this);
   curl_.easy_setopt(easy_.get(), CURLOPT_NETRC, static_cast<long>(CURL_NETRC_IGNORED));
@@ -222,7 +222,7 @@ bool Transfer::judge_whole() {
   if (known && !same_content(*wanted_->identity, head_)) {
     return fail(ErrorCode::data, "the content changed while it was being read");
   }
-  const auto size = parse_size(head_.header("content-length"));
+  const auto size = to_number(head_.header("content-length"));
   const bool all = wanted_->offset == 0 && size && *size <= wanted_->size;
   if (!all || (known && (*size != wanted_->identity->size || *size != wanted_->size))) {
     return fail(ErrorCode::source,
@@ -243,7 +243,7 @@ bool Transfer::judge_range() {
   if (!range || !range->first) {
     return fail(ErrorCode::data, "206 Partial Content without a Content-Range that can be read");
   }
-  const auto length = parse_size(head_.header("content-length"));
+  const auto length = to_number(head_.header("content-length"));
   if (length && *length != range->last - *range->first + 1) {
     return fail(ErrorCode::data, fmt::format("the server says bytes {}-{}, and sends {} bytes",
                                              *range->first, range->last, *length));

@@ -101,7 +101,6 @@ class Transfer {
   uint64_t received_ = 0;
   uint64_t heard_ = 0;
   bool judged_ = false;
-  bool distrusted_ = false;
   std::optional<Verdict> failure_;
 };
 

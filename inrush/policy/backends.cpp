@@ -8,6 +8,7 @@
 #include <cctype>
 
 #include "inrush/base/align.h"
+#include "inrush/base/text.h"
 
 namespace inrush {
 namespace {
@@ -226,11 +227,6 @@ LaneChoice remote_lane(const Facts& facts, const ChoiceRequest& request, const P
   return lane;
 }
 
-std::string short_name(const BackendRow& backend) {
-  std::string name = backend.name;
-  std::transform(name.begin(), name.end(), name.begin(),
-                 [](unsigned char letter) { return static_cast<char>(std::tolower(letter)); });
-  return name;
-}
+std::string short_name(const BackendRow& backend) { return lower(backend.name); }
 
 }  // namespace inrush

@@ -18,6 +18,7 @@
 #include "inrush/base/environment.h"
 #include "inrush/base/fd.h"
 #include "inrush/base/small_file.h"
+#include "inrush/base/text.h"
 #include "inrush/core/sha256.h"
 
 namespace inrush {

@@ -24,17 +24,17 @@
 #include "inrush/base/direct_io.h"
 #include "inrush/base/fd.h"
 #include "inrush/base/filesystem.h"
+#include "inrush/base/write_fully.h"
 #include "inrush/core/error.h"
 #include "inrush/save.h"
 
 namespace inrush {
 namespace {
 
-constexpr size_t kLongestName = 255;            // NAME_MAX of every filesystem in use
-constexpr uint64_t kLargestWrite = 1ULL << 30;  // Linux writes at most 2 GiB - 4 KiB at once
-constexpr int kMostTries = 16;                  // of names for the temporary
-constexpr uint64_t kLeastDirect = 8 * kMiB;     // of a file: below it nothing is gained
-constexpr unsigned kDirectWidth = 4;            // parts in flight, each of a thread
+constexpr size_t kLongestName = 255;         // NAME_MAX of every filesystem in use
+constexpr int kMostTries = 16;               // of names for the temporary
+constexpr uint64_t kLeastDirect = 8 * kMiB;  // of a file: below it nothing is gained
+constexpr unsigned kDirectWidth = 4;         // parts in flight, each of a thread
 constexpr uint64_t kDirectPart = 2 * kMiB;
 
 std::string temporary_name(const std::string& name) {
@@ -44,19 +44,6 @@ std::string temporary_name(const std::string& name) {
   }
   const std::string end = fmt::format(".{:016x}.inrush-partial", random);
   return "." + name.substr(0, kLongestName - 1 - end.size()) + end;
-}
-
-// 0 or an errno.
-int write_all(int fd, uint64_t offset, std::span<const std::byte> data) {
-  while (!data.empty()) {
-    const size_t count = std::min<uint64_t>(data.size(), kLargestWrite);
-    const ssize_t done = ::pwrite(fd, data.data(), count, static_cast<off_t>(offset));
-    if (done < 0 && errno == EINTR) continue;
-    if (done <= 0) return done < 0 ? errno : EIO;
-    data = data.subspan(static_cast<size_t>(done));
-    offset += static_cast<uint64_t>(done);
-  }
-  return 0;
 }
 
 class FileWriter final : public Writer {
@@ -102,7 +89,7 @@ class FileWriter final : public Writer {
       written_ += size;
       return;
     }
-    if (const int error = write_all(fd_.get(), offset, data)) {
+    if (const int error = write_fully(fd_.get(), offset, data)) {
       fail(fmt::format("write [{}, +{})", offset, data.size()), error);
     }
     written_ += size;
@@ -207,7 +194,7 @@ class FileWriter final : public Writer {
 
   // False if the filesystem wants no direct writes after all: then the page cache takes them.
   bool write_direct(uint64_t offset, std::span<const std::byte> data) {
-    const int error = write_all(direct_.get(), offset, data);
+    const int error = write_fully(direct_.get(), offset, data);
     if (error != 0 && error != EINVAL && error != EOPNOTSUPP) {
       fail(fmt::format("write [{}, +{}) directly", offset, data.size()), error);
     }

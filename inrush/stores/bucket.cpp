@@ -27,8 +27,8 @@ class BucketStore final : public Store {
     return bucket_.shown + prefix_ + (entry_.empty() ? pattern_ : entry_);
   }
 
-  std::vector<Entry> list() override {
-    return settled<std::vector<Entry>>([this](const Url& base) { return list_from(base); });
+  std::vector<std::string> list() override {
+    return settled<std::vector<std::string>>([this](const Url& base) { return list_from(base); });
   }
 
   Blob open(const std::string& name) override {
@@ -85,8 +85,8 @@ class BucketStore final : public Store {
     return work(base);
   }
 
-  std::vector<Entry> list_from(const Url& base) {
-    std::vector<Entry> entries;
+  std::vector<std::string> list_from(const Url& base) {
+    std::vector<std::string> names;
     std::string next;
     do {
       const HttpRequest request = bucket_.list(base, prefix_, next);
@@ -104,16 +104,15 @@ class BucketStore final : public Store {
                                                  bucket_.shown, prefix_));
       }
       next = std::move(page.next);
-      std::move(page.entries.begin(), page.entries.end(), std::back_inserter(entries));
-    } while (!next.empty() && entries.size() < kMostEntries);
+      std::move(page.names.begin(), page.names.end(), std::back_inserter(names));
+    } while (!next.empty() && names.size() < kMostEntries);
     if (!pattern_.empty()) {
-      std::erase_if(entries, [&](const Entry& entry) {
-        return ::fnmatch(pattern_.c_str(), entry.name.c_str(), 0) != 0;
+      std::erase_if(names, [&](const std::string& name) {
+        return ::fnmatch(pattern_.c_str(), name.c_str(), 0) != 0;
       });
     }
-    std::sort(entries.begin(), entries.end(),
-              [](const Entry& a, const Entry& b) { return a.name < b.name; });
-    return entries;
+    std::sort(names.begin(), names.end());
+    return names;
   }
 
   std::mutex mutex_;  // over bucket_.base and what follows

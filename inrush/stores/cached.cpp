@@ -40,7 +40,7 @@ class CachedStore final : public Store {
       : inner_(std::move(inner)), folder_(std::move(folder)) {}
 
   [[nodiscard]] std::string uri() const override { return inner_->uri(); }
-  std::vector<Entry> list() override { return inner_->list(); }
+  std::vector<std::string> list() override { return inner_->list(); }
   [[nodiscard]] bool lists() const override { return inner_->lists(); }
 
   Blob open(const std::string& name) override {

@@ -35,7 +35,7 @@ class Directory final : public Store {
 
   [[nodiscard]] std::string uri() const override { return uri_; }
 
-  std::vector<Entry> list() override {
+  std::vector<std::string> list() override {
     // "." anew, because two readers of one descriptor would share its position.
     const int fd = ::openat(folder_.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0) throw open_error(uri_, errno);
@@ -44,13 +44,12 @@ class Directory final : public Store {
       ::close(fd);
       throw Error(ErrorCode::memory, fmt::format("list {}: out of memory", uri_));
     }
-    std::vector<Entry> entries;
+    std::vector<std::string> names;
     errno = 0;
-    while (const dirent* found = ::readdir(folder.get())) add(*found, entries);
+    while (const dirent* found = ::readdir(folder.get())) add(*found, names);
     if (errno != 0) throw system_error(ErrorCode::source, "list " + uri_, errno);
-    std::sort(entries.begin(), entries.end(),
-              [](const Entry& a, const Entry& b) { return a.name < b.name; });
-    return entries;
+    std::sort(names.begin(), names.end());
+    return names;
   }
 
   Blob open(const std::string& name) override {
@@ -71,14 +70,14 @@ class Directory final : public Store {
   // All but folders: what is not readable, or a link to nothing, shall fail when it is opened,
   // not be missing without a word. Only what the listing does not say is asked for, as each
   // question is a round trip on a far filesystem.
-  void add(const dirent& found, std::vector<Entry>& entries) {
+  void add(const dirent& found, std::vector<std::string>& names) {
     if (found.d_type == DT_DIR) return;
     if (found.d_type == DT_UNKNOWN || found.d_type == DT_LNK) {
       struct stat status {};
       if (::fstatat(folder_.get(), found.d_name, &status, 0) != 0) errno = 0;
       if (S_ISDIR(status.st_mode)) return;
     }
-    entries.push_back({found.d_name});
+    names.emplace_back(found.d_name);
   }
 
   Fd folder_;

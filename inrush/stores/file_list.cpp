@@ -16,21 +16,18 @@ namespace {
 
 class FileList final : public Store {
  public:
-  explicit FileList(std::vector<Entry> entries) : entries_(std::move(entries)) {}
+  explicit FileList(std::vector<std::string> paths) : paths_(std::move(paths)) {}
 
   [[nodiscard]] std::string uri() const override {
-    return fmt::format("{} and {} more", entries_.front().name, entries_.size() - 1);
+    return fmt::format("{} and {} more", paths_.front(), paths_.size() - 1);
   }
 
-  std::vector<Entry> list() override { return entries_; }
+  std::vector<std::string> list() override { return paths_; }
 
   Blob open(const std::string& name) override {
-    const auto at =
-        std::lower_bound(entries_.begin(), entries_.end(), name,
-                         [](const Entry& e, const std::string& n) { return e.name < n; });
-    if (at == entries_.end() || at->name != name) {
+    if (!std::binary_search(paths_.begin(), paths_.end(), name)) {
       throw Error(ErrorCode::source, fmt::format("open {}: not among the {} files given",
-                                                 quoted(name), entries_.size()));
+                                                 quoted(name), paths_.size()));
     }
     return open_local_file(AT_FDCWD, name, name);
   }
@@ -42,14 +39,13 @@ class FileList final : public Store {
   }
 
  private:
-  std::vector<Entry> entries_;  // sorted by name, never empty
+  std::vector<std::string> paths_;  // sorted, never empty
 };
 
 }  // namespace
 
-std::unique_ptr<Store> make_file_list(const std::vector<std::string>& paths) {
+std::unique_ptr<Store> make_file_list(std::vector<std::string> paths) {
   if (paths.empty()) throw Error(ErrorCode::usage, "open: no files were given");
-  std::vector<Entry> entries;
   for (const auto& path : paths) {
     struct stat status {};
     if (::stat(path.c_str(), &status) != 0) throw open_error(path, errno);
@@ -57,17 +53,13 @@ std::unique_ptr<Store> make_file_list(const std::vector<std::string>& paths) {
       throw Error(ErrorCode::usage,
                   fmt::format("open {}: a folder among several files; open it by itself", path));
     }
-    entries.push_back({path, static_cast<uint64_t>(status.st_size)});
   }
-  const auto before = [](const Entry& a, const Entry& b) { return a.name < b.name; };
-  std::sort(entries.begin(), entries.end(), before);
-  const auto twice =
-      std::adjacent_find(entries.begin(), entries.end(),
-                         [](const Entry& a, const Entry& b) { return a.name == b.name; });
-  if (twice != entries.end()) {
-    throw Error(ErrorCode::usage, fmt::format("open {}: the file was given twice", twice->name));
+  std::sort(paths.begin(), paths.end());
+  const auto twice = std::adjacent_find(paths.begin(), paths.end());
+  if (twice != paths.end()) {
+    throw Error(ErrorCode::usage, fmt::format("open {}: the file was given twice", *twice));
   }
-  return std::make_unique<FileList>(std::move(entries));
+  return std::make_unique<FileList>(std::move(paths));
 }
 
 }  // namespace inrush

@@ -48,20 +48,19 @@ class HttpFolder final : public Store {
 
   [[nodiscard]] bool lists() const override { return false; }
 
-  std::vector<Entry> list() override {
-    std::vector<Entry> entries;
+  std::vector<std::string> list() override {
+    std::vector<std::string> names;
     for (const char* name : kUsualFiles) {
-      if (object_exists(*client_, url_of(name))) entries.push_back({name, 0});
+      if (object_exists(*client_, url_of(name))) names.emplace_back(name);
     }
-    if (entries.empty()) {
+    if (names.empty()) {
       throw Error(ErrorCode::source,
                   fmt::format("open {}: none of the usual files is there ({}), and an HTTP server "
                               "cannot be asked for others: open a file by its URL",
                               uri(), fmt::join(kUsualFiles, ", ")));
     }
-    std::sort(entries.begin(), entries.end(),
-              [](const Entry& a, const Entry& b) { return a.name < b.name; });
-    return entries;
+    std::sort(names.begin(), names.end());
+    return names;
   }
 
   Blob open(const std::string& name) override {

@@ -30,10 +30,10 @@ class PlaceList final : public Store {
     return fmt::format("{} and {} more", numbers_.begin()->first, numbers_.size() - 1);
   }
 
-  std::vector<Entry> list() override {
-    std::vector<Entry> entries;
-    for (const auto& [name, number] : numbers_) entries.push_back({name, 0});
-    return entries;
+  std::vector<std::string> list() override {
+    std::vector<std::string> names;
+    for (const auto& [name, number] : numbers_) names.push_back(name);
+    return names;
   }
 
   Blob open(const std::string& name) override {

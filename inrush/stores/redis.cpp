@@ -97,23 +97,18 @@ class RedisStore final : public Store {
 
   [[nodiscard]] std::string uri() const override { return place_.shown + "/" + place_.key; }
 
-  std::vector<Entry> list() override {
+  std::vector<std::string> list() override {
     const std::lock_guard lock(mutex_);
-    std::vector<Entry> entries;
+    std::vector<std::string> names;
     for (const std::string& key : scan(redis_pattern(folder_) + "*:0")) {
       // "K:header:0": files of tensorizer's, and of this project's writer.
       constexpr std::string_view kFirst = ":header:0";
       if (!key.ends_with(kFirst)) continue;
-      const std::string name =
-          key.substr(folder_.size(), key.size() - folder_.size() - kFirst.size());
-      if (name.empty() || name.find('/') != std::string::npos) continue;
-      uint64_t size = 0;
-      for (const RedisSegment& segment : find_segments(folder_ + name)) size += segment.size;
-      entries.push_back({name, size});
+      std::string name = key.substr(folder_.size(), key.size() - folder_.size() - kFirst.size());
+      if (!name.empty() && name.find('/') == std::string::npos) names.push_back(std::move(name));
     }
-    std::sort(entries.begin(), entries.end(),
-              [](const Entry& a, const Entry& b) { return a.name < b.name; });
-    return entries;
+    std::sort(names.begin(), names.end());
+    return names;
   }
 
   Blob open(const std::string& name) override {

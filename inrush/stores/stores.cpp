@@ -11,6 +11,7 @@
 #include <string_view>
 
 #include "inrush/base/percent.h"
+#include "inrush/base/text.h"
 #include "inrush/core/quoted.h"
 #include "inrush/stores/cached.h"
 #include "inrush/stores/directory.h"
@@ -72,13 +73,11 @@ constexpr std::array kTable{
 std::optional<std::string> scheme_of(const std::string& uri) {
   const size_t colon = uri.find("://");
   if (colon == std::string::npos || colon == 0) return std::nullopt;
-  std::string scheme = uri.substr(0, colon);
-  for (char& c : scheme) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (std::isalnum(byte) == 0 && c != '+' && c != '-' && c != '.') return std::nullopt;
-    c = static_cast<char>(std::tolower(byte));
-  }
-  return scheme;
+  const std::string scheme = uri.substr(0, colon);
+  const bool sane = std::all_of(scheme.begin(), scheme.end(), [](unsigned char c) {
+    return std::isalnum(c) != 0 || c == '+' || c == '-' || c == '.';
+  });
+  return sane ? std::optional(lower(scheme)) : std::nullopt;
 }
 
 std::string built_schemes() {

@@ -39,6 +39,6 @@ bool is_remote(const std::string& uri);
 std::unique_ptr<Writer> make_remote_writer(const std::string& uri, const StorageOptions& options);
 
 // One store over several local files, whose entries are the paths as given.
-std::unique_ptr<Store> make_file_list(const std::vector<std::string>& paths);
+std::unique_ptr<Store> make_file_list(std::vector<std::string> paths);
 
 }  // namespace inrush

@@ -1,7 +1,6 @@
 #include "inrush/wire/listing.h"
 
 #include <algorithm>
-#include <charconv>
 
 #include "inrush/core/error.h"
 #include "inrush/wire/response.h"
@@ -14,15 +13,6 @@ bool is_file_name(std::string_view name) {
   if (name.empty() || name == "." || name == "..") return false;
   return std::none_of(name.begin(), name.end(),
                       [](unsigned char c) { return c == '/' || c < ' ' || c == 0x7f; });
-}
-
-uint64_t number_of(const std::string& text) {
-  uint64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size()) {
-    throw Error(ErrorCode::data, "the listing has a size that is no number");
-  }
-  return value;
 }
 
 // Calls visit(text) for the text of each <name> element, which is not nested in its like.
@@ -38,11 +28,10 @@ void each_element(std::string_view xml, const std::string& name, Visit visit) {
   }
 }
 
-void add(ListPage& page, const std::string& key, const std::string& size,
-         const std::string& prefix) {
+void add(ListPage& page, const std::string& key, const std::string& prefix) {
   if (!key.starts_with(prefix)) return;
   std::string name = key.substr(prefix.size());
-  if (is_file_name(name)) page.entries.push_back({std::move(name), number_of(size)});
+  if (is_file_name(name)) page.names.push_back(std::move(name));
 }
 
 }  // namespace
@@ -59,7 +48,7 @@ ListPage parse_s3_page(std::string_view xml, const std::string& prefix) {
       std::replace(key.begin(), key.end(), '+', ' ');
       key = percent_decoded(key);
     }
-    add(page, key, xml_text(one, "Size"), prefix);
+    add(page, key, prefix);
   });
   if (xml_text(xml, "IsTruncated") == "true") {
     page.next = xml_text(xml, "NextContinuationToken");
@@ -75,9 +64,8 @@ ListPage parse_az_page(std::string_view xml, const std::string& prefix) {
     throw Error(ErrorCode::data, "the answer is no listing of a container");
   }
   ListPage page;
-  each_element(xml, "Blob", [&](std::string_view one) {
-    add(page, xml_text(one, "Name"), xml_text(one, "Content-Length"), prefix);
-  });
+  each_element(xml, "Blob",
+               [&](std::string_view one) { add(page, xml_text(one, "Name"), prefix); });
   page.next = xml_text(xml, "NextMarker");
   return page;
 }

@@ -5,13 +5,11 @@
 #include <string_view>
 #include <vector>
 
-#include "inrush/core/store.h"
-
 namespace inrush {
 
 struct ListPage {
-  std::vector<Entry> entries;  // names relative to the prefix, no folders
-  std::string next;            // asks for the page after this one; empty: it is the last
+  std::vector<std::string> names;  // relative to the prefix, no folders
+  std::string next;                // asks for the page after this one; empty: it is the last
 };
 
 // ListObjectsV2 with encoding-type=url. Names that cannot be a file's ("..", ones with a slash or

@@ -4,30 +4,16 @@
 
 #include <algorithm>
 #include <array>
-#include <cctype>
-#include <charconv>
 #include <ctime>
 #include <utility>
+
+#include "inrush/base/text.h"
 
 namespace inrush {
 namespace {
 
 constexpr size_t kMostHeaders = 200;
 constexpr size_t kLongestReason = 300;
-
-std::string_view trimmed(std::string_view text) {
-  const auto space = [](char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; };
-  while (!text.empty() && space(text.front())) text.remove_prefix(1);
-  while (!text.empty() && space(text.back())) text.remove_suffix(1);
-  return text;
-}
-
-std::optional<uint64_t> number(std::string_view text) {
-  uint64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (text.empty() || error != std::errc() || end != text.data() + text.size()) return std::nullopt;
-  return value;
-}
 
 const char* reason_phrase(int status) {
   constexpr std::array<std::pair<int, const char*>, 20> kPhrases{{
@@ -105,34 +91,29 @@ std::optional<ContentRange> parse_content_range(std::string_view text) {
   if (slash == std::string_view::npos) return std::nullopt;
   ContentRange range;
   const std::string_view size = text.substr(slash + 1);
-  if (size != "*" && !(range.size = number(size))) return std::nullopt;
+  if (size != "*" && !(range.size = to_number(size))) return std::nullopt;
   const std::string_view bytes = text.substr(0, slash);
   if (bytes == "*") return range;
   const size_t dash = bytes.find('-');
   if (dash == std::string_view::npos) return std::nullopt;
-  const auto last = number(bytes.substr(dash + 1));
-  range.first = number(bytes.substr(0, dash));
+  const auto last = to_number(bytes.substr(dash + 1));
+  range.first = to_number(bytes.substr(0, dash));
   if (!range.first || !last || *last < *range.first) return std::nullopt;
   range.last = *last;
   return range;
 }
-
-std::optional<uint64_t> parse_size(std::string_view text) { return number(text); }
 
 void ResponseHead::add_line(std::string_view line) {
   line = trimmed(line);
   if (line.starts_with("HTTP/")) {
     headers.clear();
     const size_t space = std::min(line.find(' '), line.size() - 1);
-    status = static_cast<int>(number(line.substr(space + 1, 3)).value_or(0));
+    status = static_cast<int>(to_number(line.substr(space + 1, 3)).value_or(0));
     return;
   }
   const size_t colon = line.find(':');
   if (colon == std::string_view::npos || headers.size() >= kMostHeaders) return;
-  std::string name(line.substr(0, colon));
-  std::transform(name.begin(), name.end(), name.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  headers[name] = trimmed(line.substr(colon + 1));
+  headers[lower(line.substr(0, colon))] = trimmed(line.substr(colon + 1));
 }
 
 std::string ResponseHead::header(const char* name) const {
@@ -159,7 +140,7 @@ Identity ResponseHead::identity(uint64_t size) const {
 std::optional<std::chrono::seconds> retry_after(const ResponseHead& head, int64_t now) {
   const std::string text = head.header("retry-after");
   if (text.empty()) return std::nullopt;
-  if (const auto seconds = number(text)) {
+  if (const auto seconds = to_number(text)) {
     return std::chrono::seconds(std::min<uint64_t>(*seconds, 86400));
   }
   tm time{};

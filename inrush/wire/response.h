@@ -39,9 +39,6 @@ struct ResponseHead {
   [[nodiscard]] Identity identity(uint64_t size) const;
 };
 
-// A number of bytes, as Content-Length has it.
-std::optional<uint64_t> parse_size(std::string_view text);
-
 // Seconds that the server asks to be left alone, from a number or a date; nothing if it does not.
 std::optional<std::chrono::seconds> retry_after(const ResponseHead& head, int64_t now);
 

@@ -11,6 +11,7 @@
 #include <map>
 #include <vector>
 
+#include "inrush/base/text.h"
 #include "inrush/core/sha256.h"
 
 namespace inrush {
@@ -35,12 +36,6 @@ std::string hmac(std::string_view key, std::string_view text) {
 std::string hex(std::string_view bytes) {
   std::string text;
   for (const char c : bytes) text += fmt::format("{:02x}", static_cast<unsigned char>(c));
-  return text;
-}
-
-std::string lower(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
   return text;
 }
 

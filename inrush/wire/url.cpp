@@ -6,21 +6,18 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
+#include <optional>
+#include <utility>
 #include <vector>
 
+#include "inrush/base/percent.h"
+#include "inrush/base/text.h"
 #include "inrush/core/error.h"
 
 namespace inrush {
 namespace {
 
 constexpr size_t kLongest = 64 << 10;  // bytes of a URL; presigned ones have some 2 KiB
-
-std::string lower(std::string_view text) {
-  std::string out(text);
-  std::transform(out.begin(), out.end(), out.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  return out;
-}
 
 bool is_default_port(const Url& url) {
   return url.port.empty() || (url.scheme == "http" && url.port == "80") ||
@@ -41,13 +38,6 @@ void split_host(std::string_view text, Url& url) {
                                   [](unsigned char c) { return std::isdigit(c) != 0; });
   if (!digits || url.port.size() > 5) refuse("has a port that is no number");
   if (url.host.empty()) refuse("has no host");
-}
-
-int hex_digit(char c) {
-  if (c >= '0' && c <= '9') return c - '0';
-  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-  return -1;
 }
 
 // "/a/b/../c" -> "/a/c", as RFC 3986 removes dots.
@@ -154,19 +144,9 @@ std::string percent_encoded(std::string_view text, bool keep_slashes) {
 }
 
 std::string percent_decoded(std::string_view text) {
-  std::string out;
-  for (size_t i = 0; i < text.size(); ++i) {
-    if (text[i] != '%') {
-      out += text[i];
-      continue;
-    }
-    const int high = i + 2 < text.size() ? hex_digit(text[i + 1]) : -1;
-    const int low = high >= 0 ? hex_digit(text[i + 2]) : -1;
-    if (low < 0) refuse("has a % without two hex digits");
-    out += static_cast<char>(high * 16 + low);
-    i += 2;
-  }
-  return out;
+  std::optional<std::string> plain = unescaped(text);
+  if (!plain) refuse("has a % without two hex digits");
+  return std::move(*plain);
 }
 
 }  // namespace inrush

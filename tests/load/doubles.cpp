@@ -30,11 +30,11 @@ void Remote::break_at(const std::string& name, uint64_t offset) {
 
 void Remote::die() { dead_ = true; }
 
-std::vector<Entry> Remote::list() const {
+std::vector<std::string> Remote::list() const {
   const std::lock_guard lock(mutex_);
-  std::vector<Entry> entries;
-  for (const auto& [name, object] : objects_) entries.push_back({name, object.bytes.size()});
-  return entries;
+  std::vector<std::string> names;
+  for (const auto& [name, object] : objects_) names.push_back(name);
+  return names;
 }
 
 std::optional<Blob> Remote::find(const std::string& name) const {

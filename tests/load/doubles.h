@@ -34,7 +34,7 @@ class Remote {
   // What is not covered yet never will be.
   void die();
 
-  [[nodiscard]] std::vector<Entry> list() const;
+  [[nodiscard]] std::vector<std::string> list() const;
   [[nodiscard]] std::optional<Blob> find(const std::string& name) const;
   [[nodiscard]] bool dead() const { return dead_; }
   [[nodiscard]] bool covers(const std::string& name, uint64_t end) const;
@@ -68,7 +68,7 @@ class RemoteStore final : public Store {
  public:
   explicit RemoteStore(std::shared_ptr<Remote> remote) : remote_(std::move(remote)) {}
   [[nodiscard]] std::string uri() const override { return "double://bucket"; }
-  std::vector<Entry> list() override { return remote_->list(); }
+  std::vector<std::string> list() override { return remote_->list(); }
   Blob open(const std::string& name) override;
   Identity identity(const Blob& blob) override;
   void read(const Blob& blob, uint64_t offset, std::span<std::byte> target) override;

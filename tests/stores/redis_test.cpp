@@ -188,10 +188,8 @@ TEST_P(RedisPlaces, a_folder_lists_its_files) {
   set_file(*connection_, "models/b/three", random_bytes(10, 14), 500);
   Place place = find_redis(server_.uri("models/a/"));
   EXPECT_EQ(place.entry, "");
-  const auto entries = place.store->list();
-  ASSERT_EQ(entries.size(), 2U);
-  EXPECT_EQ(entries[0].name, "one.safetensors");
-  EXPECT_EQ(entries[1].size, 700U);
+  const std::vector<std::string> both{"one.safetensors", "two.safetensors"};
+  EXPECT_EQ(place.store->list(), both);
 }
 
 TEST_P(RedisPlaces, a_missing_key_a_dead_server_and_another_database_say_so) {
