@@ -14,14 +14,13 @@
 
 #include "inrush/engines/rows.h"
 #include "inrush/engines/wake.h"
-#include "inrush/net/backoff.h"
+#include "inrush/net/attempts.h"
 #include "inrush/net/object.h"
 #include "inrush/net/transfer.h"
 
 namespace inrush {
 namespace {
 
-constexpr int kMostRedirects = 10;
 // A connection that was so much slower than usual for so long is dropped for another.
 constexpr double kDrips = 0.1;
 constexpr double kLeastRate = 16 << 10;  // bytes a second, where nothing is usual yet
@@ -35,7 +34,7 @@ struct Flight {
   Read read;
   uint64_t size = 0;  // of the read, without what is past the blob's end
   uint64_t done = 0;  // bytes in place, before what `main` brings
-  Backoff backoff;
+  Attempts attempts;
   std::unique_ptr<Transfer> main{};    // none while it waits to be asked for again
   std::unique_ptr<Transfer> second{};  // asked for the same from where main fell silent
   Transfer* winner = nullptr;          // of the two, that brought a byte first
@@ -45,9 +44,7 @@ struct Flight {
   uint64_t heard = 0;            // of main
   Clock::time_point paced_at{};  // since when main brought more than `paced`
   uint64_t paced = 0;
-  int redirects = 0;
   uint32_t hedges = 0;
-  bool went_home = false;
   bool over = false;
 };
 
@@ -98,12 +95,7 @@ class HttpEngine final : public Engine {
         throw Error(ErrorCode::usage, "submit to http: a read of nothing, or of no blob");
       }
     }
-    for (const Read& read : reads) {
-      Flight flight{.read = read,
-                    .size = std::min(read.size, blobs_[read.file].size - read.offset),
-                    .backoff = Backoff(object(read).client->options().patience)};
-      begin(flights_.emplace(read.tag, std::move(flight)).first->second, false);
-    }
+    for (const Read& read : reads) begin(take(read), false);
   }
 
   size_t wait(std::span<Completion> done, Deadline deadline) override {
@@ -135,9 +127,15 @@ class HttpEngine final : public Engine {
     return object_of(blobs_[read.file]);
   }
 
-  [[nodiscard]] std::string what(const Flight& flight) const {
-    return fmt::format("read {} [{}, +{}) via http", blobs_[flight.read.file].name,
-                       flight.read.offset, flight.size);
+  Flight& take(const Read& read) {
+    const Blob& blob = blobs_[read.file];
+    const HttpObject& content = object(read);
+    const uint64_t size = std::min(read.size, blob.size - read.offset);
+    std::string what = fmt::format("read {} [{}, +{}) via http", blob.name, read.offset, size);
+    Attempts attempts(std::move(what), content.home, content.client->options().patience);
+    attempts.begin_at(content.url());
+    Flight flight{.read = read, .size = size, .attempts = std::move(attempts)};
+    return flights_.emplace(read.tag, std::move(flight)).first->second;
   }
 
   // One round of libcurl, of what it has ended, and of what time has come for.
@@ -173,7 +171,7 @@ class HttpEngine final : public Engine {
 
   std::unique_ptr<Transfer> send(Flight& flight, uint64_t from, bool fresh) {
     const HttpObject& content = object(flight.read);
-    const Url url = flight.went_home ? content.home : content.url();
+    const Url& url = flight.attempts.url();
     const uint64_t offset = flight.read.offset + from;
     const uint64_t size = flight.size - from;
     const HttpRequest request = range_request(content, url, offset, size);
@@ -200,7 +198,8 @@ class HttpEngine final : public Engine {
       flight.main = send(flight, flight.done, fresh);
     } catch (const Error& error) {
       // Credentials that are not to be had end the read, not the lane.
-      finish(flight, Error(error.code(), fmt::format("{}: {}", what(flight), error.message())));
+      finish(flight,
+             Error(error.code(), fmt::format("{}: {}", flight.attempts.what(), error.message())));
     }
   }
 
@@ -248,7 +247,7 @@ class HttpEngine final : public Engine {
     }
     const Verdict verdict = flight.main->verdict(code);
     const uint64_t received = flight.main->received();
-    if (received > 0) flight.backoff.progressed(Clock::now());
+    if (received > 0) flight.attempts.progressed(Clock::now());
     if (flight.second && verdict.kind == Verdict::Kind::again) {
       promote(flight);
       return;
@@ -272,34 +271,20 @@ class HttpEngine final : public Engine {
 
   // The request is over, and the read is not.
   void decide(Flight& flight, const Verdict& verdict) {
-    const HttpObject& content = object(flight.read);
-    std::string reason = verdict.reason;
-    if (verdict.kind == Verdict::Kind::redirect) {
-      if (++flight.redirects <= kMostRedirects) {
-        content.move_to(verdict.location);
-        flight.went_home = false;
-        begin(flight, false);
-        return;
-      }
-      reason = "it is redirected in circles";
-    } else if (verdict.kind == Verdict::Kind::again) {
-      if (const auto when = flight.backoff.next(Clock::now(), verdict.pause)) {
-        flight.again_at = *when;
-        return;
-      }
-      reason += fmt::format(" (after {} tries)", flight.backoff.tries());
-    } else if (content.url().text() != content.home.text() && !flight.went_home) {
-      // What it was redirected to may have expired.
-      flight.went_home = true;
-      begin(flight, false);
+    try {
+      flight.again_at = flight.attempts.next(verdict, Clock::now());
+    } catch (const Error& error) {
+      finish(flight, error);
       return;
     }
-    finish(flight, Error(verdict.code, fmt::format("{}: {}", what(flight), reason)));
+    if (verdict.kind == Verdict::Kind::again) return;
+    object(flight.read).move_to(flight.attempts.url());
+    begin(flight, false);
   }
 
   void watch(Flight& flight, Clock::time_point now) {
     if (!flight.main) {
-      if (now >= flight.again_at) begin(flight, flight.backoff.tries() > 1);
+      if (now >= flight.again_at) begin(flight, flight.attempts.tries() > 1);
       return;
     }
     if (flight.main->heard() != flight.heard) {
@@ -309,17 +294,17 @@ class HttpEngine final : public Engine {
       }
       flight.heard = flight.main->heard();
       flight.heard_at = now;
-      if (flight.main->received() > 0) flight.backoff.progressed(now);
+      if (flight.main->received() > 0) flight.attempts.progressed(now);
     }
     // A server that says no more after the last byte has said enough.
     if (flight.done + flight.main->received() == flight.size) {
       finish(flight, std::nullopt);
       return;
     }
-    if (now >= flight.backoff.deadline()) {
-      finish(flight,
-             Error(ErrorCode::source, fmt::format("{}: nothing came for {:.0f} s", what(flight),
-                                                  seconds(now - flight.heard_at))));
+    if (now >= flight.attempts.deadline()) {
+      finish(flight, Error(ErrorCode::source,
+                           fmt::format("{}: nothing came for {:.0f} s", flight.attempts.what(),
+                                       seconds(now - flight.heard_at))));
       return;
     }
     const auto patience =

@@ -6,11 +6,10 @@
 
 #include <algorithm>
 #include <charconv>
-#include <thread>
 
 #include "inrush/base/environment.h"
 #include "inrush/core/error.h"
-#include "inrush/net/backoff.h"
+#include "inrush/net/attempts.h"
 #include "inrush/net/transfer.h"
 
 namespace inrush {
@@ -20,7 +19,6 @@ constexpr long kReceiveBuffer = 512 << 10;  // bytes; the most that libcurl allo
 // Of libcurl before 7.85 and after it, and since 7.87.
 constexpr auto kProtocols = static_cast<CURLoption>(CURLOPTTYPE_LONG + 181);
 constexpr auto kQuickExit = static_cast<CURLoption>(CURLOPTTYPE_LONG + 322);
-constexpr int kMostRedirects = 10;
 constexpr size_t kMostKept = 16;  // idle handles
 constexpr long kStallSeconds = 15;
 
@@ -200,45 +198,19 @@ void Client::sign(HttpRequest& request, const Url& home) const {
 }
 
 Answer Client::ask(const HttpRequest& request, const AskOptions& options) const {
-  const Curl& curl = load_curl();
-  Backoff backoff(options_.patience);
-  Url url = request.url;
-  int redirects = 0;
+  Attempts attempts(options.what, request.url, options_.patience);
   for (;;) {
     HttpRequest signed_request = request;
-    signed_request.url = url;
+    signed_request.url = attempts.url();
     sign(signed_request, request.url);
     Transfer transfer(borrow());
     transfer.prepare_text(signed_request, options.most_bytes, options.welcome);
-    if (redirects > 0) transfer.distrust();
-    const CURLcode code = curl.easy_perform(transfer.easy());
-    const Verdict verdict = transfer.verdict(code);
-    Answer answer{transfer.head(), std::move(transfer.text()), url};
+    if (attempts.redirected()) transfer.distrust();
+    const Verdict verdict = transfer.verdict(load_curl().easy_perform(transfer.easy()));
+    Answer answer{transfer.head(), std::move(transfer.text()), attempts.url()};
     give_back(transfer.release());
-    const auto fail = [&](const std::string& why) {
-      return Error(verdict.code, fmt::format("{}: {}", options.what, why));
-    };
-    switch (verdict.kind) {
-      case Verdict::Kind::done:
-        return answer;
-      case Verdict::Kind::redirect:
-        if (++redirects > kMostRedirects) throw fail("it is redirected in circles");
-        url = verdict.location;
-        continue;
-      case Verdict::Kind::failed:
-        throw fail(verdict.reason);
-      case Verdict::Kind::again:
-        break;
-    }
-    const bool hopeless = verdict.nobody_there && backoff.tries() >= Backoff::kFewTries;
-    const auto when =
-        options.repeat && !hopeless ? backoff.next(Clock::now(), verdict.pause) : std::nullopt;
-    if (!when) {
-      throw fail(backoff.tries() > 1
-                     ? fmt::format("{} (after {} tries)", verdict.reason, backoff.tries())
-                     : verdict.reason);
-    }
-    std::this_thread::sleep_until(*when);
+    if (verdict.kind == Verdict::Kind::done) return answer;
+    attempts.wait(verdict);
   }
 }
 

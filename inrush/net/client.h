@@ -57,7 +57,6 @@ struct AskOptions {
   std::string what;                    // begins its errors: "open https://host/path"
   uint64_t most_bytes = 64ULL << 20;   // of the body
   std::vector<int> welcome{200, 206};  // other statuses are errors
-  bool repeat = true;                  // asking twice does no harm
 };
 
 class Client {

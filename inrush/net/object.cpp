@@ -4,11 +4,9 @@
 
 #include <algorithm>
 #include <cstring>
-#include <thread>
-#include <utility>
 
 #include "inrush/core/error.h"
-#include "inrush/net/backoff.h"
+#include "inrush/net/attempts.h"
 #include "inrush/net/transfer.h"
 
 namespace inrush {
@@ -16,37 +14,6 @@ namespace {
 
 // Headers of checkpoints mostly fit: opening and indexing a shard is one round trip then.
 constexpr uint64_t kFirstLook = 256 << 10;
-constexpr int kMostRedirects = 10;
-
-// One request, by somebody who waits for it.
-struct Look {
-  const Client& client;
-  Url url;
-  std::string what;
-  Backoff backoff;
-  int redirects = 0;
-
-  // What to do about it: true to ask again. Throws Error.
-  bool again(const Verdict& verdict) {
-    if (verdict.kind == Verdict::Kind::redirect && ++redirects <= kMostRedirects) {
-      url = verdict.location;
-      return true;
-    }
-    const bool hopeless = verdict.nobody_there && backoff.tries() >= Backoff::kFewTries;
-    if (verdict.kind == Verdict::Kind::again && !hopeless) {
-      if (const auto when = backoff.next(Clock::now(), verdict.pause)) {
-        std::this_thread::sleep_until(*when);
-        return true;
-      }
-    }
-    const std::string reason =
-        verdict.kind == Verdict::Kind::redirect ? "it is redirected in circles" : verdict.reason;
-    if (verdict.no_parts) throw NoParts(verdict.code, fmt::format("{}: {}", what, reason));
-    throw Error(verdict.code, backoff.tries() > 1 ? fmt::format("{}: {} (after {} tries)", what,
-                                                                reason, backoff.tries())
-                                                  : fmt::format("{}: {}", what, reason));
-  }
-};
 
 bool is_empty(const ResponseHead& head) {
   if (head.status == 200) return head.header("content-length") == "0";
@@ -140,32 +107,32 @@ Blob unseen_object(const std::shared_ptr<const Client>& client, const HomeConten
 Blob open_object(const std::shared_ptr<const Client>& client, const HomeContent& content) {
   const auto object = object_for(client, content);
   std::vector<std::byte> head(kFirstLook);
-  Look look{*client, content.url, "open " + content.name, Backoff(client->options().patience)};
+  Attempts attempts("open " + content.name, content.url, client->options().patience);
   for (;;) {
-    const HttpRequest request = range_request(*object, look.url, 0, kFirstLook);
+    const HttpRequest request = range_request(*object, attempts.url(), 0, kFirstLook);
     Transfer transfer(client->borrow());
     transfer.prepare_range(request, {0, kFirstLook}, head.data());
-    if (look.redirects > 0) transfer.distrust();
+    if (attempts.redirected()) transfer.distrust();
     const Verdict verdict = transfer.verdict(load_curl().easy_perform(transfer.easy()));
     const ResponseHead answer = transfer.head();
     const uint64_t received = transfer.received();
     client->give_back(transfer.release());
     if (verdict.kind != Verdict::Kind::done && !is_empty(answer)) {
-      look.again(verdict);
+      attempts.wait(verdict);
       continue;
     }
-    const uint64_t size = size_from(answer, received, look.what);
+    const uint64_t size = size_from(answer, received, attempts.what());
     if (object->immutable && size != object->identity.size) {
-      throw Error(ErrorCode::data, fmt::format("{}: it has {} bytes, not {}", look.what, size,
+      throw Error(ErrorCode::data, fmt::format("{}: it has {} bytes, not {}", attempts.what(), size,
                                                object->identity.size));
     }
     head.resize(received);
     head.shrink_to_fit();
     object->head = std::move(head);
-    if (look.redirects > 0) object->move_to(look.url);
+    if (attempts.redirected()) object->move_to(attempts.url());
     object->learn(answer);
     if (!object->immutable) object->identity = answer.identity(size);
-    return blob_of(object, look.url);
+    return blob_of(object, attempts.url());
   }
 }
 
@@ -194,30 +161,23 @@ void read_object(const Blob& blob, uint64_t offset, std::span<std::byte> target)
   const size_t copied = object.copy_head(offset, target);
   target = target.subspan(copied);
   offset += copied;
-  Look look{*object.client, object.url(), what, Backoff(object.client->options().patience)};
-  bool went_home = false;
+  Attempts attempts(what, object.home, object.client->options().patience);
+  attempts.begin_at(object.url());
   while (!target.empty()) {
-    const HttpRequest request = range_request(object, look.url, offset, target.size());
+    const HttpRequest request = range_request(object, attempts.url(), offset, target.size());
     Transfer transfer(object.client->borrow());
     transfer.prepare_range(request, {offset, target.size(), object.expected()}, target.data());
-    if (look.url.origin() != object.home.origin()) transfer.distrust();
+    if (attempts.url().origin() != object.home.origin()) transfer.distrust();
     const Verdict verdict = transfer.verdict(load_curl().easy_perform(transfer.easy()));
     const uint64_t received = transfer.received();
     if (verdict.kind == Verdict::Kind::done) object.learn(transfer.head());
     object.client->give_back(transfer.release());
     target = target.subspan(received);
     offset += received;
-    if (received > 0) look.backoff.progressed(Clock::now());
+    if (received > 0) attempts.progressed(Clock::now());
     if (verdict.kind == Verdict::Kind::done) continue;
-    // What it was redirected to may have expired.
-    if (verdict.kind == Verdict::Kind::failed && look.url.text() != object.home.text() &&
-        !std::exchange(went_home, true)) {
-      look.url = object.home;
-      object.move_to(object.home);
-      continue;
-    }
-    look.again(verdict);
-    object.move_to(look.url);
+    attempts.wait(verdict);
+    object.move_to(attempts.url());
   }
 }
 

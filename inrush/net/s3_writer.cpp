@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "inrush/base/align.h"
+#include "inrush/base/thread.h"
 #include "inrush/core/error.h"
 
 namespace inrush {
@@ -130,8 +131,9 @@ class S3Writer final : public Writer {
       if (error_) throw Error(*error_);
       ++flying_;
     }
-    threads_.emplace_back(
-        [this, number, part = std::exchange(part_, {})] { upload(number, part); });
+    threads_.push_back(
+        start_thread("uploads a part",
+                     [this, number, part = std::exchange(part_, {})] { upload(number, part); }));
     while (threads_.size() > kWidth) {
       threads_.front().join();
       threads_.pop_front();

@@ -8,12 +8,7 @@
 namespace inrush {
 namespace {
 
-#ifdef INRUSH_CURL_LINKED
-// The oldest with multi_poll, which every distribution in support has.
-#define INRUSH_CURL_SYMBOL(name) table.name = &::curl_##name
-#else
 constexpr const char* kLibrary = "libcurl.so.4";
-#define INRUSH_CURL_SYMBOL(name) find(library, "curl_" #name, table.name)
 
 template <typename Function>
 void find(void* library, const char* symbol, Function& function) {
@@ -31,33 +26,29 @@ void* open_library() {
               fmt::format("remote places need libcurl, which is not here ({}): install libcurl4",
                           ::dlerror()));
 }
-#endif
 
 Curl make_table() {
   Curl table{};
-#ifndef INRUSH_CURL_LINKED
   void* const library = open_library();
-#endif
-  INRUSH_CURL_SYMBOL(easy_init);
-  INRUSH_CURL_SYMBOL(easy_cleanup);
-  INRUSH_CURL_SYMBOL(easy_setopt);
-  INRUSH_CURL_SYMBOL(easy_getinfo);
-  INRUSH_CURL_SYMBOL(easy_perform);
-  INRUSH_CURL_SYMBOL(easy_reset);
-  INRUSH_CURL_SYMBOL(easy_strerror);
-  INRUSH_CURL_SYMBOL(multi_init);
-  INRUSH_CURL_SYMBOL(multi_cleanup);
-  INRUSH_CURL_SYMBOL(multi_setopt);
-  INRUSH_CURL_SYMBOL(multi_add_handle);
-  INRUSH_CURL_SYMBOL(multi_remove_handle);
-  INRUSH_CURL_SYMBOL(multi_perform);
-  INRUSH_CURL_SYMBOL(multi_poll);
-  INRUSH_CURL_SYMBOL(multi_info_read);
-  INRUSH_CURL_SYMBOL(multi_strerror);
-  INRUSH_CURL_SYMBOL(slist_append);
-  INRUSH_CURL_SYMBOL(slist_free_all);
-  INRUSH_CURL_SYMBOL(global_init);
-  INRUSH_CURL_SYMBOL(version_info);
+  find(library, "curl_easy_init", table.easy_init);
+  find(library, "curl_easy_cleanup", table.easy_cleanup);
+  find(library, "curl_easy_setopt", table.easy_setopt);
+  find(library, "curl_easy_perform", table.easy_perform);
+  find(library, "curl_easy_reset", table.easy_reset);
+  find(library, "curl_easy_strerror", table.easy_strerror);
+  find(library, "curl_multi_init", table.multi_init);
+  find(library, "curl_multi_cleanup", table.multi_cleanup);
+  find(library, "curl_multi_setopt", table.multi_setopt);
+  find(library, "curl_multi_add_handle", table.multi_add_handle);
+  find(library, "curl_multi_remove_handle", table.multi_remove_handle);
+  find(library, "curl_multi_perform", table.multi_perform);
+  find(library, "curl_multi_poll", table.multi_poll);
+  find(library, "curl_multi_info_read", table.multi_info_read);
+  find(library, "curl_multi_strerror", table.multi_strerror);
+  find(library, "curl_slist_append", table.slist_append);
+  find(library, "curl_slist_free_all", table.slist_free_all);
+  find(library, "curl_global_init", table.global_init);
+  find(library, "curl_version_info", table.version_info);
   // Signals are the application's, and so is what it has set up before.
   if (table.global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) {
     throw Error(ErrorCode::memory, "libcurl cannot be set up");

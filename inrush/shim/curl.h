@@ -1,5 +1,5 @@
-// libcurl, found when the first remote place is opened: local loads neither need it nor pay for
-// it. A wheel has one linked in; elsewhere it is the system's libcurl.so.4. Any thread.
+// The system's libcurl.so.4, found when the first remote place is opened: local loads neither need
+// it nor pay for it. Any thread.
 #pragma once
 
 #include <curl/curl.h>
@@ -12,7 +12,6 @@ struct Curl {
   decltype(&::curl_easy_init) easy_init;
   decltype(&::curl_easy_cleanup) easy_cleanup;
   decltype(&::curl_easy_setopt) easy_setopt;
-  decltype(&::curl_easy_getinfo) easy_getinfo;
   decltype(&::curl_easy_perform) easy_perform;
   decltype(&::curl_easy_reset) easy_reset;
   decltype(&::curl_easy_strerror) easy_strerror;
