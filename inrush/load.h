@@ -75,15 +75,18 @@ struct TraceEvent {
   double start = 0;  // seconds since the load began
   double end = 0;
   const char* kind = "read";  // read, map, copy, decode, wait
+  uint32_t source = 0;        // of LoadStats::sources
+  uint32_t retries = 0;       // of the requests it took
+  uint32_t hedges = 0;
 };
 
 // One place that a load reads from: the checkpoint's own, or a mirror.
 struct SourceStats {
   std::string uri;
-  uint64_t bytes = 0;  // that came
-  uint64_t reads = 0;  // that came
-  uint64_t retries = 0;
-  uint64_t hedges = 0;  // reads of what another source was too slow or too silent with
+  uint64_t bytes = 0;    // that came
+  uint64_t reads = 0;    // that came
+  uint64_t retries = 0;  // requests repeated, by the load or inside the engine
+  uint64_t hedges = 0;   // second requests: beside a silent one, or of what another source owes
   bool given_up = false;
 };
 
@@ -96,6 +99,7 @@ struct LoadStats {
   uint64_t bytes_copied = 0;  // moved once more from a slot
   uint64_t reads = 0;
   uint64_t retries = 0;
+  uint64_t hedges = 0;
   uint64_t tensors = 0;
   double seconds = 0;                // from the beginning to the last byte
   double seconds_to_first = 0;       // to the first tensor that could be handed over

@@ -33,6 +33,8 @@ struct Read {
 struct Completion {
   uint64_t tag = 0;
   std::optional<Error> error;
+  uint32_t retries = 0;  // requests that the engine repeated for it
+  uint32_t hedges = 0;   // second requests that it sent beside a silent one
 };
 
 struct EngineTraits {

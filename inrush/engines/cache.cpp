@@ -41,7 +41,8 @@ const CachedBlob& cached(const Blob& blob) {
 struct Job {
   Read read;
   std::shared_ptr<CacheFile> file;
-  bool fills = false;  // else it reads
+  bool fills = false;    // else it reads
+  Completion fetched{};  // of what it fills from
 };
 
 // The thread that reads and writes copies.
@@ -94,7 +95,9 @@ class FileWorker {
       queue_.pop_front();
       const bool skip = cancelled_ || closed_;
       lock.unlock();
-      Completion completion{.tag = job.read.tag, .error = run(job, skip)};
+      Completion completion = job.fetched;
+      completion.tag = job.read.tag;
+      completion.error = run(job, skip);
       lock.lock();
       completed_.push_back(std::move(completion));
       wake_.ring();
@@ -195,9 +198,14 @@ class CacheEngine final : public Engine {
                   fmt::format("submit to cache: {} reads on top of {} in flight are more than {}",
                               reads.size(), in_flight_, most));
     }
+    for (const Read& read : reads) {
+      if (read.file >= blobs_.size() || read.size == 0) {
+        throw Error(ErrorCode::usage, "submit to cache: a read of nothing, or of no blob");
+      }
+    }
     std::vector<Read> fetched;
     for (const Read& read : reads) {
-      const auto& file = cached(blobs_.at(read.file)).file;
+      const auto& file = cached(blobs_[read.file]).file;
       if (file && file->covers(read.offset, read.required)) {
         worker_.add({read, file, false});
       } else if (file && file->filled_elsewhere() && !cancelled_ && !impatient_) {
@@ -224,7 +232,7 @@ class CacheEngine final : public Engine {
       fetching_.erase(found);
       const auto& file = cached(blobs_[read.file]).file;
       if (!came[i].error && file && file->filling() && !cancelled_) {
-        worker_.add({read, file, true});
+        worker_.add({read, file, true, came[i]});
       } else {
         done[count++] = std::move(came[i]);
       }

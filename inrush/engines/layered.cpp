@@ -66,7 +66,10 @@ size_t LayeredEngine::take_due(std::span<Completion> done) {
     if (event.again) {
       ask_again(flight->second);
     } else {
-      done[count++] = {.tag = flight->second.read.tag, .error = std::move(event.error)};
+      done[count++] = {.tag = flight->second.read.tag,
+                       .error = std::move(event.error),
+                       .retries = flight->second.retries,
+                       .hedges = flight->second.hedges};
       flights_.erase(flight);
     }
   }
@@ -81,7 +84,10 @@ size_t LayeredEngine::wait(std::span<Completion> done, Deadline deadline) {
     const Deadline until = events_.empty() ? deadline : std::min(deadline, events_.begin()->first);
     const size_t there = inner_->wait(landings, until);
     for (size_t i = 0; i < there; ++i) {
-      landed(flights_.at(landings[i].tag), std::move(landings[i].error));
+      Flight& flight = flights_.at(landings[i].tag);
+      flight.retries += landings[i].retries;
+      flight.hedges += landings[i].hedges;
+      landed(flight, std::move(landings[i].error));
     }
     if (there > 0) continue;
     // Nothing landed before its time: somebody rang, or the caller's deadline has passed.

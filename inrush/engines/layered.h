@@ -29,10 +29,12 @@ class LayeredEngine : public Engine {
  protected:
   struct Flight {
     uint64_t id = 0;
-    Read read;           // as it was submitted
-    Read part;           // what the inner engine was asked for last
-    uint32_t tries = 0;  // times it was asked, for the layer's own use
-    Deadline due{};      // for the layer's own use
+    Read read;             // as it was submitted
+    Read part;             // what the inner engine was asked for last
+    uint32_t tries = 0;    // times it was asked, for the layer's own use
+    Deadline due{};        // for the layer's own use
+    uint32_t retries = 0;  // of the layer and those below, as the completion says them
+    uint32_t hedges = 0;
   };
 
   // A read is about to go to the inner engine for the first time; the layer may cut its `part`.

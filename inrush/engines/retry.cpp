@@ -27,6 +27,7 @@ void RetryEngine::landed(Flight& flight, std::optional<Error> error) {
     return answer(flight, std::move(error), now);
   }
   ++retries_;
+  ++flight.retries;
   const auto pause = options_.first_pause * (1U << std::min(repetitions, 16U));
   again(flight, flight.part,
         now + std::min<std::chrono::milliseconds>(pause, options_.longest_pause));

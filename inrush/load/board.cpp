@@ -403,10 +403,11 @@ LoadStats Board::stats() const {
   for (const SourceStats& source : stats.sources) {
     stats.bytes_read += source.bytes;
     stats.reads += source.reads;
+    stats.retries += source.retries;
+    stats.hedges += source.hedges;
   }
   const SinkStats sink = sink_ ? sink_->stats() : last_sink_stats_;
   stats.bytes_copied = sink.bytes_copied;
-  stats.retries = counts_.retries;
   stats.peak_staging = sink.peak_staging;
   stats.peak_device_staging = sink.peak_device_staging;
   stats.budget = preparation_.budget;

@@ -8,7 +8,6 @@ namespace inrush {
 
 struct LoadCounts {
   std::atomic<uint64_t> bytes_placed{0};
-  std::atomic<uint64_t> retries{0};
   std::atomic<uint32_t> depth{0};
   std::atomic<int64_t> in_flight{0};  // bytes that engines may write now
   std::atomic<int64_t> next_report_ns{0};

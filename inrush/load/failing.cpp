@@ -45,8 +45,7 @@ void Board::read_failed(const Grant& grant, const Error& error, const LaneChoice
     if (!again) return fail(error);
     fall_back = !several && !fell_back_.exchange(true);
   }
-  ++counts_.retries;
-  sources_.count_retry(lane.source);
+  sources_.repeated(lane.source, 1, 0);
   if (fall_back) start_lane(fallback_lane(lane.coverage, preparation_.facts));
   queue_->give_back({grant.first, grant.count});
   const std::lock_guard lock(mutex_);

@@ -231,6 +231,7 @@ class Lane {
     flights_.erase(found);
     const Grant& grant = flight.grant;
     board_.count_in_flight(-static_cast<int64_t>(grant.size));
+    board_.sources().repeated(choice_.source, completion.retries, completion.hedges);
     if (completion.error) {
       if (board_.stopped()) {
         board_.sink().release(grant);
@@ -247,7 +248,8 @@ class Lane {
     if (board_.preparation().choice.drop_cache && !choice_.direct) drop_pages(grant);
     if (board_.preparation().options.trace) {
       board_.add({name_, board_.sources().blob(choice_.source, blob).name, grant.offset,
-                  grant.required, flight.start, board_.seconds_since_start(), "read"});
+                  grant.required, flight.start, board_.seconds_since_start(), "read",
+                  choice_.source, completion.retries, completion.hedges});
     }
   }
 

@@ -79,9 +79,11 @@ bool Sources::failed(uint32_t source) {
   return state.given_up;
 }
 
-void Sources::count_retry(uint32_t source) {
+void Sources::repeated(uint32_t source, uint32_t retries, uint32_t hedges) {
+  if (retries == 0 && hedges == 0) return;
   const std::lock_guard lock(mutex_);
-  ++states_[source].stats.retries;
+  states_[source].stats.retries += retries;
+  states_[source].stats.hedges += hedges;
 }
 
 void Sources::give_up(uint32_t source) {

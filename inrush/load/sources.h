@@ -32,7 +32,8 @@ class Sources {
   // A read failed. Whether its source is given up by that: nothing came between this failure and
   // kMostFailures - 1 before it.
   bool failed(uint32_t source);
-  void count_retry(uint32_t source);
+  // Requests that were repeated there, and second ones that were sent beside a silent one.
+  void repeated(uint32_t source, uint32_t retries, uint32_t hedges);
   void give_up(uint32_t source);
   [[nodiscard]] bool given_up(uint32_t source) const;
   // Whether any but this one is still read from.

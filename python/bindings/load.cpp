@@ -169,6 +169,7 @@ void bind_results(nb::module_& module) {
       .def_ro("bytes_copied", &LoadStats::bytes_copied)
       .def_ro("reads", &LoadStats::reads)
       .def_ro("retries", &LoadStats::retries)
+      .def_ro("hedges", &LoadStats::hedges)
       .def_ro("tensors", &LoadStats::tensors)
       .def_ro("seconds", &LoadStats::seconds)
       .def_ro("seconds_to_first", &LoadStats::seconds_to_first)
@@ -189,7 +190,10 @@ void bind_results(nb::module_& module) {
       .def_ro("size", &TraceEvent::size)
       .def_ro("start", &TraceEvent::start, "Seconds since the load began.")
       .def_ro("end", &TraceEvent::end)
-      .def_ro("kind", &TraceEvent::kind, "read, map, copy, decode or wait.");
+      .def_ro("kind", &TraceEvent::kind, "read, map, copy, decode or wait.")
+      .def_ro("source", &TraceEvent::source, "Which of the load's places it was, from 0.")
+      .def_ro("retries", &TraceEvent::retries, "Requests that were repeated for it.")
+      .def_ro("hedges", &TraceEvent::hedges, "Second requests, beside a silent one.");
 }
 
 }  // namespace

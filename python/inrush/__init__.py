@@ -126,7 +126,8 @@ def open(
         Most bytes of all that is kept there, such as ``'500GB'``.
     progress : callable, optional
         Called with (bytes done, bytes in all, seconds) by the thread that waits or iterates,
-        at most 10 times a second.
+        at most 10 times a second; one that requires a fourth parameter also gets
+        ``stats()["sources"]``: the rate, retries and hedges of each place.
     trace : bool
         Record what each lane does, for `Job.trace`.
     storage_options : mapping, optional

@@ -57,7 +57,7 @@ def convert(
     dtype: str | None = None,
     ranks: int | None = None,
     resume: bool = False,
-    progress: Callable[[int, int, float], object] | None = None,
+    progress: Callable[..., object] | None = None,
 ) -> dict[str, str]:
     """Write a checkpoint as another format.
 

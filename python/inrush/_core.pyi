@@ -458,6 +458,9 @@ class LoadStats:
     def retries(self) -> int: ...
 
     @property
+    def hedges(self) -> int: ...
+
+    @property
     def tensors(self) -> int: ...
 
     @property
@@ -521,6 +524,18 @@ class TraceEvent:
     @property
     def kind(self) -> str:
         """read, map, copy, decode or wait."""
+
+    @property
+    def source(self) -> int:
+        """Which of the load's places it was, from 0."""
+
+    @property
+    def retries(self) -> int:
+        """Requests that were repeated for it."""
+
+    @property
+    def hedges(self) -> int:
+        """Second requests, beside a silent one."""
 
 class Load:
     """A load that has begun; it ends when dropped."""
@@ -641,6 +656,12 @@ class ShardOptions:
 
     @sync.setter
     def sync(self, arg: bool, /) -> None: ...
+
+    @property
+    def storage(self) -> StorageOptions: ...
+
+    @storage.setter
+    def storage(self, arg: StorageOptions, /) -> None: ...
 
     @property
     def seal(self) -> SealOptions | None: ...

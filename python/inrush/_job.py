@@ -36,6 +36,7 @@ _STATS = (
     "bytes_copied",
     "reads",
     "retries",
+    "hedges",
     "tensors",
     "seconds",
     "seconds_to_first",
@@ -55,6 +56,30 @@ _STATS = (
 observers: set[Callable[[dict[str, Any], str], None]] = set()
 
 _SOURCE_STATS = ("uri", "bytes", "reads", "retries", "hedges", "given_up")
+
+
+def _sources_of(stats: _core.LoadStats) -> list[dict[str, Any]]:
+    """What each place of a load has given, with its rate."""
+    found = [{key: getattr(source, key) for key in _SOURCE_STATS} for source in stats.sources]
+    for source in found:
+        source["gb_per_s"] = source["bytes"] / stats.seconds / 1e9 if stats.seconds > 0 else 0.0
+    return found
+
+
+def _needs_four(callback: Callable[..., object]) -> bool:
+    """Whether a progress callback has a fourth parameter that must be given."""
+    import inspect  # who reports no progress need not pay for it
+
+    try:
+        signature = inspect.signature(callback)
+        signature.bind(0, 0, 0.0, [])
+    except (TypeError, ValueError):
+        return False
+    try:
+        signature.bind(0, 0, 0.0)
+    except TypeError:
+        return True
+    return False
 
 
 class Job:
@@ -84,6 +109,7 @@ class Job:
         self._convert = converter(options.framework, moved_to)
         self._out = options.out
         self._progress = options.progress
+        self._tells_sources = options.progress is not None and _needs_four(options.progress)
         asked = load_options(checkpoint, options, collect=collect, keep=keep)
         if delivery is not None:
             asked.budget = options.pinned_budget
@@ -152,7 +178,8 @@ class Job:
             return
         self._reported = now
         stats = self._load.stats()
-        self._progress(stats.bytes, self._load.nbytes, stats.seconds)
+        more = [_sources_of(stats)] if self._tells_sources else []
+        self._progress(stats.bytes, self._load.nbytes, stats.seconds, *more)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until every byte is in place.
@@ -212,22 +239,18 @@ class Job:
             ``choice`` and ``why``: the way it reads and one sentence of reason. In bytes:
             ``bytes`` (in place), ``bytes_read``, ``bytes_mapped``, ``bytes_copied`` (moved once
             more), ``peak_staging``, ``peak_device_staging``, ``budget``, ``orphaned`` (held by a
-            stuck read). Counts: ``reads``, ``retries``, ``tensors``, ``lanes``, ``depth`` (in
-            flight per lane). In seconds: ``seconds``, ``seconds_to_first``, ``consumer_wait``,
-            ``budget_wait``. ``gb_per_s``: 1e9 bytes in place per second. ``fallbacks``: why
-            lanes were replaced in the middle of it, or places left out. ``sources``: for the
-            checkpoint's own place and each mirror a dict of ``uri``, ``bytes`` and ``reads`` that
-            came, ``retries``, ``hedges`` (reads of what another place was too slow or silent
+            stuck read). Counts: ``reads``, ``retries`` (requests repeated), ``hedges`` (second
+            requests beside a silent one), ``tensors``, ``lanes``, ``depth`` (in flight per lane).
+            In seconds: ``seconds``, ``seconds_to_first``, ``consumer_wait``, ``budget_wait``.
+            ``gb_per_s``: 1e9 bytes in place per second. ``fallbacks``: why lanes were replaced
+            in the middle of it, or places left out. ``sources``: for the checkpoint's own place and
+            each mirror a dict of ``uri``, ``bytes`` and ``reads`` that came, ``retries``,
+            ``hedges`` (of its own requests, and reads of what another place was too slow or silent
             with), ``given_up``, ``gb_per_s``.
         """
         stats = self._load.stats()
         values = {key: getattr(stats, key) for key in _STATS}
-        values["sources"] = [
-            {key: getattr(source, key) for key in _SOURCE_STATS} for source in stats.sources
-        ]
-        for source in values["sources"]:
-            rate = source["bytes"] / stats.seconds / 1e9 if stats.seconds > 0 else 0.0
-            source["gb_per_s"] = rate
+        values["sources"] = _sources_of(stats)
         values["gb_per_s"] = stats.bytes / stats.seconds / 1e9 if stats.seconds > 0 else 0.0
         return values
 

@@ -27,7 +27,7 @@ class Digested:
     def __init__(
         self,
         checkpoint: _core.Checkpoint,
-        progress: Callable[[int, int, float], object] | None = None,
+        progress: Callable[..., object] | None = None,
     ) -> None:
         leaves = _core.Leaves()
         # Every byte, whatever the environment presets for loads.

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
         mirrors: str | Iterable[str] | None
         cache_dir: str | os.PathLike[str] | None
         cache_size: int | str | None
-        progress: Callable[[int, int, float], object] | None
+        progress: Callable[..., object] | None
         trace: bool
         storage_options: Mapping[str, Any] | None
 
@@ -304,7 +304,7 @@ class Options:
         self.cache_size = 0
         if values["cache_size"] is not None:
             self.cache_size = parse_size(values["cache_size"], "cache_size")
-        self.progress: Callable[[int, int, float], object] | None = values["progress"]
+        self.progress: Callable[..., object] | None = values["progress"]
         self.trace = bool(values["trace"])
         self.storage_options: Mapping[str, Any] | None = values["storage_options"]
         # Where torch moves what was loaded; None leaves it in host memory.

@@ -10,7 +10,7 @@ from inrush._errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from typing import Any
 
     from inrush._core import TraceEvent
@@ -56,7 +56,8 @@ class Trace:
     ----------
     events : list of TraceEvent
         With ``lane``, ``blob``, ``offset`` and ``size`` in bytes, ``start`` and ``end`` in
-        seconds since the load began, and ``kind``: read, map, copy, decode or wait.
+        seconds since the load began, and ``kind``: read, map, copy, decode or wait; of reads
+        ``source`` (a place's number in ``stats["sources"]``), ``retries`` and ``hedges``.
     stats : dict
         As of `Job.stats`.
     """
@@ -73,8 +74,23 @@ class Trace:
         for number, track in enumerate(tracks_of(self.events), 1):
             label = {"ph": "M", "pid": 1, "tid": number, "name": "thread_name"}
             entries.append({**label, "args": {"name": f"{track.lane} #{number}"}})
-            entries += [_entry(event, number) for event in track.events]
+            entries += [_entry(event, number, self._place(event)) for event in track.events]
+        entries += self._rates()
         return {"traceEvents": entries, "displayTimeUnit": "ms", "otherData": self.stats}
+
+    def _place(self, event: TraceEvent) -> str:
+        sources: list[dict[str, Any]] = self.stats["sources"]
+        return str(sources[event.source]["uri"]) if event.source < len(sources) else ""
+
+    def _rates(self) -> Iterator[dict[str, Any]]:
+        """The rate of each place over time, as a counter."""
+        for number, source in enumerate(self.stats["sources"]):
+            moved = [e for e in self.events if e.kind == "read" and e.source == number and e.size]
+            width, sizes = _windowed(moved)
+            for i, size in enumerate(sizes):
+                rate = {"GB/s": size / width / 1e9}
+                name = f"from {source['uri']}"
+                yield {"ph": "C", "pid": 1, "name": name, "ts": i * width * 1e6, "args": rate}
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the trace for https://ui.perfetto.dev or chrome://tracing."""
@@ -171,7 +187,7 @@ class Trace:
         )
 
 
-def _entry(event: TraceEvent, track: int) -> dict[str, Any]:
+def _entry(event: TraceEvent, track: int, place: str) -> dict[str, Any]:
     name = f"{event.kind} {os.path.basename(event.blob)}" if event.blob else event.kind
     return {
         "ph": "X",
@@ -181,7 +197,14 @@ def _entry(event: TraceEvent, track: int) -> dict[str, Any]:
         "cat": event.kind,
         "ts": event.start * 1e6,
         "dur": (event.end - event.start) * 1e6,
-        "args": {"file": event.blob, "offset": event.offset, "size": event.size},
+        "args": {
+            "file": event.blob,
+            "offset": event.offset,
+            "size": event.size,
+            "source": place,
+            "retries": event.retries,
+            "hedges": event.hedges,
+        },
     }
 
 

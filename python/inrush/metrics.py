@@ -31,8 +31,8 @@ _METRICS = (
     ("inrush_load_bytes_per_second", "gauge", "Rate of the last load."),
     ("inrush_source_bytes_total", "counter", "Bytes that came from a place."),
     ("inrush_source_reads_total", "counter", "Reads that a place answered."),
-    ("inrush_source_retries_total", "counter", "Reads of a place that failed and were repeated."),
-    ("inrush_source_hedges_total", "counter", "Reads repeated at a place for another one."),
+    ("inrush_source_retries_total", "counter", "Requests to a place that were repeated."),
+    ("inrush_source_hedges_total", "counter", "Second requests, beside silent ones."),
     ("inrush_source_bytes_per_second", "gauge", "Rate of a place in its last load."),
 )  # fmt: skip
 

@@ -14,6 +14,7 @@ class Event:
     def __init__(self, lane, start, end, kind="read"):
         self.lane, self.start, self.end, self.kind = lane, start, end, kind
         self.blob, self.offset, self.size = "/m/x.safetensors", 0, 1 << 20
+        self.source = self.retries = self.hedges = 0
 
 
 @pytest.fixture

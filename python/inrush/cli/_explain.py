@@ -100,6 +100,15 @@ def _lanes_table(choice: dict[str, Any]) -> Table:
     return table
 
 
+def source_text(source: dict[str, Any]) -> str:
+    """What one place of several has given."""
+    gone = ", given up" if source["given_up"] else ""
+    return (
+        f"{size_text(source['bytes'])}, {rate_text(source['gb_per_s'] * 1e9)}, "
+        f"{source['retries']} retries, {source['hedges']} hedges{gone}"
+    )
+
+
 def stats_rows(stats: dict[str, Any]) -> list[tuple[str, str]]:
     """What the load did."""
     moved = [
@@ -116,10 +125,12 @@ def stats_rows(stats: dict[str, Any]) -> list[tuple[str, str]]:
         waits += f", lanes waited {time_text(stats['budget_wait'])} for budget"
     rows = [
         ("bytes", ", ".join(moved) or "none"),
-        ("reads", f"{stats['reads']}, {stats['retries']} retried"),
+        ("reads", f"{stats['reads']}, {stats['retries']} retries, {stats['hedges']} hedges"),
         ("staging", f"{size_text(stats['peak_staging'])} at most of {size_text(stats['budget'])}"),
         ("waits", waits),
     ]
+    if len(stats["sources"]) > 1:
+        rows += [("from " + shown(one["uri"]), source_text(one)) for one in stats["sources"]]
     rows += [("fell back", shown(reason)) for reason in stats["fallbacks"]]
     if stats["orphaned"]:
         rows.append(("orphaned", f"{size_text(stats['orphaned'])} held by a stuck read"))
