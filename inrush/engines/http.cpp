@@ -44,6 +44,7 @@ struct Flight {
   uint64_t heard = 0;            // of main
   Clock::time_point paced_at{};  // since when main brought more than `paced`
   uint64_t paced = 0;
+  uint32_t retries = 0;
   uint32_t hedges = 0;
   bool over = false;
 };
@@ -219,7 +220,23 @@ class HttpEngine final : public Engine {
   void finish(Flight& flight, std::optional<Error> error) {
     land(flight);
     flight.over = true;
-    completed_.push_back({.tag = flight.read.tag, .error = std::move(error)});
+    completed_.push_back({.tag = flight.read.tag,
+                          .error = std::move(error),
+                          .retries = flight.retries,
+                          .hedges = flight.hedges});
+  }
+
+  // All bytes are in place.
+  void complete(Flight& flight) {
+    land(flight);
+    std::optional<Error> error;
+    try {
+      const auto& sum = object(flight.read).sum;
+      if (sum) sum->add(flight.read.offset, {flight.read.target, flight.size});
+    } catch (const Error& one) {
+      error = Error(one.code(), fmt::format("{}: {}", flight.attempts.what(), one.message()));
+    }
+    finish(flight, std::move(error));
   }
 
   // The loser of the two goes before it could write again.
@@ -255,7 +272,7 @@ class HttpEngine final : public Engine {
     if (verdict.kind == Verdict::Kind::done) {
       object(flight.read).learn(flight.main->head());
       learn(flight, received);
-      finish(flight, std::nullopt);
+      complete(flight);
       return;
     }
     flight.done += received;
@@ -277,7 +294,10 @@ class HttpEngine final : public Engine {
       finish(flight, error);
       return;
     }
-    if (verdict.kind == Verdict::Kind::again) return;
+    if (verdict.kind == Verdict::Kind::again) {
+      ++flight.retries;
+      return;
+    }
     object(flight.read).move_to(flight.attempts.url());
     begin(flight, false);
   }
@@ -298,7 +318,7 @@ class HttpEngine final : public Engine {
     }
     // A server that says no more after the last byte has said enough.
     if (flight.done + flight.main->received() == flight.size) {
-      finish(flight, std::nullopt);
+      complete(flight);
       return;
     }
     if (now >= flight.attempts.deadline()) {
@@ -340,6 +360,7 @@ class HttpEngine final : public Engine {
     flight.paced_at = now;
     if (flight.second || received == 0 || rate > std::max(kDrips * usual_rate_, kLeastRate)) return;
     flight.done += received;
+    ++flight.retries;
     drop(flight.main);
     begin(flight, true);
   }

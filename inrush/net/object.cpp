@@ -58,6 +58,23 @@ uint64_t size_from(const ResponseHead& answer, uint64_t received, const std::str
   return size;
 }
 
+// What S3 says of the whole. A server that will not answer has none.
+std::optional<KnownSum> ask_sum(const HttpObject& object) {
+  HttpRequest request;
+  request.method = "HEAD";
+  request.url = object.url();
+  request.headers.emplace_back("x-amz-checksum-mode", "ENABLED");
+  std::vector<int> any{200, 400, 401, 403, 404, 405, 412, 416, 500, 501, 502, 503};
+  try {
+    const Answer answer = object.client->ask(
+        request, {.what = "ask for the checksum of " + object.name, .welcome = std::move(any)});
+    const bool same = answer.head.header("etag") == object.identity.etag;
+    return answer.head.status == 200 && same ? known_sum(answer.head) : std::nullopt;
+  } catch (const Error&) {
+    return std::nullopt;
+  }
+}
+
 }  // namespace
 
 size_t HttpObject::copy_head(uint64_t offset, std::span<std::byte> target) const {
@@ -132,6 +149,8 @@ Blob open_object(const std::shared_ptr<const Client>& client, const HomeContent&
     if (attempts.redirected()) object->move_to(attempts.url());
     object->learn(answer);
     if (!object->immutable) object->identity = answer.identity(size);
+    const auto known = content.asks_sum ? ask_sum(*object) : known_sum(answer);
+    if (known && size > 0) object->sum = std::make_unique<ContentSum>(*known, size);
     return blob_of(object, attempts.url());
   }
 }
@@ -161,6 +180,8 @@ void read_object(const Blob& blob, uint64_t offset, std::span<std::byte> target)
   const size_t copied = object.copy_head(offset, target);
   target = target.subspan(copied);
   offset += copied;
+  const std::span<std::byte> fetched = target;
+  const uint64_t fetched_at = offset;
   Attempts attempts(what, object.home, object.client->options().patience);
   attempts.begin_at(object.url());
   while (!target.empty()) {
@@ -178,6 +199,12 @@ void read_object(const Blob& blob, uint64_t offset, std::span<std::byte> target)
     if (verdict.kind == Verdict::Kind::done) continue;
     attempts.wait(verdict);
     object.move_to(attempts.url());
+  }
+  if (!object.sum) return;
+  try {
+    object.sum->add(fetched_at, fetched);
+  } catch (const Error& error) {
+    throw Error(error.code(), fmt::format("{}: {}", what, error.message()));
   }
 }
 

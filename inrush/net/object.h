@@ -11,6 +11,7 @@
 
 #include "inrush/core/blob.h"
 #include "inrush/net/client.h"
+#include "inrush/net/content_sum.h"
 
 namespace inrush {
 
@@ -42,8 +43,11 @@ struct HttpObject {
   [[nodiscard]] size_t copy_head(uint64_t offset, std::span<std::byte> target) const;
   void forget_head() const {
     const std::lock_guard lock(mutex);
+    if (sum) sum->keep_head(std::move(head));
     head = {};
   }
+
+  std::unique_ptr<ContentSum> sum;  // where the store has said one; set when it is opened
 
   mutable std::mutex mutex;  // over what follows
   mutable Url moved;
@@ -56,6 +60,7 @@ struct HomeContent {
   Url url;
   std::string name;                       // as errors show it
   std::optional<Identity> identity = {};  // of an immutable one
+  bool asks_sum = false;                  // in a request of its own, as S3 is asked for checksums
 };
 
 // The request for bytes [offset, +size) of it at `url`, signed, on condition that it is unchanged.

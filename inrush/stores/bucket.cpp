@@ -38,7 +38,9 @@ class BucketStore final : public Store {
                                                quoted(name), uri()));
     }
     return settled<Blob>([&](const Url& base) {
-      return open_object(bucket_.client, {url_of(base, name), bucket_.shown + prefix_ + name});
+      return open_object(bucket_.client, {.url = url_of(base, name),
+                                          .name = bucket_.shown + prefix_ + name,
+                                          .asks_sum = bucket_.asks_sums});
     });
   }
 

@@ -21,8 +21,9 @@ struct Bucket {
   std::function<HttpRequest(const Url& base, const std::string& prefix, const std::string& next)>
       list;
   ListPage (*parse)(std::string_view xml, const std::string& prefix) = nullptr;
+  bool asks_sums = false;  // of what is opened: S3 says them only where it is asked
   // Where the bucket really is, after a refusal; false: nowhere else. May be empty.
-  std::function<bool(Url& base)> relocate;
+  std::function<bool(Url& base)> relocate{};
 };
 
 // The place that `key` names: an object, "folder/" with its objects, or a pattern of names in one.

@@ -113,7 +113,11 @@ void ResponseHead::add_line(std::string_view line) {
   }
   const size_t colon = line.find(':');
   if (colon == std::string_view::npos || headers.size() >= kMostHeaders) return;
-  headers[lower(line.substr(0, colon))] = trimmed(line.substr(colon + 1));
+  std::string& value = headers[lower(line.substr(0, colon))];
+  const std::string_view text = trimmed(line.substr(colon + 1));
+  // GCS has a line for each digest.
+  const bool joins = !value.empty() && lower(line.substr(0, colon)) == "x-goog-hash";
+  value = joins ? fmt::format("{},{}", value, text) : std::string(text);
 }
 
 std::string ResponseHead::header(const char* name) const {

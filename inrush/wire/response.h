@@ -23,7 +23,7 @@ std::optional<ContentRange> parse_content_range(std::string_view text);
 
 struct ResponseHead {
   int status = 0;
-  std::map<std::string, std::string> headers;  // names in lower case; a repeated one: the last
+  std::map<std::string, std::string> headers;  // names in lower case; of repeated ones the last
 
   // Takes one line as it came. A status line begins anew: what is before it was an interim
   // response, or a proxy's.

@@ -199,3 +199,40 @@ def test_nobody_there_is_one_error() -> None:
         inrush.open("http://127.0.0.1:1/m.safetensors", storage_options={"timeout": 0.5})
     with pytest.raises(inrush.SourceError, match=r"nowhere\.invalid"):
         inrush.open("http://nowhere.invalid/m.safetensors", storage_options={"timeout": 0.5})
+
+
+def test_what_the_engine_repeats_is_counted_and_traced(
+    server: Misbehaving, contents: Contents
+) -> None:
+    told: list[list[dict[str, Any]]] = []
+
+    def progress(done: int, total: int, seconds: float, sources: list[dict[str, Any]]) -> None:
+        told.append(sources)
+
+    url = server.url + "/{}/m.safetensors"
+    for misdeed, what in (("storms", "retries"), ("stalls", "hedges")):
+        options = {"hedge": 0.3, "timeout": 20}
+        checkpoint = inrush.open(url.format(misdeed), storage_options=options)
+        with checkpoint.start(trace=True, progress=progress) as job:
+            check(dict(iter(job)), contents)
+            stats = job.stats()
+            trace = job.trace()
+        (source,) = stats["sources"]
+        assert source[what] > 0
+        assert stats[what] == source[what]
+        assert told[-1] == [source] or told[-1][0][what] <= source[what]
+        assert sum(getattr(event, what) for event in trace.events) == source[what]
+        document = trace.to_json()["traceEvents"]
+        reads = [entry for entry in document if entry.get("cat") == "read"]
+        assert {entry["args"]["source"] for entry in reads} == {source["uri"]}
+        assert sum(entry["args"][what] for entry in reads) == source[what]
+        assert any(entry["ph"] == "C" and source["uri"] in entry["name"] for entry in document)
+
+
+def test_progress_that_wants_three_gets_three(server: Misbehaving) -> None:
+    calls: list[tuple[Any, ...]] = []
+    inrush.open(server.url + "/serves/m.safetensors").load(
+        progress=lambda *given: calls.append(given)
+    )
+    assert calls
+    assert all(len(given) == 3 for given in calls)

@@ -1,7 +1,7 @@
 // The folding that Intel's "Fast CRC Computation Using PCLMULQDQ" describes: a remainder of 128
-// bits is moved n bits ahead by multiplying its halves with powers of x modulo the polynomial. The
-// constants are such powers, bit-reflected, as everything in this CRC is.
-#include "inrush/shim/crc32_fold.h"
+// bits is moved n bits ahead by multiplying its halves with powers of x modulo the polynomial. All
+// is bit-reflected, so that a product comes out multiplied by x once more: the powers are one less.
+#include "inrush/shim/crc_fold.h"
 
 #include <cstdlib>
 
@@ -21,23 +21,27 @@ __attribute__((target("pclmul,sse4.1"))) __m128i fold(__m128i value, __m128i by,
   return _mm_xor_si128(_mm_xor_si128(low, high), next);
 }
 
+__m128i vector_of(const std::array<uint64_t, 2>& halves) {
+  return _mm_set_epi64x(static_cast<int64_t>(halves[1]), static_cast<int64_t>(halves[0]));
+}
+
 }  // namespace
 
-bool can_fold_crc32() {
+bool can_fold_crc() {
   static const bool can =
       __builtin_cpu_supports("pclmul") != 0 && __builtin_cpu_supports("sse4.1") != 0;
   return can;
 }
 
-__attribute__((target("pclmul,sse4.1"))) std::array<std::byte, 16> fold_crc32(
-    uint32_t state, std::span<const std::byte> data) {
-  const __m128i ahead_512 = _mm_set_epi64x(0x01c6e41596, 0x0154442bd4);
-  const __m128i ahead_128 = _mm_set_epi64x(0x00ccaa009e, 0x01751997d0);
+__attribute__((target("pclmul,sse4.1"))) std::array<std::byte, 16> fold_crc(
+    const FoldConstants& constants, uint64_t state, std::span<const std::byte> data) {
+  const __m128i ahead_512 = vector_of(constants.ahead_512);
+  const __m128i ahead_128 = vector_of(constants.ahead_128);
   const auto* at = reinterpret_cast<const __m128i*>(data.data());
   const auto* const end = at + data.size() / sizeof(__m128i);
   __m128i lanes[4];  // NOLINT: std::array would lose the vectors' alignment attribute
   for (__m128i& lane : lanes) lane = _mm_loadu_si128(at++);
-  lanes[0] = _mm_xor_si128(lanes[0], _mm_cvtsi32_si128(static_cast<int>(state)));
+  lanes[0] = _mm_xor_si128(lanes[0], _mm_cvtsi64_si128(static_cast<int64_t>(state)));
   while (at != end) {
     for (__m128i& lane : lanes) lane = fold(lane, ahead_512, _mm_loadu_si128(at++));
   }
@@ -50,9 +54,11 @@ __attribute__((target("pclmul,sse4.1"))) std::array<std::byte, 16> fold_crc32(
 
 #else
 
-bool can_fold_crc32() { return false; }
+bool can_fold_crc() { return false; }
 
-std::array<std::byte, 16> fold_crc32(uint32_t, std::span<const std::byte>) { std::abort(); }
+std::array<std::byte, 16> fold_crc(const FoldConstants&, uint64_t, std::span<const std::byte>) {
+  std::abort();
+}
 
 #endif
 
