@@ -7,6 +7,7 @@
 //
 // A single file that replaces one of its own name does so in one step. Killed before step 2, what
 // was there is still there; afterwards a reader that heeds the index sees that files are missing.
+// In a remote place step 1 sends all bytes and completes no object; steps 2 to 4 are the same.
 #include <dirent.h>
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -136,10 +137,19 @@ std::string index_json(const std::vector<Shard>& shards, const SaveOptions::Meta
   return json + "\n  }\n}\n";
 }
 
-// The folder that the checkpoint will be in, and one inside it for what is not whole yet.
+// Where the files of a checkpoint are written before they take their names.
 class Staging {
  public:
-  Staging(const std::string& folder, bool sync) : path_(folder), sync_(sync) {
+  virtual ~Staging() = default;
+  virtual std::unique_ptr<Writer> writer(const std::string& file) = 0;
+  // Steps 2 to 4, when all are written.
+  virtual void place_all(const Pattern& pattern, const std::vector<Shard>& shards) = 0;
+};
+
+// The folder that the checkpoint will be in, and one inside it for what is not whole yet.
+class LocalStaging final : public Staging {
+ public:
+  LocalStaging(const std::string& folder, bool sync) : path_(folder), sync_(sync) {
     if (::mkdir(folder.c_str(), 0777) != 0 && errno != EEXIST) fail("make the folder", errno);
     folder_ = Fd(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     if (!folder_) fail("open the folder", errno);
@@ -152,19 +162,33 @@ class Staging {
     name_ = std::move(name);
   }
 
-  ~Staging() {
+  ~LocalStaging() override {
     if (name_.empty()) return;
     for (const std::string& file : files_) ::unlinkat(folder_.get(), inside(file).c_str(), 0);
     ::unlinkat(folder_.get(), name_.c_str(), AT_REMOVEDIR);
   }
-  Staging(const Staging&) = delete;
-  Staging& operator=(const Staging&) = delete;
+  LocalStaging(const LocalStaging&) = delete;
+  LocalStaging& operator=(const LocalStaging&) = delete;
 
-  std::unique_ptr<Writer> writer(const std::string& file) {
+  std::unique_ptr<Writer> writer(const std::string& file) override {
     files_.push_back(file);
     return make_file_writer(path_ + "/" + inside(file), sync_);
   }
 
+  void place_all(const Pattern& pattern, const std::vector<Shard>& shards) override {
+    const bool several = shards.size() > 1;
+    remove_old(pattern, several ? "" : shards.front().name);
+    if (several) {
+      place(pattern.index());
+    } else {
+      remove(pattern.index());
+    }
+    settle();
+    for (const Shard& shard : shards) place(shard.name);
+    settle();
+  }
+
+ private:
   // Removes what an earlier save left under this pattern, but not `kept`.
   void remove_old(const Pattern& pattern, const std::string& kept) const {
     Fd again(::openat(folder_.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
@@ -198,7 +222,6 @@ class Staging {
     }
   }
 
- private:
   [[nodiscard]] std::string inside(const std::string& file) const { return name_ + "/" + file; }
 
   [[noreturn]] void fail(const std::string& what, int error_number) const {
@@ -212,28 +235,59 @@ class Staging {
   std::vector<std::string> files_;
 };
 
-void place_all(const Staging& staging, const Pattern& pattern, const std::vector<Shard>& shards) {
-  const bool several = shards.size() > 1;
-  staging.remove_old(pattern, several ? "" : shards.front().name);
-  if (several) {
-    staging.place(pattern.index());
-  } else {
-    staging.remove(pattern.index());
+// Everything but the end of a writer whose object shall not be seen yet.
+class HeldWriter final : public Writer {
+ public:
+  explicit HeldWriter(Writer& writer) : writer_(writer) {}
+  [[nodiscard]] WriterTraits traits() const override { return writer_.traits(); }
+  void create(uint64_t size) override { writer_.create(size); }
+  void write(uint64_t offset, std::span<const std::byte> data) override {
+    writer_.write(offset, data);
   }
-  staging.settle();
-  for (const Shard& shard : shards) staging.place(shard.name);
-  staging.settle();
+  void finish() override {}
+  void abort() noexcept override { writer_.abort(); }
+
+ private:
+  Writer& writer_;
+};
+
+// A prefix of a bucket, or of the keys of Redis. What is not finished goes with its writers.
+class RemoteStaging final : public Staging {
+ public:
+  RemoteStaging(const std::string& folder, const StorageOptions& storage)
+      : folder_(folder.ends_with('/') ? folder : folder + "/"), storage_(storage) {}
+
+  std::unique_ptr<Writer> writer(const std::string& file) override {
+    auto& writer = writers_[file] = make_remote_writer(folder_ + file, storage_);
+    return std::make_unique<HeldWriter>(*writer);
+  }
+
+  void place_all(const Pattern& pattern, const std::vector<Shard>& shards) override {
+    const bool several = shards.size() > 1;
+    const std::string kept = several ? "" : shards.front().name;
+    for (const std::string& name : find_place(folder_, storage_).store->list()) {
+      const bool old = pattern.matches(name) || (!several && name == pattern.index());
+      if (old && name != kept) remove_remote(folder_ + name, storage_);
+    }
+    if (several) writers_.at(pattern.index())->finish();
+    for (const Shard& shard : shards) writers_.at(shard.name)->finish();
+  }
+
+ private:
+  std::string folder_;
+  StorageOptions storage_;
+  std::map<std::string, std::unique_ptr<Writer>> writers_;
+};
+
+std::unique_ptr<Staging> make_staging(const std::string& folder, const ShardOptions& options) {
+  if (is_remote(folder)) return std::make_unique<RemoteStaging>(folder, options.storage);
+  return std::make_unique<LocalStaging>(folder, options.sync);
 }
 
 }  // namespace
 
 std::vector<std::string> save_sharded(const std::string& folder, std::vector<SaveTensor> tensors,
                                       const ShardOptions& options) {
-  if (is_remote(folder)) {
-    throw Error(ErrorCode::usage,
-                "save: several files and their index cannot take their names at once in a remote "
-                "place; save one file there, or shards to a folder and copy that");
-  }
   if (options.max_shard_size == 0) {
     throw Error(ErrorCode::usage, "save: shards of 0 bytes hold nothing");
   }
@@ -248,12 +302,12 @@ std::vector<std::string> save_sharded(const std::string& folder, std::vector<Sav
     if (!own) own.emplace();
     for (const auto& [key, value] : *options.metadata) own->insert_or_assign(key, value);
   }
-  Staging staging(folder, options.sync);
+  const std::unique_ptr<Staging> staging = make_staging(folder, options);
   std::vector<std::string> names;
   std::optional<Sealer> sealer;
   if (options.seal) sealer.emplace(*options.seal, shards.size());
   for (Shard& shard : shards) {
-    const auto writer = staging.writer(shard.name);
+    const auto writer = staging->writer(shard.name);
     std::vector<SaveTensor> its = std::exchange(shard.tensors, {});
     if (sealer) {
       sealer->write(*writer, std::move(its), own);
@@ -264,10 +318,10 @@ std::vector<std::string> save_sharded(const std::string& folder, std::vector<Sav
   }
   if (several) {
     const Extent extent{index.size(), std::as_bytes(std::span(index)).data(), {}};
-    write_parts(*staging.writer(pattern.index()), {&extent, 1});
+    write_parts(*staging->writer(pattern.index()), {&extent, 1});
     names.push_back(pattern.index());
   }
-  place_all(staging, pattern, shards);
+  staging->place_all(pattern, shards);
   return names;
 }
 

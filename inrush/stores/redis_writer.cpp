@@ -31,6 +31,23 @@ std::string random_name() {
   return fmt::format("inrush-partial:{:016x}", random);
 }
 
+// What lies under the key now: the key, and those that end in an offset behind it.
+std::vector<std::string> keys_under(RedisConnection& connection, const std::string& key,
+                                    const std::string& what) {
+  std::set<std::string> keys{key};
+  const std::string pattern = redis_pattern(key) + ":*";
+  std::string cursor = "0";
+  do {
+    const resp::Reply reply = connection.ask({"SCAN", cursor, "MATCH", pattern, "COUNT", "1000"});
+    if (reply.elements.size() != 2) throw redis_error(what, reply);
+    cursor = reply.elements[0].text;
+    for (const resp::Reply& found : reply.elements[1].elements) {
+      if (redis_offset(found.text)) keys.insert(found.text);
+    }
+  } while (cursor != "0");
+  return {keys.begin(), keys.end()};
+}
+
 class RedisWriter final : public Writer {
  public:
   explicit RedisWriter(const RedisPlace& place)
@@ -76,7 +93,7 @@ class RedisWriter final : public Writer {
       throw Error(ErrorCode::usage,
                   fmt::format("{}: {} of {} bytes were written", what_, end, size_));
     }
-    rename_all(old_keys());
+    rename_all(keys_under(connection_, key_, what_));
     parts_.clear();
   }
 
@@ -100,23 +117,6 @@ class RedisWriter final : public Writer {
     return offset == 0 ? ":header:0" : fmt::format(":part:{}", offset);
   }
   [[nodiscard]] std::string partial_key(uint64_t offset) const { return partial_ + ending(offset); }
-
-  // What lies under the key now: the key, and those that end in an offset behind it.
-  std::vector<std::string> old_keys() {
-    std::set<std::string> keys{key_};
-    const std::string pattern = redis_pattern(key_) + ":*";
-    std::string cursor = "0";
-    do {
-      const resp::Reply reply =
-          connection_.ask({"SCAN", cursor, "MATCH", pattern, "COUNT", "1000"});
-      if (reply.elements.size() != 2) throw redis_error(what_, reply);
-      cursor = reply.elements[0].text;
-      for (const resp::Reply& found : reply.elements[1].elements) {
-        if (redis_offset(found.text)) keys.insert(found.text);
-      }
-    } while (cursor != "0");
-    return {keys.begin(), keys.end()};
-  }
 
   void rename_all(const std::vector<std::string>& old) {
     std::string commands;
@@ -150,6 +150,16 @@ class RedisWriter final : public Writer {
 
 std::unique_ptr<Writer> write_redis(const std::string& uri, const StorageOptions& options) {
   return std::make_unique<RedisWriter>(redis_place(uri, options));
+}
+
+void remove_redis(const std::string& uri, const StorageOptions& options) {
+  const RedisPlace place = redis_place(uri, options);
+  const std::string what = fmt::format("remove {}/{}", place.shown, place.key);
+  RedisConnection connection(place, what);
+  const std::vector<std::string> keys = keys_under(connection, place.key, what);
+  resp::Words words{"UNLINK"};
+  words.insert(words.end(), keys.begin(), keys.end());
+  connection.ask(words);
 }
 
 }  // namespace inrush

@@ -13,4 +13,7 @@ namespace inrush {
 // one transaction, which also removes what was under the key before. Throws Error.
 std::unique_ptr<Writer> write_redis(const std::string& uri, const StorageOptions& options = {});
 
+// Removes the keys of a file, if there are any. Throws Error.
+void remove_redis(const std::string& uri, const StorageOptions& options);
+
 }  // namespace inrush

@@ -23,6 +23,11 @@ Place find_hub(const std::string& uri, const StorageOptions& options);
 
 std::unique_ptr<Writer> write_s3(const std::string& uri, const StorageOptions& options);
 std::unique_ptr<Writer> write_gs(const std::string& uri, const StorageOptions& options);
+std::unique_ptr<Writer> write_az(const std::string& uri, const StorageOptions& options);
+
+void remove_s3(const std::string& uri, const StorageOptions& options);
+void remove_gs(const std::string& uri, const StorageOptions& options);
+void remove_az(const std::string& uri, const StorageOptions& options);
 
 // One store over several places, each of which is one entry of its store. Entries are called as
 // their blobs are.

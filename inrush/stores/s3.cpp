@@ -3,7 +3,7 @@
 
 #include "inrush/core/error.h"
 #include "inrush/net/s3.h"
-#include "inrush/net/s3_writer.h"
+#include "inrush/net/upload.h"
 #include "inrush/stores/bucket.h"
 #include "inrush/stores/remote.h"
 
@@ -40,6 +40,11 @@ std::unique_ptr<Writer> write(const std::string& scheme, const std::string& uri,
   return make_s3_writer(settle(scheme, parts, options), parts.key);
 }
 
+void remove(const std::string& scheme, const std::string& uri, const StorageOptions& options) {
+  const BucketUri parts = split_bucket_uri(uri);
+  remove_s3_object(settle(scheme, parts, options), parts.key);
+}
+
 Place find(const std::string& scheme, const std::string& uri, const StorageOptions& options) {
   BucketUri parts = split_bucket_uri(uri);
   StorageOptions settled = options;
@@ -49,7 +54,8 @@ Place find(const std::string& scheme, const std::string& uri, const StorageOptio
     parts.key.resize(version);
   }
   const S3Bucket s3 = settle(scheme, parts, settled);
-  Bucket bucket{s3.shown, s3.client, s3.base, s3.query, list_objects, parse_s3_page, {}};
+  Bucket bucket{s3.shown, s3.client, s3.base, s3.query, list_objects, parse_s3_page};
+  bucket.asks_sums = scheme == "s3";
   bucket.relocate = [s3](Url& base) { return relocate_s3(s3, base); };
   return place_in(std::move(bucket), parts.key);
 }
@@ -70,6 +76,14 @@ std::unique_ptr<Writer> write_s3(const std::string& uri, const StorageOptions& o
 
 std::unique_ptr<Writer> write_gs(const std::string& uri, const StorageOptions& options) {
   return write("gs", uri, options);
+}
+
+void remove_s3(const std::string& uri, const StorageOptions& options) {
+  remove("s3", uri, options);
+}
+
+void remove_gs(const std::string& uri, const StorageOptions& options) {
+  remove("gs", uri, options);
 }
 
 }  // namespace inrush

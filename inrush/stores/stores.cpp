@@ -62,11 +62,15 @@ Place find_file_uri(const std::string& uri, const StorageOptions& /*options*/) {
 }
 
 constexpr std::array kTable{
-    StoreRow{"file", find_file_uri, nullptr},   StoreRow{"http", find_http, nullptr},
-    StoreRow{"https", find_http, nullptr},      StoreRow{"s3", find_s3, write_s3},
-    StoreRow{"gs", find_gs, write_gs},          StoreRow{"az", find_az, nullptr},
-    StoreRow{"redis", find_redis, write_redis}, StoreRow{"rediss", find_redis, write_redis},
-    StoreRow{"hf", find_hub, nullptr},
+    StoreRow{"file", find_file_uri, nullptr, nullptr},
+    StoreRow{"http", find_http, nullptr, nullptr},
+    StoreRow{"https", find_http, nullptr, nullptr},
+    StoreRow{"s3", find_s3, write_s3, remove_s3},
+    StoreRow{"gs", find_gs, write_gs, remove_gs},
+    StoreRow{"az", find_az, write_az, remove_az},
+    StoreRow{"redis", find_redis, write_redis, remove_redis},
+    StoreRow{"rediss", find_redis, write_redis, remove_redis},
+    StoreRow{"hf", find_hub, nullptr, nullptr},
 };
 
 // "s3" of "s3://bucket/key"; nothing for a path.
@@ -98,6 +102,15 @@ const StoreRow& row_of(const std::string& scheme, const std::string& uri) {
                           built_schemes()));
 }
 
+const StoreRow& writable_row(const std::string& uri) {
+  const StoreRow& row = row_of(scheme_of(uri).value_or(""), uri);
+  if (row.write != nullptr) return row;
+  throw Error(ErrorCode::usage,
+              fmt::format("save {}://...: nothing can be saved to this kind of place; a path, "
+                          "s3://, gs://, az:// or redis:// will do",
+                          row.scheme));
+}
+
 }  // namespace
 
 std::span<const StoreRow> store_table() { return kTable; }
@@ -127,14 +140,11 @@ Place find_place(const std::string& uri, const StorageOptions& options) {
 }
 
 std::unique_ptr<Writer> make_remote_writer(const std::string& uri, const StorageOptions& options) {
-  const StoreRow& row = row_of(scheme_of(uri).value_or(""), uri);
-  if (row.write == nullptr) {
-    throw Error(ErrorCode::usage,
-                fmt::format("save {}://...: nothing can be saved to this kind of place; a path, "
-                            "s3://, gs:// or redis:// will do",
-                            row.scheme));
-  }
-  return row.write(uri, options);
+  return writable_row(uri).write(uri, options);
+}
+
+void remove_remote(const std::string& uri, const StorageOptions& options) {
+  writable_row(uri).remove(uri, options);
 }
 
 }  // namespace inrush

@@ -23,6 +23,8 @@ struct StoreRow {
   Place (*find)(const std::string& uri, const StorageOptions& options);
   // What writes one file there; nullptr: this store is for reading only.
   std::unique_ptr<Writer> (*write)(const std::string& uri, const StorageOptions& options);
+  // Removes what one wrote; nullptr where `write` is.
+  void (*remove)(const std::string& uri, const StorageOptions& options);
 };
 
 std::span<const StoreRow> store_table();
@@ -37,6 +39,9 @@ bool is_remote(const std::string& uri);
 
 // A writer of one file of a remote place. Throws Error{usage} where nothing can be written.
 std::unique_ptr<Writer> make_remote_writer(const std::string& uri, const StorageOptions& options);
+
+// Removes one file of a remote place, if it is there. Throws Error.
+void remove_remote(const std::string& uri, const StorageOptions& options);
 
 // One store over several local files, whose entries are the paths as given.
 std::unique_ptr<Store> make_file_list(std::vector<std::string> paths);

@@ -12,6 +12,7 @@
 
 #include "inrush/base/environment.h"
 #include "inrush/base/percent.h"
+#include "inrush/base/text.h"
 #include "inrush/core/quoted.h"
 
 namespace inrush {
@@ -42,8 +43,12 @@ class UriParser {
  public:
   RedisPlace parse(const std::string& uri) {
     std::string_view rest = uri;
-    place_.endpoint.tls = rest.starts_with(kSecure);
-    rest.remove_prefix(place_.endpoint.tls ? kSecure.size() : kPlain.size());
+    const size_t slashes = rest.find("//");
+    const std::string scheme =
+        lower(rest.substr(0, slashes == std::string_view::npos ? 0 : slashes + 2));
+    place_.endpoint.tls = scheme == kSecure;
+    if (scheme != kSecure && scheme != kPlain) refuse("no address of a Redis server");
+    rest.remove_prefix(scheme.size());
     std::string_view query;
     if (const size_t mark = rest.find('?'); mark != std::string_view::npos) {
       query = rest.substr(mark + 1);

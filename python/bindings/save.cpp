@@ -92,6 +92,7 @@ void bind_save(nb::module_& module) {
       .def_rw("metadata", &ShardOptions::metadata, nb::arg().none())
       .def_rw("file_metadata", &ShardOptions::file_metadata, nb::arg().none())
       .def_rw("sync", &ShardOptions::sync)
+      .def_rw("storage", &ShardOptions::storage)
       .def_rw("seal", &ShardOptions::seal, nb::arg().none());
   module.def("save_sharded", &save_shards, nb::arg("folder"), nb::arg("tensors"),
              nb::arg("options"),

@@ -60,6 +60,7 @@ def save_sharded(
     memories: Mapping[str, Memory],
     save_directory: str | os.PathLike[str],
     options: Mapping[str, Any],
+    storage_options: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """Write files of at most `max_shard_size` bytes of tensors, and their index.
 
@@ -69,7 +70,9 @@ def save_sharded(
     for word, value in options.items():
         if value is not None:
             setattr(chosen, word, value)
-    return _core.save_sharded(os.fsencode(save_directory), _save_tensors(memories), chosen)
+    place = os.fsencode(save_directory)
+    chosen.storage = storage_for([place], storage_options)
+    return _core.save_sharded(place, _save_tensors(memories), chosen)
 
 
 def shard_size(size: int | str) -> int:

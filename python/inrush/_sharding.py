@@ -10,6 +10,8 @@ from inrush._memory import Memory
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
+    from collections.abc import Mapping
+    from typing import Any
 
     from inrush._keys import Encryption, Key
 
@@ -26,6 +28,7 @@ def save_sharded(
     shared_tensors_to_discard: list[str] | None = None,
     fsync: bool = True,
     encryption: Encryption | Key | None = None,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """Save a state dict as one safetensors file, or as several with an index.
 
@@ -39,7 +42,7 @@ def save_sharded(
         Tensors that share all their memory are written once, under the name that comes first;
         the metadata then has each other name with the one that was kept.
     save_directory : str or os.PathLike
-        Made if it is not there. Files that an earlier save with this pattern left are removed.
+        A folder, made if it is not there, or a URI: ``'s3://bucket/llama/'``. Files that an earlier save with this pattern left are removed.
     filename_pattern : str, optional
         A name with ``{suffix}`` in it; ``'model{suffix}.safetensors'``.
     force_contiguous : bool
@@ -57,6 +60,8 @@ def save_sharded(
         Whether files are on the disk before they take their names.
     encryption : Key, bytes or str, optional
         Seal the files, as for `save_file`; the index stays plain.
+    storage_options : mapping, optional
+        Of a remote place, as for `inrush.open`.
 
     Returns
     -------
@@ -88,7 +93,7 @@ def save_sharded(
         "sync": fsync,
         "seal": _saving.seal_of(encryption),
     }
-    return _saving.save_sharded(memories, save_directory, options)
+    return _saving.save_sharded(memories, save_directory, options, storage_options)
 
 
 def _dense(tensor: torch.Tensor, force: bool) -> torch.Tensor:

@@ -73,6 +73,5 @@ def test_google_takes_the_keys_of_hmac_and_lists(moto: str) -> None:
 
 
 def test_saving_where_that_cannot_be_is_told(tmp_path: Path) -> None:
-    for uri in ("az://box/x.safetensors", "https://host/x.safetensors"):
-        with pytest.raises(inrush.UsageError, match=r"save \w+://\.\.\.: nothing can be saved"):
-            inrush.numpy.save_file({"x": ARRAY}, uri)
+    with pytest.raises(inrush.UsageError, match=r"save https://\.\.\.: nothing can be saved"):
+        inrush.numpy.save_file({"x": ARRAY}, "https://host/x.safetensors")
