@@ -60,6 +60,11 @@ class RedisEngine final : public Engine {
                   fmt::format("submit to redis: {} reads on top of {} in flight are more than {}",
                               reads.size(), flights_.size(), kMostInFlight));
     }
+    for (const Read& read : reads) {
+      if (read.file >= blobs_.size() || read.size == 0) {
+        throw Error(ErrorCode::usage, "submit to redis: a read of nothing, or of no blob");
+      }
+    }
     if (expected_.empty()) heard_ = Clock::now();
     for (const Read& read : reads) accept(read);
     pump();

@@ -11,10 +11,11 @@ namespace {
 using std::chrono::milliseconds;
 
 class Conformance : public EngineTest {};
+class LocalConformance : public EngineTest {};
 
 TEST_P(Conformance, reads_every_byte_in_any_order_and_size) {
   const Bytes bytes = random_bytes(5 * kMiB + 1234, 1);
-  const Blob blob = open_blob(folder_.write("a", bytes));
+  const Blob blob = blob_of("a", bytes);
   drop_pages(blob);
   auto engine = make();
   ASSERT_EQ(engine->open(blob), 0U);
@@ -27,7 +28,7 @@ TEST_P(Conformance, reads_every_byte_in_any_order_and_size) {
 TEST_P(Conformance, reads_blobs_of_any_size_to_their_last_byte_and_no_further) {
   for (const uint64_t size : {1, 511, 512, 513, 4095, 4097, 12289, 300001}) {
     const Bytes bytes = random_bytes(size, size);
-    const Blob blob = open_blob(folder_.write("b" + std::to_string(size), bytes));
+    const Blob blob = blob_of("b" + std::to_string(size), bytes);
     auto engine = make();
     engine->open(blob);
     const auto arena = target_for(*engine, blob);
@@ -44,7 +45,7 @@ TEST_P(Conformance, reads_blobs_of_any_size_to_their_last_byte_and_no_further) {
 
 TEST_P(Conformance, a_read_may_ask_for_more_than_the_blob_has_beyond_what_is_required) {
   const Bytes bytes = random_bytes(100'000, 3);
-  const Blob blob = open_blob(folder_.write("c", bytes));
+  const Blob blob = blob_of("c", bytes);
   auto engine = make();
   engine->open(blob);
   const auto arena = target_for(*engine, blob);
@@ -80,7 +81,7 @@ TEST_P(Conformance, a_ring_of_the_eventfd_wakes_the_lane) {
   EXPECT_LT(Clock::now() - start, std::chrono::seconds(30));
 }
 
-TEST_P(Conformance, an_end_before_what_is_required_is_an_error_that_says_where) {
+TEST_P(LocalConformance, an_end_before_what_is_required_is_an_error_that_says_where) {
   const std::string path = folder_.write("d", random_bytes(kMiB, 4));
   const Blob blob = open_blob(path);
   auto engine = make();
@@ -104,7 +105,7 @@ TEST_P(Conformance, an_end_before_what_is_required_is_an_error_that_says_where) 
   EXPECT_NE(error.message().find("ends at byte 300000"), std::string::npos) << error.what();
 }
 
-TEST_P(Conformance, a_file_that_shrinks_in_mid_load_is_an_error_and_no_crash) {
+TEST_P(LocalConformance, a_file_that_shrinks_in_mid_load_is_an_error_and_no_crash) {
   const Bytes bytes = random_bytes(4 * kMiB, 5);
   const std::string path = folder_.write("e", bytes);
   const Blob blob = open_blob(path);
@@ -130,7 +131,7 @@ TEST_P(Conformance, a_file_that_shrinks_in_mid_load_is_an_error_and_no_crash) {
 }
 
 TEST_P(Conformance, cancel_completes_every_read_once_and_soon) {
-  const Blob blob = open_blob(folder_.write("f", random_bytes(8 * kMiB, 6)));
+  const Blob blob = blob_of("f", random_bytes(8 * kMiB, 6));
   drop_pages(blob);
   auto engine = make(32);
   engine->open(blob);
@@ -154,12 +155,12 @@ TEST_P(Conformance, cancel_completes_every_read_once_and_soon) {
 }
 
 TEST_P(Conformance, more_than_may_be_in_flight_is_refused_and_harms_nothing) {
-  const Bytes bytes = random_bytes(kMiB, 7);
-  const Blob blob = open_blob(folder_.write("g", bytes));
+  const Bytes bytes = random_bytes(kMiB + 1, 7);
+  const Blob blob = blob_of("g", bytes);
   auto engine = make(4);
   engine->open(blob);
   const auto arena = target_for(*engine, blob);
-  const auto reads = shredded(engine->traits(), blob, arena->data(), 64 * kKiB);
+  const auto reads = shredded(engine->traits(), blob, arena->data(), 4 * kKiB);
   ASSERT_GT(reads.size(), engine->traits().most_in_flight);
   try {
     engine->submit(reads);
@@ -172,7 +173,7 @@ TEST_P(Conformance, more_than_may_be_in_flight_is_refused_and_harms_nothing) {
 }
 
 TEST_P(Conformance, reads_that_break_the_traits_are_refused) {
-  const Blob blob = open_blob(folder_.write("h", random_bytes(kMiB, 8)));
+  const Blob blob = blob_of("h", random_bytes(kMiB, 8));
   auto engine = make();
   engine->open(blob);
   const auto arena = target_for(*engine, blob);
@@ -205,7 +206,7 @@ TEST_P(Conformance, reads_that_break_the_traits_are_refused) {
 
 TEST_P(Conformance, two_engines_read_one_file_at_once) {
   const Bytes bytes = random_bytes(3 * kMiB + 77, 9);
-  const Blob blob = open_blob(folder_.write("i", bytes));
+  const Blob blob = blob_of("i", bytes);
   auto first = make();
   auto second = make();
   first->open(blob);
@@ -230,7 +231,7 @@ TEST_P(Conformance, many_files_are_read_by_one_engine) {
   std::vector<Read> reads;
   for (uint32_t file = 0; file < kFiles; ++file) {
     bytes.push_back(random_bytes(5000 + file, file));
-    const Blob blob = open_blob(folder_.write("m" + std::to_string(file), bytes.back()));
+    const Blob blob = blob_of("m" + std::to_string(file), bytes.back());
     ASSERT_EQ(engine->open(blob), file);
     reads.push_back({.tag = file,
                      .file = file,
@@ -246,7 +247,7 @@ TEST_P(Conformance, many_files_are_read_by_one_engine) {
   }
 }
 
-TEST_P(Conformance, a_file_replaced_under_its_name_is_still_the_one_that_was_indexed) {
+TEST_P(LocalConformance, a_file_replaced_under_its_name_is_still_the_one_that_was_indexed) {
   const Bytes bytes = random_bytes(100'001, 10);
   const std::string path = folder_.write("j", bytes);
   const Blob blob = open_blob(path);
@@ -258,7 +259,7 @@ TEST_P(Conformance, a_file_replaced_under_its_name_is_still_the_one_that_was_ind
   EXPECT_EQ(std::memcmp(arena->data(), bytes.data(), bytes.size()), 0);
 }
 
-TEST_P(Conformance, a_blob_that_is_no_local_file_is_refused_with_the_reason) {
+TEST_P(LocalConformance, a_blob_that_is_no_local_file_is_refused_with_the_reason) {
   Blob blob;
   blob.name = "s3://bucket/model";
   blob.size = 10;
@@ -274,7 +275,7 @@ TEST_P(Conformance, a_blob_that_is_no_local_file_is_refused_with_the_reason) {
 }
 
 TEST_P(Conformance, no_descriptor_is_left_open) {
-  const Blob blob = open_blob(folder_.write("k", random_bytes(kMiB, 12)));
+  const Blob blob = blob_of("k", random_bytes(kMiB, 12));
   const size_t before = open_descriptors();
   for (int round = 0; round < 3; ++round) {
     auto engine = make();
@@ -282,11 +283,16 @@ TEST_P(Conformance, no_descriptor_is_left_open) {
     const auto arena = target_for(*engine, blob);
     drive(*engine, shredded(engine->traits(), blob, arena->data()));
   }
-  EXPECT_EQ(open_descriptors(), before);
+  // A server of the test's own closes its ends in its own time.
+  const auto deadline = Clock::now() + std::chrono::seconds(20);
+  while (open_descriptors() > before && Clock::now() < deadline) {
+    std::this_thread::sleep_for(milliseconds(5));
+  }
+  EXPECT_LE(open_descriptors(), before);
 }
 
 TEST_P(Conformance, the_destructor_returns_soon_with_reads_in_flight) {
-  const Blob blob = open_blob(folder_.write("l", random_bytes(8 * kMiB, 13)));
+  const Blob blob = blob_of("l", random_bytes(8 * kMiB, 13));
   drop_pages(blob);
   auto engine = make(32);
   engine->open(blob);
@@ -297,9 +303,11 @@ TEST_P(Conformance, the_destructor_returns_soon_with_reads_in_flight) {
   EXPECT_LT(Clock::now() - start, std::chrono::seconds(10));
 }
 
-INSTANTIATE_TEST_SUITE_P(Engines, Conformance,
-                         ::testing::ValuesIn(all_ways({Layer::plain, Layer::faulty,
-                                                       Layer::retried})),
+const std::vector<Layer> kLayers{Layer::plain, Layer::faulty, Layer::retried};
+
+INSTANTIATE_TEST_SUITE_P(Engines, Conformance, ::testing::ValuesIn(all_ways(kLayers)),
+                         [](const auto& way) { return name_of(way.param); });
+INSTANTIATE_TEST_SUITE_P(Engines, LocalConformance, ::testing::ValuesIn(local_ways(kLayers)),
                          [](const auto& way) { return name_of(way.param); });
 
 }  // namespace

@@ -103,7 +103,7 @@ TEST_P(Trouble, reads_that_are_never_answered_hold_up_neither_cancel_nor_destruc
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Engines, Trouble, ::testing::ValuesIn(all_ways({Layer::plain})),
+INSTANTIATE_TEST_SUITE_P(Engines, Trouble, ::testing::ValuesIn(local_ways({Layer::plain})),
                          [](const auto& way) { return name_of(way.param); });
 
 }  // namespace

@@ -1,5 +1,5 @@
-// The ways to read that the suites run over: every engine, direct and through the page cache,
-// plain, under faults, and under faults that are retried.
+// The ways to read that the suites run over: every engine, direct and through the page cache, or
+// from a server of the test's own; plain, under faults, and under faults that are retried.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -7,11 +7,15 @@
 #include <memory>
 #include <string>
 
+#include "inrush/base/cache_file.h"
 #include "inrush/engines/engines.h"
 #include "inrush/engines/faulty.h"
 #include "inrush/engines/retry.h"
+#include "inrush/net/object.h"
 #include "tests/engines/drive.h"
 #include "tests/engines/scratch.h"
+#include "tests/http_server.h"
+#include "tests/redis_server.h"
 
 namespace inrush::testing {
 
@@ -22,11 +26,12 @@ struct Way {
   bool direct;
   bool mapped;  // the target is a mapping of the file itself
   Layer layer = Layer::plain;
+  bool remote = false;
 };
 
 inline std::string name_of(const Way& way) {
   std::string name = way.engine;
-  name += way.direct ? "_direct" : way.mapped ? "_mapped" : "_buffered";
+  if (!way.remote) name += way.direct ? "_direct" : way.mapped ? "_mapped" : "_buffered";
   if (way.layer == Layer::faulty) name += "_faulty";
   if (way.layer == Layer::retried) name += "_retried";
   return name;
@@ -34,7 +39,7 @@ inline std::string name_of(const Way& way) {
 
 inline void PrintTo(const Way& way, std::ostream* out) { *out << name_of(way); }
 
-inline std::vector<Way> all_ways(const std::vector<Layer>& layers) {
+inline std::vector<Way> local_ways(const std::vector<Layer>& layers) {
   std::vector<Way> ways;
   for (const Layer layer : layers) {
     for (const char* engine : {"uring", "aio", "pread"}) {
@@ -42,6 +47,16 @@ inline std::vector<Way> all_ways(const std::vector<Layer>& layers) {
     }
     ways.push_back({"mmap", false, true, layer});
     ways.push_back({"mmap", false, false, layer});
+  }
+  return ways;
+}
+
+inline std::vector<Way> all_ways(const std::vector<Layer>& layers) {
+  std::vector<Way> ways = local_ways(layers);
+  for (const Layer layer : layers) {
+    for (const char* engine : {"http", "redis", "cache"}) {
+      ways.push_back({engine, false, false, layer, true});
+    }
   }
   return ways;
 }
@@ -68,6 +83,13 @@ class EngineTest : public ::testing::TestWithParam<Way> {
   void SetUp() override {
     const std::string reason = find_engine(GetParam().engine)->unusable();
     if (!reason.empty()) GTEST_SKIP() << reason;
+    if (GetParam().engine == std::string_view("redis")) {
+      redis_ = std::make_unique<RedisServer>();
+      connection_ = redis_->connect();
+      if (!connection_) GTEST_SKIP() << "redis-server is not installed";
+    } else if (GetParam().remote) {
+      http_ = std::make_unique<HttpServer>();
+    }
     if (!GetParam().direct) return;
     const Blob probe = open_blob(folder_.write("probe", random_bytes(8192, 0)));
     try {
@@ -85,6 +107,23 @@ class EngineTest : public ::testing::TestWithParam<Way> {
     return layered(find_engine(GetParam().engine)->make(options), GetParam().layer);
   }
 
+  // These bytes under that name, where the way's engine reads.
+  Blob blob_of(const std::string& name, const Bytes& bytes) {
+    if (redis_) return redis_blob(name, bytes);
+    if (!http_) return open_blob(folder_.write(name, bytes));
+    if (!client_) client_ = std::make_shared<const Client>(ClientOptions{}, nullptr);
+    const std::string url = http_->put(name, bytes);
+    Blob blob = open_object(client_, parse_url(url), url);
+    if (GetParam().engine != std::string_view("cache")) return blob;
+    if (!cache_) cache_ = CacheFolder::open(folder_.path() + "/cache", "http://test/", 0);
+    auto both = std::make_shared<CachedBlob>();
+    both->inner = blob;
+    both->file = CacheFile::open(cache_, blob);
+    blob.engine = "cache";
+    blob.handle = std::move(both);
+    return blob;
+  }
+
   // Memory that a whole blob can be read into, told to the engine.
   std::unique_ptr<Arena> target_for(Engine& engine, const Blob& blob) {
     auto arena = std::make_unique<Arena>(blob.size + 1, GetParam().mapped ? blob.fd : -1);
@@ -97,6 +136,33 @@ class EngineTest : public ::testing::TestWithParam<Way> {
   }
 
   Folder folder_;
+
+ private:
+  // In keys of at most 100,000 bytes.
+  Blob redis_blob(const std::string& name, const Bytes& bytes) {
+    constexpr size_t kKey = 100'000;
+    auto file = std::make_shared<RedisFile>();
+    file->place = parse_redis_uri(redis_->uri(name));
+    for (size_t at = 0; at < bytes.size(); at += kKey) {
+      const size_t size = std::min(kKey, bytes.size() - at);
+      const std::string key = name + ":part:" + std::to_string(at);
+      connection_->ask({"SET", key, {reinterpret_cast<const char*>(bytes.data()) + at, size}});
+      file->segments.push_back({key, at, size});
+    }
+    Blob blob;
+    blob.name = redis_->uri(name);
+    blob.size = blob.identity.size = bytes.size();
+    blob.engine = "redis";
+    blob.path = file->place.shown;
+    blob.handle = std::move(file);
+    return blob;
+  }
+
+  std::unique_ptr<RedisServer> redis_;
+  std::unique_ptr<RedisConnection> connection_;
+  std::unique_ptr<HttpServer> http_;
+  std::shared_ptr<const Client> client_;
+  std::shared_ptr<CacheFolder> cache_;
 };
 
 }  // namespace inrush::testing
