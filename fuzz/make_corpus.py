@@ -233,6 +233,70 @@ def sealed_seeds() -> list[bytes]:
     return seeds
 
 
+def url_seeds() -> list[bytes]:
+    """URLs with what a redirect from them says."""
+    return [
+        b"https://user:pass@host.example:8443/a/b?sig=1#x\0../c?d",
+        b"http://[fe80::1%25eth0]:80/\0//other/x",
+        b"http://2852039166\0http://169.254.169.254/latest",
+        b"HTTPS://Host\0?only=query",
+        b"redis://:p%40ss@host:6379/key%20x?db=2&ssl_ca_certs=/a\0%2G",
+        b"rediss://host\0file:///etc/passwd",
+        b"http://h/%\0%zz%41",
+    ]
+
+
+def http_answer_seeds() -> list[bytes]:
+    """Heads that are good, odd and hostile, with bodies that explain a refusal."""
+    error = b"<Error><Code>AccessDenied</Code><Message>&lt;no&gt;</Message></Error>"
+    return [
+        b"HTTP/1.1 206 Partial\r\nContent-Range: bytes 8-15/100\r\nETag: W/\"x\"\r\n\r\nbody",
+        b"HTTP/2 416\nContent-Range: bytes */18446744073709551615\n\n",
+        b"HTTP/1.1 100 Continue\nHTTP/1.1 403 No\nx-amz-request-id: 17\n\n" + error,
+        b"HTTP/1.1 503 x\nRetry-After: Wed, 21 Oct 2015 07:28:00 GMT\n\n",
+        b"HTTP/1.1 429 x\nretry-after: 99999999999\n\n{\"error\": \"slow \\\\ down\"}",
+        b"HTTP/1.1 200 OK\nx-goog-hash: crc32c=n03x6A==\nx-goog-hash: md5=Ojk9\n\n",
+        b"HTTP/1.1 200 OK\nx-amz-checksum-crc64nvme: AAAAAAAAAAA=\n\n",
+        b"HTTP/\n:\nx-error-message: \x1b[31m\n\n",
+    ]
+
+
+def listing_seeds() -> list[bytes]:
+    """Pages of both kinds, whole and cut."""
+    s3 = (
+        b"sm/\0<ListBucketResult><EncodingType>url</EncodingType><IsTruncated>true</IsTruncated>"
+        b"<NextContinuationToken>t&amp;1</NextContinuationToken>"
+        b"<Contents><Key>m/a+b%2B.bin</Key><Size>7</Size></Contents>"
+        b"<Contents><Key>m/..%2F..%2Fetc</Key></Contents></ListBucketResult>"
+    )
+    azure = (
+        b"am/\0<EnumerationResults><Blobs><Blob><Name>m/a</Name></Blob></Blobs>"
+        b"<NextMarker>n</NextMarker></EnumerationResults>"
+    )
+    return [s3, s3[: len(s3) // 2], azure, azure[:-30]]
+
+
+def redis_reply_seeds() -> list[bytes]:
+    """Replies of every kind, and what is none."""
+    return [
+        b"+OK\r\n-ERR no\r\n:-17\r\n$-1\r\n*-1\r\n$3\r\na\r\n\r\n",
+        b"*2\r\n$1\r\n0\r\n*1\r\n$5\r\nmodel\r\n",
+        b"*1\r\n" * 40,
+        b"*1000000000\r\n",
+        b"$9223372036854775807\r\nx",
+        b"HTTP/1.1 400 Bad Request\r\n",
+    ]
+
+
+def ini_seeds() -> list[bytes]:
+    """Files of AWS's tools and of s3cmd."""
+    return [
+        b"[default]\naws_access_key_id = A\n# x\n[profile work]\ns3 =\n  endpoint_url = u\n",
+        b"[default]\r\naccess_key=A\r\nsecret_key = s=t\r\n",
+        b"[\n]=\n=\n[[x]]\nname",
+    ]
+
+
 if __name__ == "__main__":
     write("safetensors_header", safetensors_seeds())
     write("index_json", index_seeds())
@@ -245,3 +309,8 @@ if __name__ == "__main__":
     write("ledger", ledger_seeds())
     write("plan", plan_seeds())
     write("select", select_seeds())
+    write("url", url_seeds())
+    write("http_answer", http_answer_seeds())
+    write("listing", listing_seeds())
+    write("redis_reply", redis_reply_seeds())
+    write("ini", ini_seeds())
