@@ -14,7 +14,7 @@ from bench.device import device
 from bench.fixtures import GIB, MIB, Fixture
 from bench.formats import formats
 from bench.measure import RAW, Cell, backends, inrush, ours, peers, rivals
-from bench.network import http
+from bench.network import network
 from bench.places import Unavailable, open_filesystem
 from bench.processes import Failed
 from bench.regret import regret
@@ -188,6 +188,6 @@ PARTS: dict[str, Callable[[Session], None]] = {
     "save": saving,
     "pretrained": pretrained,
     "formats": formats,
-    "http": http,
+    "network": network,
     "regret": regret,
 }

@@ -1,7 +1,8 @@
 // libcurl into fresh memory and nothing else: what the HTTP engine is measured against.
-// Usage: curl_loop URL SIZE CONNECTIONS; prints seconds.
+// Usage: curl_loop URL SIZE CONNECTIONS [TLS-ROOTS]; prints seconds and CPU seconds.
 #include <curl/curl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 
 #include <chrono>
 #include <cstdio>
@@ -28,6 +29,8 @@ size_t take(char* data, size_t size, size_t count, void* user) {
   return bytes;
 }
 
+const char* roots = nullptr;
+
 bool fetch(const std::string& url, char* memory, size_t begin, size_t end) {
   CURL* const easy = curl_easy_init();
   constexpr size_t kBlock = 8 << 20;
@@ -37,6 +40,7 @@ bool fetch(const std::string& url, char* memory, size_t begin, size_t end) {
     Part part{memory + at, stop - at};
     const std::string range = std::to_string(at) + "-" + std::to_string(stop - 1);
     curl_easy_setopt(easy, CURLOPT_URL, url.c_str());
+    if (roots != nullptr) curl_easy_setopt(easy, CURLOPT_CAINFO, roots);
     curl_easy_setopt(easy, CURLOPT_RANGE, range.c_str());
     curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, 512L << 10);
     curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, &take);
@@ -47,10 +51,18 @@ bool fetch(const std::string& url, char* memory, size_t begin, size_t end) {
   return whole;
 }
 
+double cpu_seconds() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  const auto seconds = [](const timeval& time) { return time.tv_sec + time.tv_usec / 1e6; };
+  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 4) return 2;
+  if (argc != 4 && argc != 5) return 2;
+  if (argc == 5) roots = argv[4];
   const std::string url = argv[1];
   const size_t size = std::strtoull(argv[2], nullptr, 10);
   const size_t width = std::strtoull(argv[3], nullptr, 10);
@@ -72,6 +84,6 @@ int main(int argc, char** argv) {
     if (one == 0) return 1;
   }
   const std::chrono::duration<double> time = std::chrono::steady_clock::now() - start;
-  std::printf("%.6f\n", time.count());
+  std::printf("{\"seconds\": %.6f, \"cpu\": %.6f}\n", time.count(), cpu_seconds());
   return 0;
 }

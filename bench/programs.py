@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCES = {
     "raw": (ROOT / "bench/raw.cpp", ["-luring", "-pthread"]),
     "native.so": (ROOT / "bench/native.cpp", ["-O3", "-shared", "-fPIC"]),
+    "recv_loop": (ROOT / "bench/recv_loop.cpp", ["-pthread"]),
     "curl_loop": (ROOT / "bench/curl_loop.cpp", ["-lcurl", "-pthread"]),
     "far_fs": (ROOT / "tests/fuse/far_fs.cpp", ["-pthread"]),
 }
