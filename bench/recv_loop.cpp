@@ -24,8 +24,9 @@ bool fetch(uint16_t port, const std::string& path, char* memory, size_t begin, s
   address.sin_port = htons(port);
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   if (connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) return false;
-  const std::string request = "GET " + path + " HTTP/1.1\r\nHost: x\r\nRange: bytes=" +
-                              std::to_string(begin) + "-" + std::to_string(end - 1) + "\r\n\r\n";
+  const std::string request = "GET " + path +
+                              " HTTP/1.1\r\nHost: x\r\nRange: bytes=" + std::to_string(begin) +
+                              "-" + std::to_string(end - 1) + "\r\n\r\n";
   if (send(fd, request.data(), request.size(), 0) < 0) return false;
   char head[4096];
   ssize_t got = recv(fd, head, sizeof head, 0);

@@ -82,7 +82,7 @@ def nginx(root: Path, *, tls: bool = False) -> Iterator[str]:
 @contextlib.contextmanager
 def rclone(root: Path) -> Iterator[str]:
     """An S3 server whose buckets are the folders under `root`; yields its endpoint."""
-    import rclone_api
+    import rclone_api  # type: ignore[import-untyped]
 
     binary = Path(rclone_api.__file__).parent / "bin" / "rclone"
     port = free_port()

@@ -83,10 +83,9 @@ struct TraceEvent {
 // One place that a load reads from: the checkpoint's own, or a mirror.
 struct SourceStats {
   std::string uri;
-  uint64_t bytes = 0;    // that came
-  uint64_t reads = 0;    // that came
-  uint64_t retries = 0;  // requests repeated, by the load or inside the engine
-  uint64_t hedges = 0;   // second requests: beside a silent one, or of what another source owes
+  uint64_t bytes = 0, reads = 0;  // that came
+  uint64_t retries = 0;           // requests repeated, by the load or inside the engine
+  uint64_t hedges = 0;  // second requests: beside a silent one, or of what another source owes
   bool given_up = false;
 };
 

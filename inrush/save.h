@@ -71,9 +71,9 @@ void save_file(const std::string& path, std::vector<SaveTensor> tensors,
 
 // Writes a checkpoint of one or several files, with an index where there are several, into
 // `folder` or under a remote prefix, which is made if it is not there, and removes what an earlier
-// save with this pattern left. Tensors are taken in the order given. Returns the names of the files, the index last. The
-// files take their names when all are written; a reader that heeds the index never sees less than
-// a whole without noticing. Throws Error.
+// save with this pattern left. Tensors are taken in the order given. Returns the names of the
+// files, the index last. The files take their names when all are written; a reader that heeds the
+// index never sees less than a whole without noticing. Throws Error.
 std::vector<std::string> save_sharded(const std::string& folder, std::vector<SaveTensor> tensors,
                                       const ShardOptions& options);
 

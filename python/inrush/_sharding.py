@@ -42,7 +42,8 @@ def save_sharded(
         Tensors that share all their memory are written once, under the name that comes first;
         the metadata then has each other name with the one that was kept.
     save_directory : str or os.PathLike
-        A folder, made if it is not there, or a URI: ``'s3://bucket/llama/'``. Files that an earlier save with this pattern left are removed.
+        A folder, made if it is not there, or a URI: ``'s3://bucket/llama/'``. Files that an
+        earlier save with this pattern left are removed.
     filename_pattern : str, optional
         A name with ``{suffix}`` in it; ``'model{suffix}.safetensors'``.
     force_contiguous : bool

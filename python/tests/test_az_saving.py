@@ -33,86 +33,86 @@ class Container:
         self.url = ""
 
 
-def _handler(state: Container) -> type[BaseHTTPRequestHandler]:
-    class Answering(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+class Answering(BaseHTTPRequestHandler):
+    """Answers for the container that a subclass names."""
 
-        def log_message(self, format: str, *args: object) -> None:
-            """Nothing is printed."""
+    state: Container
+    protocol_version = "HTTP/1.1"
 
-        def answer(self, status: int, body: bytes = b"", **headers: str) -> None:
-            self.send_response(status)
-            for name, value in headers.items():
-                self.send_header(name.replace("_", "-"), value)
-            self.send_header("x-ms-request-id", "ms-17")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(body)
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing is printed."""
 
-        def do(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            path = urlsplit(self.path)
-            query = dict(parse_qsl(path.query, keep_blank_values=True))
-            name = unquote(path.path).removeprefix("/account/box/")
-            if any(query.pop(key, None) != value for key, value in SAS.items()):
-                self.answer(403, x_ms_error_code="AuthenticationFailed")
-            elif "x-ms-version" not in self.headers:
-                state.complaints.append("no x-ms-version")
-                self.answer(400, x_ms_error_code="MissingRequiredHeader")
-            elif self.command == "PUT":
-                self.put(name, query, body)
-            elif self.command == "DELETE":
-                self.answer(202 if state.blobs.pop(name, None) is not None else 404)
-            elif query.get("comp") == "list":
-                prefix = query.get("prefix", "")
-                found = [one for one in state.blobs if one.startswith(prefix)]
-                text = "".join(f"<Blob><Name>{one}</Name></Blob>" for one in found)
-                xml = f"<EnumerationResults><Blobs>{text}</Blobs><NextMarker/></EnumerationResults>"
-                self.answer(200, xml.encode())
-            else:
-                self.get(name)
+    def answer(self, status: int, body: bytes = b"", **headers: str) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.send_header("x-ms-request-id", "ms-17")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
-        do_GET = do_HEAD = do_PUT = do_DELETE = do
+    def do(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        path = urlsplit(self.path)
+        query = dict(parse_qsl(path.query, keep_blank_values=True))
+        name = unquote(path.path).removeprefix("/account/box/")
+        if any(query.pop(key, None) != value for key, value in SAS.items()):
+            self.answer(403, x_ms_error_code="AuthenticationFailed")
+        elif "x-ms-version" not in self.headers:
+            self.state.complaints.append("no x-ms-version")
+            self.answer(400, x_ms_error_code="MissingRequiredHeader")
+        elif self.command == "PUT":
+            self.put(name, query, body)
+        elif self.command == "DELETE":
+            self.answer(202 if self.state.blobs.pop(name, None) is not None else 404)
+        elif query.get("comp") == "list":
+            prefix = query.get("prefix", "")
+            found = [one for one in self.state.blobs if one.startswith(prefix)]
+            text = "".join(f"<Blob><Name>{one}</Name></Blob>" for one in found)
+            xml = f"<EnumerationResults><Blobs>{text}</Blobs><NextMarker/></EnumerationResults>"
+            self.answer(200, xml.encode())
+        else:
+            self.get(name)
 
-        def put(self, name: str, query: dict[str, str], body: bytes) -> None:
-            comp = query.get("comp")
-            if comp == "block":
-                number = base64.b64decode(query["blockid"], validate=True).decode()
-                if number == state.refuses_block:
-                    self.answer(403, x_ms_error_code="AuthorizationPermissionMismatch")
-                    return
-                lengths = {len(one) for one in state.blocks.get(name, {})}
-                if lengths - {len(query["blockid"])}:
-                    state.complaints.append("block ids of several lengths")
-                state.blocks.setdefault(name, {})[query["blockid"]] = body
-            elif comp == "blocklist":
-                root = ElementTree.fromstring(body)
-                blocks = state.blocks.pop(name)
-                state.blobs[name] = b"".join(blocks[str(one.text)] for one in root)
-            elif self.headers.get("x-ms-blob-type") == "BlockBlob":
-                state.blobs[name] = body
-            else:
-                state.complaints.append("a blob of no type")
-            self.answer(201)
+    do_GET = do_HEAD = do_PUT = do_DELETE = do
 
-        def get(self, name: str) -> None:
-            data = state.blobs.get(name)
-            if data is None:
-                self.answer(404, x_ms_error_code="BlobNotFound")
+    def put(self, name: str, query: dict[str, str], body: bytes) -> None:
+        comp = query.get("comp")
+        if comp == "block":
+            number = base64.b64decode(query["blockid"], validate=True).decode()
+            if number == self.state.refuses_block:
+                self.answer(403, x_ms_error_code="AuthorizationPermissionMismatch")
                 return
-            first, last = self.headers.get("Range", "bytes=0-").removeprefix("bytes=").split("-")
-            end = min(int(last or len(data)), len(data) - 1)
-            span = f"bytes {first}-{end}/{len(data)}"
-            self.answer(206, data[int(first) : end + 1], ETag='"0x8"', Content_Range=span)
+            lengths = {len(one) for one in self.state.blocks.get(name, {})}
+            if lengths - {len(query["blockid"])}:
+                self.state.complaints.append("block ids of several lengths")
+            self.state.blocks.setdefault(name, {})[query["blockid"]] = body
+        elif comp == "blocklist":
+            root = ElementTree.fromstring(body)
+            blocks = self.state.blocks.pop(name)
+            self.state.blobs[name] = b"".join(blocks[str(one.text)] for one in root)
+        elif self.headers.get("x-ms-blob-type") == "BlockBlob":
+            self.state.blobs[name] = body
+        else:
+            self.state.complaints.append("a blob of no type")
+        self.answer(201)
 
-    return Answering
+    def get(self, name: str) -> None:
+        data = self.state.blobs.get(name)
+        if data is None:
+            self.answer(404, x_ms_error_code="BlobNotFound")
+            return
+        first, last = self.headers.get("Range", "bytes=0-").removeprefix("bytes=").split("-")
+        end = min(int(last or len(data)), len(data) - 1)
+        span = f"bytes {first}-{end}/{len(data)}"
+        self.answer(206, data[int(first) : end + 1], ETag='"0x8"', Content_Range=span)
 
 
 @pytest.fixture
 def container() -> Iterator[Container]:
     state = Container()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(state))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Answers", (Answering,), {"state": state}))
     server.daemon_threads = True
     state.url = f"http://127.0.0.1:{server.server_address[1]}/account"
     thread = threading.Thread(target=server.serve_forever, daemon=True)

@@ -51,107 +51,107 @@ class Bucket:
         self.url = ""
 
 
-def _handler(bucket: Bucket) -> type[BaseHTTPRequestHandler]:
-    class Answering(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+class Answering(BaseHTTPRequestHandler):
+    """Answers for the bucket that a subclass names."""
 
-        def log_message(self, format: str, *args: object) -> None:
-            """Nothing is printed."""
+    bucket: Bucket
+    protocol_version = "HTTP/1.1"
 
-        def answer(self, status: int, body: bytes = b"", **headers: str) -> None:
-            self.send_response(status)
-            for name, value in headers.items():
-                self.send_header(name.replace("_", "-"), value)
-            self.send_header("x-amz-request-id", "ID-4711")
-            if "Content_Length" not in headers:
-                self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(body)
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing is printed."""
 
-        def refuse(self, status: int, code: str, **headers: str) -> None:
-            text = f"<Error><Code>{code}</Code><Message>no</Message></Error>"
-            self.answer(status, text.encode(), **headers)
+    def answer(self, status: int, body: bytes = b"", **headers: str) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.send_header("x-amz-request-id", "ID-4711")
+        if "Content_Length" not in headers:
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
-        def do(self) -> None:
-            size = int(self.headers.get("Content-Length") or 0)
-            body = self.rfile.read(size)
-            path = urlsplit(self.path)
-            key = unquote(path.path).removeprefix("/box/")
-            query = parse_qs(path.query, keep_blank_values=True)
-            with bucket.lock:
-                bucket.asked.append((self.command, self.path, dict(self.headers)))
-            signed = self.headers.get("Authorization", "")
-            if bucket.region and f"/{bucket.region}/s3/" not in signed:
-                code = "AuthorizationHeaderMalformed"
-                self.refuse(400, code, x_amz_bucket_region=bucket.region)
-            elif bucket.token and self.headers.get("x-amz-security-token") != bucket.token:
-                self.refuse(400, "ExpiredToken")
-            elif self.command in ("GET", "HEAD"):
-                self.give(key, query)
+    def refuse(self, status: int, code: str, **headers: str) -> None:
+        text = f"<Error><Code>{code}</Code><Message>no</Message></Error>"
+        self.answer(status, text.encode(), **headers)
+
+    def do(self) -> None:
+        size = int(self.headers.get("Content-Length") or 0)
+        body = self.rfile.read(size)
+        path = urlsplit(self.path)
+        key = unquote(path.path).removeprefix("/box/")
+        query = parse_qs(path.query, keep_blank_values=True)
+        with self.bucket.lock:
+            self.bucket.asked.append((self.command, self.path, dict(self.headers)))
+        signed = self.headers.get("Authorization", "")
+        if self.bucket.region and f"/{self.bucket.region}/s3/" not in signed:
+            code = "AuthorizationHeaderMalformed"
+            self.refuse(400, code, x_amz_bucket_region=self.bucket.region)
+        elif self.bucket.token and self.headers.get("x-amz-security-token") != self.bucket.token:
+            self.refuse(400, "ExpiredToken")
+        elif self.command in ("GET", "HEAD"):
+            self.give(key, query)
+        else:
+            self.take(key, query, body)
+
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = do
+
+    def give(self, key: str, query: dict[str, list[str]]) -> None:
+        if "list-type" in query:
+            names = [name for name in self.bucket.objects if name.startswith(query["prefix"][0])]
+            text = "".join(f"<Contents><Key>{name}</Key></Contents>" for name in names)
+            self.answer(200, f"<ListBucketResult>{text}</ListBucketResult>".encode())
+            return
+        data = self.bucket.objects.get(key)
+        if data is None:
+            self.refuse(404, "NoSuchKey")
+            return
+        etag = f'"{hashlib.md5(data).hexdigest()}"'
+        given = self.headers.get("Range")
+        if given:
+            first, last = given.removeprefix("bytes=").split("-")
+            end = min(int(last), len(data) - 1)
+            span = f"bytes {first}-{end}/{len(data)}"
+            sums = self.bucket.sums_of_parts
+            body = data[int(first) : end + 1]
+            self.answer(206, body, ETag=etag, Content_Range=span, **sums)
+            return
+        sums = self.bucket.sums if self.headers.get("x-amz-checksum-mode") == "ENABLED" else {}
+        self.answer(200, data, ETag=etag, **sums)
+
+    def take(self, key: str, query: dict[str, list[str]], body: bytes) -> None:
+        if self.command == "DELETE":
+            if "uploadId" in query:
+                self.bucket.uploads.pop(query["uploadId"][0], None)
             else:
-                self.take(key, query, body)
-
-        do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = do
-
-        def give(self, key: str, query: dict[str, list[str]]) -> None:
-            if "list-type" in query:
-                names = [name for name in bucket.objects if name.startswith(query["prefix"][0])]
-                text = "".join(f"<Contents><Key>{name}</Key></Contents>" for name in names)
-                self.answer(200, f"<ListBucketResult>{text}</ListBucketResult>".encode())
+                self.bucket.objects.pop(key, None)
+            self.answer(204)
+        elif "uploads" in query:
+            name = f"{key}-{len(self.bucket.uploads)}"
+            self.bucket.uploads[name] = {}
+            xml = f"<R><UploadId>{name}</UploadId></R>"
+            self.answer(200, xml.encode())
+        elif "partNumber" in query:
+            number = int(query["partNumber"][0])
+            if number == self.bucket.fails_part:
+                self.refuse(403, "AccessDenied")
                 return
-            data = bucket.objects.get(key)
-            if data is None:
-                self.refuse(404, "NoSuchKey")
-                return
-            etag = f'"{hashlib.md5(data).hexdigest()}"'
-            given = self.headers.get("Range")
-            if given:
-                first, last = given.removeprefix("bytes=").split("-")
-                end = min(int(last), len(data) - 1)
-                span = f"bytes {first}-{end}/{len(data)}"
-                sums = bucket.sums_of_parts
-                body = data[int(first) : end + 1]
-                self.answer(206, body, ETag=etag, Content_Range=span, **sums)
-                return
-            sums = bucket.sums if self.headers.get("x-amz-checksum-mode") == "ENABLED" else {}
-            self.answer(200, data, ETag=etag, **sums)
-
-        def take(self, key: str, query: dict[str, list[str]], body: bytes) -> None:
-            if self.command == "DELETE":
-                if "uploadId" in query:
-                    bucket.uploads.pop(query["uploadId"][0], None)
-                else:
-                    bucket.objects.pop(key, None)
-                self.answer(204)
-            elif "uploads" in query:
-                name = f"{key}-{len(bucket.uploads)}"
-                bucket.uploads[name] = {}
-                xml = f"<R><UploadId>{name}</UploadId></R>"
-                self.answer(200, xml.encode())
-            elif "partNumber" in query:
-                number = int(query["partNumber"][0])
-                if number == bucket.fails_part:
-                    self.refuse(403, "AccessDenied")
-                    return
-                bucket.uploads[query["uploadId"][0]][number] = body
-                self.answer(200, ETag=f'"{number}"')
-            elif "uploadId" in query:
-                parts = bucket.uploads.pop(query["uploadId"][0])
-                bucket.objects[key] = b"".join(parts[number] for number in sorted(parts))
-                self.answer(200, b"<CompleteMultipartUploadResult/>")
-            else:
-                bucket.objects[key] = body
-                self.answer(200, ETag='"whole"')
-
-    return Answering
+            self.bucket.uploads[query["uploadId"][0]][number] = body
+            self.answer(200, ETag=f'"{number}"')
+        elif "uploadId" in query:
+            parts = self.bucket.uploads.pop(query["uploadId"][0])
+            self.bucket.objects[key] = b"".join(parts[number] for number in sorted(parts))
+            self.answer(200, b"<CompleteMultipartUploadResult/>")
+        else:
+            self.bucket.objects[key] = body
+            self.answer(200, ETag='"whole"')
 
 
 @pytest.fixture
 def bucket() -> Iterator[Bucket]:
     state = Bucket()
     state.objects["m.safetensors"] = FILE
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(state))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Answers", (Answering,), {"bucket": state}))
     server.daemon_threads = True
     state.url = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, daemon=True)

@@ -7,15 +7,12 @@
 #include <memory>
 #include <string>
 
-#include "inrush/base/cache_file.h"
 #include "inrush/engines/engines.h"
 #include "inrush/engines/faulty.h"
 #include "inrush/engines/retry.h"
-#include "inrush/net/object.h"
 #include "tests/engines/drive.h"
 #include "tests/engines/scratch.h"
-#include "tests/http_server.h"
-#include "tests/redis_server.h"
+#include "tests/engines/servers.h"
 
 namespace inrush::testing {
 
@@ -83,12 +80,9 @@ class EngineTest : public ::testing::TestWithParam<Way> {
   void SetUp() override {
     const std::string reason = find_engine(GetParam().engine)->unusable();
     if (!reason.empty()) GTEST_SKIP() << reason;
-    if (GetParam().engine == std::string_view("redis")) {
-      redis_ = std::make_unique<RedisServer>();
-      connection_ = redis_->connect();
-      if (!connection_) GTEST_SKIP() << "redis-server is not installed";
-    } else if (GetParam().remote) {
-      http_ = std::make_unique<HttpServer>();
+    if (GetParam().remote) {
+      servers_ = std::make_unique<Servers>(GetParam().engine, folder_.path());
+      if (!servers_->are_there()) GTEST_SKIP() << "redis-server is not installed";
     }
     if (!GetParam().direct) return;
     const Blob probe = open_blob(folder_.write("probe", random_bytes(8192, 0)));
@@ -109,19 +103,7 @@ class EngineTest : public ::testing::TestWithParam<Way> {
 
   // These bytes under that name, where the way's engine reads.
   Blob blob_of(const std::string& name, const Bytes& bytes) {
-    if (redis_) return redis_blob(name, bytes);
-    if (!http_) return open_blob(folder_.write(name, bytes));
-    if (!client_) client_ = std::make_shared<const Client>(ClientOptions{}, nullptr);
-    const std::string url = http_->put(name, bytes);
-    Blob blob = open_object(client_, parse_url(url), url);
-    if (GetParam().engine != std::string_view("cache")) return blob;
-    if (!cache_) cache_ = CacheFolder::open(folder_.path() + "/cache", "http://test/", 0);
-    auto both = std::make_shared<CachedBlob>();
-    both->inner = blob;
-    both->file = CacheFile::open(cache_, blob);
-    blob.engine = "cache";
-    blob.handle = std::move(both);
-    return blob;
+    return servers_ ? servers_->blob(name, bytes) : open_blob(folder_.write(name, bytes));
   }
 
   // Memory that a whole blob can be read into, told to the engine.
@@ -138,31 +120,7 @@ class EngineTest : public ::testing::TestWithParam<Way> {
   Folder folder_;
 
  private:
-  // In keys of at most 100,000 bytes.
-  Blob redis_blob(const std::string& name, const Bytes& bytes) {
-    constexpr size_t kKey = 100'000;
-    auto file = std::make_shared<RedisFile>();
-    file->place = parse_redis_uri(redis_->uri(name));
-    for (size_t at = 0; at < bytes.size(); at += kKey) {
-      const size_t size = std::min(kKey, bytes.size() - at);
-      const std::string key = name + ":part:" + std::to_string(at);
-      connection_->ask({"SET", key, {reinterpret_cast<const char*>(bytes.data()) + at, size}});
-      file->segments.push_back({key, at, size});
-    }
-    Blob blob;
-    blob.name = redis_->uri(name);
-    blob.size = blob.identity.size = bytes.size();
-    blob.engine = "redis";
-    blob.path = file->place.shown;
-    blob.handle = std::move(file);
-    return blob;
-  }
-
-  std::unique_ptr<RedisServer> redis_;
-  std::unique_ptr<RedisConnection> connection_;
-  std::unique_ptr<HttpServer> http_;
-  std::shared_ptr<const Client> client_;
-  std::shared_ptr<CacheFolder> cache_;
+  std::unique_ptr<Servers> servers_;
 };
 
 }  // namespace inrush::testing
