@@ -3,14 +3,17 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <unordered_map>
 #include <utility>
 #include <vector>
 
+#include "inrush/base/parallel.h"
 #include "inrush/codecs/checksums.h"
 #include "inrush/codecs/seal.h"
 #include "inrush/codecs/secretbox.h"
@@ -66,6 +69,52 @@ class KeyRing {
   std::vector<std::pair<TensorsKeyDerivation, SecretKey>> derived_;
 };
 
+// The records of one file. From afar, where each costs a round trip, more and more of them are
+// fetched at once for as long as they are asked for in the file's order. Any thread.
+class Records {
+ public:
+  Records(Store& store, const Blob& blob, const TensorsFile& file)
+      : store_(store), blob_(blob), file_(file) {}
+
+  TensorsRecord get(size_t entry) {
+    if (blob_.fd >= 0) return read(entry);
+    const std::lock_guard lock(mutex_);
+    // A tensor that several decoders are made for asks again, and threads overtake one another.
+    if (entry >= begin_ + ahead_.size()) fetch(entry);
+    if (entry >= begin_ && ahead_[entry - begin_]) return *ahead_[entry - begin_];
+    return read(entry);
+  }
+
+ private:
+  static constexpr size_t kMost = 64;
+  static constexpr size_t kWidth = 16;  // requests at once
+
+  TensorsRecord read(size_t entry) {
+    return read_tensors_record(store_, blob_, file_, file_.entries[entry]);
+  }
+
+  void fetch(size_t entry) {
+    const bool goes_on = !ahead_.empty() && entry == begin_ + ahead_.size();
+    const size_t count = goes_on ? std::min(2 * ahead_.size(), kMost) : 1;
+    begin_ = entry;
+    ahead_.assign(std::min(count, file_.entries.size() - entry), std::nullopt);
+    parallel_for(ahead_.size(), kWidth, [&](size_t i) {
+      try {
+        ahead_[i] = read(entry + i);
+      } catch (const Error&) {
+        // Said when it is asked for, if ever.
+      }
+    });
+  }
+
+  Store& store_;
+  const Blob& blob_;
+  const TensorsFile& file_;
+  std::mutex mutex_;
+  size_t begin_ = 0;  // line of the first that is here
+  std::vector<std::optional<TensorsRecord>> ahead_;
+};
+
 // The records of .tensors files, and the keys that they ask for. Shared by the decoders.
 class TensorsChecks : public std::enable_shared_from_this<TensorsChecks> {
  public:
@@ -74,7 +123,11 @@ class TensorsChecks : public std::enable_shared_from_this<TensorsChecks> {
     if (options.key) keys_.emplace(*options.key);
     for (const Blob& blob : checkpoint.index().blobs) {
       TensorsFile& file = files_.emplace_back(read_tensors_file(checkpoint.store(), blob));
-      for (const auto& entry : file.entries) places_.emplace(entry.tensor.name, &entry);
+      const auto number = static_cast<uint32_t>(files_.size() - 1);
+      records_.push_back(std::make_unique<Records>(checkpoint.store(), blob, file));
+      for (size_t i = 0; i < file.entries.size(); ++i) {
+        places_.emplace(file.entries[i].tensor.name, std::pair(number, i));
+      }
       check_key(file, blob);
     }
   }
@@ -109,9 +162,8 @@ class TensorsChecks : public std::enable_shared_from_this<TensorsChecks> {
   }
 
   TensorsRecord record_of(const TensorInfo& tensor) {
-    const Blob& blob = checkpoint_.index().blobs[tensor.blob];
-    return read_tensors_record(checkpoint_.store(), blob, files_[tensor.blob],
-                               *places_.at(tensor.name));
+    const auto [file, entry] = places_.at(tensor.name);
+    return records_[file]->get(entry);
   }
 
   Checksums checksums_of(const TensorInfo& tensor) {
@@ -136,8 +188,10 @@ class TensorsChecks : public std::enable_shared_from_this<TensorsChecks> {
   const Checkpoint checkpoint_;
   const Verify verify_;
   std::optional<KeyRing> keys_;
-  std::vector<TensorsFile> files_;                               // of each blob
-  std::unordered_map<std::string, const TensorsEntry*> places_;  // by name
+  std::deque<TensorsFile> files_;                  // of each blob
+  std::vector<std::unique_ptr<Records>> records_;  // of each blob
+  // The file and the line of each tensor.
+  std::unordered_map<std::string, std::pair<uint32_t, size_t>> places_;
 };
 
 // Sealed files, none of which was changed, swapped for one of another checkpoint, or left out.

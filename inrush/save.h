@@ -81,6 +81,29 @@ std::vector<std::string> save_sharded(const std::string& folder, std::vector<Sav
 void write_safetensors(Writer& writer, std::vector<SaveTensor> tensors,
                        const SaveOptions::Metadata& metadata);
 
+// One sealed file whose tensors are encrypted one by one, in any order; then its header is known.
+class SealedPart {
+ public:
+  struct State;
+  explicit SealedPart(std::unique_ptr<State> state);
+  ~SealedPart();
+  SealedPart(SealedPart&&) noexcept;
+  SealedPart& operator=(SealedPart&&) noexcept;
+
+  // Where the first tensor begins.
+  [[nodiscard]] uint64_t data_start() const;
+
+  // Encrypts bytes of a tensor in place: from a multiple of the chunk's size on, to another one or
+  // the tensor's end. Each byte once; any thread, several at once.
+  void encrypt(size_t tensor, uint64_t inside, std::span<std::byte> data);
+
+  // All before the data. Throws Error{usage} if something was not encrypted yet.
+  [[nodiscard]] std::vector<std::byte> header();
+
+ private:
+  std::unique_ptr<State> state_;
+};
+
 // Writes the files of one checkpoint sealed. The key is derived once. One thread.
 class Sealer {
  public:
@@ -94,6 +117,10 @@ class Sealer {
   void write(Writer& writer, std::vector<SaveTensor> tensors,
              const SaveOptions::Metadata& metadata);
 
+  // The next file, for whoever has its tensors one by one: the JSON of its safetensors header, and
+  // the bytes of each tensor in the order of their offsets.
+  SealedPart begin(std::string json, std::span<const uint64_t> sizes);
+
  private:
   struct State;
   std::unique_ptr<State> state_;
@@ -105,5 +132,13 @@ std::string safetensors_header(std::vector<SaveTensor>& tensors,
 
 // A writer of a local file: temporary, fsync, rename.
 std::unique_ptr<Writer> make_file_writer(const std::string& path, bool sync);
+
+// A writer of a file of unfinished work: it has its name from the first byte on, what is in it
+// stays, and abort() leaves it, for others to go on. What is missing at finish() is theirs to know.
+std::unique_ptr<Writer> make_kept_writer(const std::string& path);
+
+// A writer of what `place` names: a file of this machine, or one of a remote place.
+std::unique_ptr<Writer> make_writer(const std::string& place, bool sync,
+                                    const StorageOptions& storage);
 
 }  // namespace inrush

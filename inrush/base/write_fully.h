@@ -1,4 +1,4 @@
-// A write that is whole: short counts and EINTR are resumed. Any thread.
+// A write that completes wholly: the one place that resumes short counts and EINTR. Any thread.
 #pragma once
 
 #include <cstddef>
@@ -7,7 +7,7 @@
 
 namespace inrush {
 
-// Writes all of `data` at `offset` of the file. Returns 0 or an errno.
+// Writes all of `data` at `offset`; 0 or an errno.
 int write_fully(int fd, uint64_t offset, std::span<const std::byte> data);
 
 }  // namespace inrush

@@ -8,6 +8,8 @@
 #include <cstring>
 #include <utility>
 
+#include "inrush/base/cgroup.h"
+#include "inrush/base/parallel.h"
 #include "inrush/core/error.h"
 #include "inrush/core/quoted.h"
 
@@ -132,15 +134,15 @@ std::array<std::byte, 24> nonce_of(const std::array<std::byte, 24>& first, uint6
 
 void encrypt(std::span<std::byte> data, const SecretKey& key, Secretbox& box) {
   begin_sodium();
-  box.codes.clear();
-  for (uint64_t index = 0; !data.empty(); ++index) {
-    const auto chunk = data.first(std::min<uint64_t>(data.size(), box.chunk_size));
+  box.codes.assign((data.size() + box.chunk_size - 1) / box.chunk_size, {});
+  const size_t threads = box.codes.size() > 1 ? ask_grants().cpus : 1;
+  parallel_for(box.codes.size(), threads, [&](size_t index) {
+    const uint64_t begin = index * box.chunk_size;
+    const auto chunk = data.subspan(begin, std::min<uint64_t>(data.size() - begin, box.chunk_size));
     const auto nonce = nonce_of(box.nonce, index);
-    crypto_secretbox_detached(raw(chunk.data()), raw(box.codes.emplace_back().data()),
-                              raw(chunk.data()), chunk.size(), raw(nonce.data()),
-                              raw(key.bytes().data()));
-    data = data.subspan(chunk.size());
-  }
+    crypto_secretbox_detached(raw(chunk.data()), raw(box.codes[index].data()), raw(chunk.data()),
+                              chunk.size(), raw(nonce.data()), raw(key.bytes().data()));
+  });
 }
 
 std::unique_ptr<Decoder> make_secretbox(const TensorInfo& tensor, std::string file,

@@ -54,7 +54,7 @@ struct Secretbox {
   std::vector<std::array<std::byte, 16>> codes;  // of each chunk
 };
 
-// Encrypts in place and fills box.codes, one chunk after the other.
+// Encrypts in place and fills box.codes, on all cores.
 void encrypt(std::span<std::byte> data, const SecretKey& key, Secretbox& box);
 
 // Decrypts a tensor in place, its chunks in any order. Throws Error{data} naming tensor, file and

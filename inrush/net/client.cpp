@@ -68,6 +68,8 @@ std::string take_word(std::map<std::string, std::string>& words, const char* nam
   return value;
 }
 
+bool is_true(const std::string& text) { return text == "true" || text == "True" || text == "1"; }
+
 std::string find_tls_roots() {
   const NetEnvironment environment = read_net_environment();
   for (const std::string& path : environment.ca_files) {
@@ -86,13 +88,18 @@ ClientOptions client_options(std::map<std::string, std::string>& words) {
   ClientOptions options;
   const NetEnvironment environment = read_net_environment();
   options.ca_file = take_word(words, "ca_file");
+  options.ca_folder = take_word(words, "ca_folder");
   const std::string fallback = take_word(words, "ca_fallback");
-  if (options.ca_file.empty()) options.ca_file = find_tls_roots();
-  if (options.ca_file.empty()) options.ca_file = fallback;
+  if (options.ca_folder.empty()) {
+    if (options.ca_file.empty()) options.ca_file = find_tls_roots();
+    if (options.ca_file.empty()) options.ca_file = fallback;
+    options.ca_folder = environment.ca_folder;
+  }
   if (!options.ca_file.empty() && !is_file(options.ca_file)) {
     throw Error(ErrorCode::usage, fmt::format("TLS roots {}: no such file", options.ca_file));
   }
-  options.ca_folder = environment.ca_folder;
+  options.any_certificate = is_true(take_word(words, "allow_invalid_certificates"));
+  options.whole = is_true(take_word(words, "whole"));
   options.proxy = take_word(words, "proxy");
   options.headers = take_headers(words);
   take_seconds(words, "timeout", options.patience);
@@ -171,8 +178,15 @@ void Client::settle(CURL* easy) const {
   set(CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(options_.connect_timeout.count()));
   set(CURLOPT_LOW_SPEED_LIMIT, 1L);
   set(CURLOPT_LOW_SPEED_TIME, kStallSeconds);
-  if (!options_.ca_file.empty()) set(CURLOPT_CAINFO, options_.ca_file.c_str());
+  // A folder that was named stands alone: without the file that the library has by itself.
+  if (!options_.ca_file.empty() || !options_.ca_folder.empty()) {
+    set(CURLOPT_CAINFO, options_.ca_file.empty() ? nullptr : options_.ca_file.c_str());
+  }
   if (!options_.ca_folder.empty()) set(CURLOPT_CAPATH, options_.ca_folder.c_str());
+  if (options_.any_certificate) {
+    set(CURLOPT_SSL_VERIFYPEER, 0L);
+    set(CURLOPT_SSL_VERIFYHOST, 0L);
+  }
   if (!options_.proxy.empty()) set(CURLOPT_PROXY, options_.proxy.c_str());
   // Not to wait for a resolver that hangs; older libraries do not know it.
   set(kQuickExit, 1L);

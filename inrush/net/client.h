@@ -19,9 +19,11 @@
 namespace inrush {
 
 struct ClientOptions {
-  std::string ca_file;               // TLS roots; empty: the library's own
-  std::string ca_folder;             // the same, as a folder of hashed names
-  std::string proxy;                 // empty: as the environment has it
+  std::string ca_file;           // TLS roots; empty: the library's own
+  std::string ca_folder;         // the same, as a folder of hashed names
+  bool any_certificate = false;  // believe any server
+  bool whole = false;            // where a server takes no parts, bring the content here as a whole
+  std::string proxy;             // empty: as the environment has it
   std::vector<std::string> headers;  // "Name: value", sent to the store's own host only
   std::chrono::milliseconds connect_timeout{10'000};
   std::chrono::milliseconds patience{60'000};  // without a byte, until a request is given up
@@ -29,9 +31,12 @@ struct ClientOptions {
   uint32_t connections = 64;               // to one host, of one lane
 };
 
-// From "ca_file", "proxy", "headers", "timeout", "hedge", "connections" and the environment; takes
-// those words out of `words`. Throws Error{usage} for a value that makes no sense.
+// From the words that docs/network.md has for all HTTP places, and the environment; takes those
+// words out of `words`. Throws Error{usage} for a value that makes no sense.
 ClientOptions client_options(std::map<std::string, std::string>& words);
+
+// "true", "True" or "1".
+bool is_true(const std::string& text);
 
 // The word's value, taken out of `words`; empty where there is none.
 std::string take_word(std::map<std::string, std::string>& words, const char* name);

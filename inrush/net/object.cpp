@@ -1,10 +1,15 @@
 #include "inrush/net/object.h"
 
 #include <fmt/format.h>
+#include <sys/mman.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 
+#include "inrush/base/fd.h"
+#include "inrush/base/read_fully.h"
+#include "inrush/base/write_fully.h"
 #include "inrush/core/error.h"
 #include "inrush/net/attempts.h"
 #include "inrush/net/transfer.h"
@@ -75,6 +80,41 @@ std::optional<KnownSum> ask_sum(const HttpObject& object) {
   }
 }
 
+// The content as a file in memory: a transfer that breaks off begins anew.
+Blob fetch_whole(const std::shared_ptr<const Client>& client, const HomeContent& content) {
+  Attempts attempts("open " + content.name, content.url, client->options().patience);
+  for (;;) {
+    const auto fd = std::make_shared<const Fd>(::memfd_create("inrush", MFD_CLOEXEC));
+    uint64_t size = 0;
+    if (!*fd) throw system_error(ErrorCode::memory, attempts.what(), errno);
+    HttpRequest request;
+    request.url = attempts.url();
+    client->sign(request, content.url);
+    Transfer transfer(client->borrow());
+    transfer.prepare_whole(request, [&](std::span<const char> bytes) -> std::string {
+      const int error = write_fully(fd->get(), size, std::as_bytes(bytes));
+      if (error != 0) return fmt::format("it cannot be kept in memory: {}", std::strerror(error));
+      size += bytes.size();
+      return "";
+    });
+    if (attempts.redirected()) transfer.distrust();
+    const Verdict verdict = transfer.verdict(load_curl().easy_perform(transfer.easy()));
+    const ResponseHead answer = transfer.head();
+    client->give_back(transfer.release());
+    if (verdict.kind != Verdict::Kind::done) {
+      attempts.wait(verdict);
+      continue;
+    }
+    Blob blob;
+    blob.name = content.name;
+    blob.size = size;
+    blob.identity = answer.identity(blob.size);
+    blob.fd = fd->get();
+    blob.handle = fd;
+    return blob;
+  }
+}
+
 }  // namespace
 
 size_t HttpObject::copy_head(uint64_t offset, std::span<std::byte> target) const {
@@ -134,6 +174,7 @@ Blob open_object(const std::shared_ptr<const Client>& client, const HomeContent&
     const ResponseHead answer = transfer.head();
     const uint64_t received = transfer.received();
     client->give_back(transfer.release());
+    if (verdict.no_parts && client->options().whole) return fetch_whole(client, content);
     if (verdict.kind != Verdict::Kind::done && !is_empty(answer)) {
       attempts.wait(verdict);
       continue;
@@ -148,6 +189,7 @@ Blob open_object(const std::shared_ptr<const Client>& client, const HomeContent&
     object->head = std::move(head);
     if (attempts.redirected()) object->move_to(attempts.url());
     object->learn(answer);
+    object->said = answer.headers;
     if (!object->immutable) object->identity = answer.identity(size);
     const auto known = content.asks_sum ? ask_sum(*object) : known_sum(answer);
     if (known && size > 0) object->sum = std::make_unique<ContentSum>(*known, size);
@@ -171,7 +213,12 @@ const HttpObject& object_of(const Blob& blob) {
   return *static_cast<const HttpObject*>(blob.handle.get());
 }
 
+Identity identity_of_object(const Blob& blob) {
+  return blob.fd >= 0 ? blob.identity : object_of(blob).identity;
+}
+
 void read_object(const Blob& blob, uint64_t offset, std::span<std::byte> target) {
+  if (blob.fd >= 0) return read_fully(blob.fd, offset, target, blob.name);
   const HttpObject& object = object_of(blob);
   const std::string what = fmt::format("read {} [{}, +{})", blob.name, offset, target.size());
   if (target.size() > blob.size || offset > blob.size - target.size()) {

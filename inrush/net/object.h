@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -23,6 +24,7 @@ struct HttpObject {
   // The URL names one content for ever. What it leads to may call it by other ETags, each of which
   // holds only there; `identity` has the home's own name of it then.
   bool immutable = false;
+  std::map<std::string, std::string> said;  // headers of the first answer, names in lower case
 
   // Where it is by now, after redirects; they may expire, and then it is asked for at home again.
   [[nodiscard]] Url url() const {
@@ -67,7 +69,8 @@ struct HomeContent {
 HttpRequest range_request(const HttpObject& object, const Url& url, uint64_t offset, uint64_t size);
 
 // Looks at it for the first time. Throws Error{source} if it is not there, NoParts if it cannot be
-// read in parts.
+// read in parts, unless the client's options let it come as a whole: then it lies in memory, and
+// the blob has a descriptor.
 Blob open_object(const std::shared_ptr<const Client>& client, const HomeContent& content);
 
 // The blob of an immutable content, which nobody has looked at yet.
@@ -77,6 +80,10 @@ Blob unseen_object(const std::shared_ptr<const Client>& client, const HomeConten
 bool object_exists(const Client& client, const Url& url);
 
 const HttpObject& object_of(const Blob& blob);
+
+// The identity that every part of it had so far: each was asked for on condition that it is
+// unchanged, and compared.
+Identity identity_of_object(const Blob& blob);
 
 // Reads exactly target.size() bytes, here and now. Throws Error.
 void read_object(const Blob& blob, uint64_t offset, std::span<std::byte> target);

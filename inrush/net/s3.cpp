@@ -68,8 +68,6 @@ std::string first_of(std::initializer_list<std::string> values) {
   return "";
 }
 
-bool is_true(const std::string& text) { return text == "true" || text == "True" || text == "1"; }
-
 // ~/.aws/credentials and ~/.aws/config of one profile, and s3cmd's file.
 struct Files {
   IniSection credentials;
@@ -167,6 +165,7 @@ struct Words {
   std::string profile, endpoint, region, addressing, version;
   Credentials credentials;
   bool anon = false;
+  bool anon_if_none = false;  // unsigned where no credentials are found
   bool payer = false;
 
   explicit Words(const StorageOptions& options) : rest(options.words) {
@@ -183,7 +182,9 @@ struct Words {
       throw Error(ErrorCode::usage, "storage options key and secret: both are needed");
     }
     credentials = {key, secret, token, 0};
-    anon = is_true(take("anon"));
+    const std::string unsigned_requests = take("anon");
+    anon = is_true(unsigned_requests);
+    anon_if_none = unsigned_requests == "auto";
     payer = is_true(take("requester_pays"));
   }
 };
@@ -195,6 +196,7 @@ std::shared_ptr<const CredentialBox> box_of(const Words& words, const StorageOpt
   Credentials found = words.credentials;
   if (found.empty() && is_gs) found.token = store_variable("GOOGLE_OAUTH_ACCESS_TOKEN");
   if (found.empty() && !is_gs) found = find_credentials(files, !words.profile.empty());
+  if (found.empty() && words.anon_if_none) return nullptr;
   if (found.empty()) {
     throw Error(ErrorCode::source,
                 is_gs ? "no credentials: set GOOGLE_OAUTH_ACCESS_TOKEN, install google-auth, give "
@@ -232,9 +234,8 @@ S3Bucket settle_s3(const std::string& scheme, const std::string& bucket,
     settled.query = fmt::format("{}={}", is_gs ? "generation" : "versionId",
                                 percent_encoded(words.version, false));
   }
-  if (!words.anon) {
-    settled.signer =
-        std::make_shared<S3Signer>(box_of(words, options, files, is_gs), region, words.payer);
+  if (const auto box = words.anon ? nullptr : box_of(words, options, files, is_gs)) {
+    settled.signer = std::make_shared<S3Signer>(box, region, words.payer);
     settled.signer->trusts_aws = !settled.named_endpoint;
   }
   ClientOptions client = client_options(words.rest);

@@ -92,6 +92,13 @@ void Transfer::prepare_text(const HttpRequest& request, uint64_t most, std::vect
   prepare(request);
 }
 
+void Transfer::prepare_whole(const HttpRequest& request,
+                             std::function<std::string(std::span<const char>)> put) {
+  put_ = std::move(put);
+  welcome_ = {200};
+  prepare(request);
+}
+
 void Transfer::set_method(const HttpRequest& request) {
   CURL* const easy = easy_.get();
   if (request.method == "HEAD") {
@@ -185,6 +192,10 @@ bool Transfer::take(std::span<const char> bytes) {
     if (!judge_head()) return false;
   }
   if (gate && is_welcome() && !gate()) return false;
+  if (put_ && is_welcome()) {
+    std::string reason = put_(bytes);
+    return reason.empty() || fail(ErrorCode::memory, std::move(reason));
+  }
   if (!is_welcome() || !wanted_) {
     const uint64_t most = is_welcome() ? most_text_ : kLongestRefusal;
     if (is_welcome() && text_.size() + bytes.size() > most) {
@@ -202,15 +213,17 @@ bool Transfer::take(std::span<const char> bytes) {
 }
 
 bool Transfer::judge_head() {
-  if (!is_welcome() || !wanted_) return true;
+  if (!is_welcome() || (!wanted_ && !put_)) return true;
   const std::string encoding = head_.header("content-encoding");
-  if (!encoding.empty() && encoding != "identity") {
+  // S3-like servers keep the word aws-chunked, which is of an upload: what they send is plain.
+  if (!encoding.empty() && encoding != "identity" && encoding != "aws-chunked") {
     return fail(ErrorCode::source,
                 fmt::format("the server sends it as {}, though asked not to: parts of that are of "
                             "no use",
                             encoding.substr(0, 40)),
                 true);
   }
+  if (put_) return true;
   // gofakes3, which rclone serves S3 with, sends the part that was asked for as 200.
   const bool part = !head_.header("content-range").empty();
   return head_.status == 200 && !part ? judge_whole() : judge_range();
@@ -227,7 +240,7 @@ bool Transfer::judge_whole() {
   if (!all || (known && (*size != wanted_->identity->size || *size != wanted_->size))) {
     return fail(ErrorCode::source,
                 "200 OK: the server ignores Range, and would send the whole content for every "
-                "part",
+                "part: the storage option whole=true brings it here first",
                 true);
   }
   wanted_->size = *size;

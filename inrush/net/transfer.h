@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstddef>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -50,6 +51,10 @@ class Transfer {
 
   // Sets it up for a body of any size up to `most` bytes, kept in text().
   void prepare_text(const HttpRequest& request, uint64_t most, std::vector<int> welcome);
+
+  // Sets it up for a content of any size; `put` takes its bytes in order, or returns why it cannot.
+  void prepare_whole(const HttpRequest& request,
+                     std::function<std::string(std::span<const char>)> put);
 
   // Of a redirected request: link-local hosts are refused, and the connection is a new one.
   void distrust();
@@ -102,6 +107,7 @@ class Transfer {
   uint64_t heard_ = 0;
   bool judged_ = false;
   std::optional<Verdict> failure_;
+  std::function<std::string(std::span<const char>)> put_;  // of a content of any size
 };
 
 // What a redirect may lead to: https never to http, no host that only this link reaches, nothing

@@ -124,10 +124,14 @@ void write_safetensors(Writer& writer, std::vector<SaveTensor> tensors,
   write_parts(writer, extents);
 }
 
+std::unique_ptr<Writer> make_writer(const std::string& place, bool sync,
+                                    const StorageOptions& storage) {
+  return is_remote(place) ? make_remote_writer(place, storage) : make_file_writer(place, sync);
+}
+
 void save_file(const std::string& path, std::vector<SaveTensor> tensors,
                const SaveOptions& options) {
-  const auto writer = is_remote(path) ? make_remote_writer(path, options.storage)
-                                      : make_file_writer(path, options.sync);
+  const auto writer = make_writer(path, options.sync, options.storage);
   if (options.seal) {
     Sealer(*options.seal, 1).write(*writer, std::move(tensors), options.metadata);
     return;

@@ -44,7 +44,7 @@ class BucketStore final : public Store {
     });
   }
 
-  Identity identity(const Blob& blob) override { return object_of(blob).identity; }
+  Identity identity(const Blob& blob) override { return identity_of_object(blob); }
 
   void read(const Blob& blob, uint64_t offset, std::span<std::byte> target) override {
     read_object(blob, offset, target);

@@ -21,7 +21,8 @@ constexpr std::array kUsualFiles{"model.safetensors.index.json", "model.safetens
                                  "model.tensors"};
 
 constexpr const char* kKnown =
-    "ca_file, connect_timeout, connections, headers, hedge, proxy, timeout";
+    "allow_invalid_certificates, ca_file, ca_folder, connect_timeout, connections, headers, hedge, "
+    "proxy, timeout, whole";
 
 class BasicSigner final : public Signer {
  public:
@@ -68,10 +69,7 @@ class HttpFolder final : public Store {
     return open_object(client_, {url, shown_url(url)});
   }
 
-  Identity identity(const Blob& blob) override {
-    // Every part was asked for on condition that it is unchanged, and compared.
-    return object_of(blob).identity;
-  }
+  Identity identity(const Blob& blob) override { return identity_of_object(blob); }
 
   void read(const Blob& blob, uint64_t offset, std::span<std::byte> target) override {
     read_object(blob, offset, target);

@@ -59,6 +59,7 @@ void bind_manifest(nb::module_& module);
 void bind_checks(nb::module_& module);
 void bind_ledger(nb::module_& module);
 void bind_device(nb::module_& module);
+void bind_file(nb::module_& module);
 
 // LoadOptions::deliver_to, for Python: see its docstring.
 void bind_delivery(nb::class_<LoadOptions>& options);

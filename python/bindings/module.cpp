@@ -8,6 +8,7 @@ NB_MODULE(_core, module) {
   inrush::python::bind_checkpoint(module);
   inrush::python::bind_select(module);
   inrush::python::bind_load(module);
+  inrush::python::bind_file(module);
   inrush::python::bind_save(module);
   inrush::python::bind_view(module);
   inrush::python::bind_manifest(module);

@@ -4,6 +4,7 @@
 #include <nanobind/stl/map.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
@@ -48,6 +49,63 @@ std::vector<std::string> save_shards(const nb::bytes& folder,
   const std::string place(folder.c_str(), folder.size());
   const GilReleased released;
   return save_sharded(place, tensors, options);
+}
+
+std::unique_ptr<Writer> open_writer(const nb::bytes& place, const StorageOptions& storage,
+                                    bool kept) {
+  const std::string name(place.c_str(), place.size());
+  const nb::gil_scoped_release released;
+  return kept ? make_kept_writer(name) : make_writer(name, true, storage);
+}
+
+void write_at(Writer& writer, uint64_t offset, uintptr_t address, uint64_t nbytes) {
+  const nb::gil_scoped_release released;
+  const auto* const data = reinterpret_cast<const std::byte*>(address);  // NOLINT: the caller's
+  writer.write(offset, {data, nbytes});
+}
+
+void bind_writers(nb::module_& module) {
+  using Released = nb::call_guard<nb::gil_scoped_release>;
+  nb::class_<Writer>(module, "Writer", "A file that is being written; one thread.")
+      .def_static("open", &open_writer, nb::arg("place"), nb::arg("storage") = StorageOptions{},
+                  nb::arg("kept") = false,
+                  "A file of this machine or a remote one, there when it is finished. `kept`: one "
+                  "that is gone on with, under its own name from the start.")
+      .def("create", &Writer::create, nb::arg("nbytes"), Released(),
+           "Say how long the whole will be.")
+      .def("write", &write_at, nb::arg("offset"), nb::arg("address"), nb::arg("nbytes"))
+      .def("finish", &Writer::finish, Released(), "Make it durable, and visible under its name.")
+      .def("abort", &Writer::abort, Released(), "Leave nothing behind, but of what is kept.")
+      .def_prop_ro(
+          "random", [](const Writer& writer) { return writer.traits().random; },
+          "Whether it can be written at any offset; else from front to back.");
+  nb::class_<SealedPart>(module, "SealedPart", "A sealed file whose tensors come one by one.")
+      .def_prop_ro("data_start", &SealedPart::data_start, "Where the first tensor begins.")
+      .def(
+          "encrypt",
+          [](SealedPart& part, size_t tensor, uintptr_t address, uint64_t nbytes) {
+            const nb::gil_scoped_release released;
+            auto* const data = reinterpret_cast<std::byte*>(address);  // NOLINT: the caller's
+            part.encrypt(tensor, 0, {data, nbytes});
+          },
+          nb::arg("tensor"), nb::arg("address"), nb::arg("nbytes"),
+          "Encrypt a tensor in place; they are counted in the order of their offsets.")
+      .def(
+          "header",
+          [](SealedPart& part) {
+            const auto bytes = part.header();
+            return nb::bytes(bytes.data(), bytes.size());
+          },
+          "All before the data, when every tensor was encrypted.");
+  nb::class_<Sealer>(module, "Sealer", "What the sealed files of one checkpoint share.")
+      .def(nb::init<const SealOptions&, size_t>(), nb::arg("options"), nb::arg("files"), Released())
+      .def(
+          "begin",
+          [](Sealer& sealer, const nb::bytes& json, const std::vector<uint64_t>& sizes) {
+            return sealer.begin({json.c_str(), json.size()}, sizes);
+          },
+          nb::arg("json"), nb::arg("sizes"),
+          "The next file: the JSON of its safetensors header, and bytes of each tensor.");
 }
 
 nb::bytes save_bytes(std::vector<SaveTensor> tensors, const Metadata& metadata) {
@@ -97,6 +155,7 @@ void bind_save(nb::module_& module) {
   module.def("save_sharded", &save_shards, nb::arg("folder"), nb::arg("tensors"),
              nb::arg("options"),
              "Write a checkpoint of files of a given size, with an index; the names of the files.");
+  bind_writers(module);
   module.def("save_bytes", &save_bytes, nb::arg("tensors"), nb::arg("metadata").none() = nb::none(),
              "A safetensors file as bytes.");
 }

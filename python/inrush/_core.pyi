@@ -575,6 +575,30 @@ class Load:
     @property
     def plan_digest(self) -> str: ...
 
+class File:
+    """One file of any place, read by ranges."""
+
+    @staticmethod
+    def open(uri: bytes, storage: StorageOptions = ...) -> File:
+        """Open a path, or a URI of one file."""
+
+    @property
+    def name(self) -> str:
+        """As errors show it: without what is secret in a URI."""
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What an HTTP server said when it was opened, names in lower case."""
+
+    def fileno(self) -> int:
+        """Of a file that is on this machine, or was brought here; else -1."""
+
+    def read(self, offset: int, address: int, nbytes: int) -> None:
+        """Read exactly so many bytes to an address."""
+
 class SaveTensor:
     """A tensor to be written; its memory is borrowed."""
 
@@ -673,6 +697,55 @@ def save_sharded(folder: bytes, tensors: Sequence[SaveTensor], options: ShardOpt
     """
     Write a checkpoint of files of a given size, with an index; the names of the files.
     """
+
+class Writer:
+    """A file that is being written; one thread."""
+
+    @staticmethod
+    def open(place: bytes, storage: StorageOptions = ..., kept: bool = False) -> Writer:
+        """
+        A file of this machine or a remote one, there when it is finished. `kept`: one that is gone on with, under its own name from the start.
+        """
+
+    def create(self, nbytes: int) -> None:
+        """Say how long the whole will be."""
+
+    def write(self, offset: int, address: int, nbytes: int) -> None: ...
+
+    def finish(self) -> None:
+        """Make it durable, and visible under its name."""
+
+    def abort(self) -> None:
+        """Leave nothing behind, but of what is kept."""
+
+    @property
+    def random(self) -> bool:
+        """Whether it can be written at any offset; else from front to back."""
+
+class SealedPart:
+    """A sealed file whose tensors come one by one."""
+
+    @property
+    def data_start(self) -> int:
+        """Where the first tensor begins."""
+
+    def encrypt(self, tensor: int, address: int, nbytes: int) -> None:
+        """
+        Encrypt a tensor in place; they are counted in the order of their offsets.
+        """
+
+    def header(self) -> bytes:
+        """All before the data, when every tensor was encrypted."""
+
+class Sealer:
+    """What the sealed files of one checkpoint share."""
+
+    def __init__(self, options: SealOptions, files: int) -> None: ...
+
+    def begin(self, json: bytes, sizes: Sequence[int]) -> SealedPart:
+        """
+        The next file: the JSON of its safetensors header, and bytes of each tensor.
+        """
 
 def save_bytes(tensors: Sequence[SaveTensor], metadata: Mapping[str, str] | None = None) -> bytes:
     """A safetensors file as bytes."""

@@ -24,6 +24,7 @@ from inrush.tensorizer._paths import (
     plain,
     way_of,
 )
+from inrush.tensorizer._redis import write_tensors
 from inrush.tensorizer._source import open_as_source, readable
 from inrush.tensorizer._types import (
     FileFeatureFlags,
@@ -42,8 +43,6 @@ if TYPE_CHECKING:
 
     from inrush.tensorizer._paths import Path
     from inrush.tensorizer._types import FilterFuncType
-
-_REDIS_VALUE = 256 << 20  # bytes; Redis takes at most 512 MiB
 
 
 class TensorDeserializer(Mapping):  # type: ignore[type-arg]
@@ -65,8 +64,8 @@ class TensorDeserializer(Mapping):  # type: ignore[type-arg]
     plaid_mode, plaid_mode_buffers
         Accepted and without effect, as in tensorizer.
     num_readers : int, optional
-        How many connections fetch from a server, by default 4; local files are read with as much
-        in flight as helps.
+        How many connections fetch from a server at most; by default, and from local files, as much
+        is in flight as helps.
     verify_hash : bool
         Compare checksums while reading.
     encryption : DecryptionParams, optional
@@ -121,7 +120,7 @@ class TensorDeserializer(Mapping):  # type: ignore[type-arg]
             raise
 
     def _opened(self, *, verify: bool | None = None) -> Checkpoint:
-        words: dict[str, Any] = {"encryption": self._key}
+        words: dict[str, Any] = {"encryption": self._key, **self._source.options}
         words["verify"] = "full" if (self._verify if verify is None else verify) else "none"
         if not self._source.stable:
             words["mapping"] = "never"
@@ -139,8 +138,7 @@ class TensorDeserializer(Mapping):  # type: ignore[type-arg]
             raise CryptographyError("decryption was requested, but the file is not encrypted")
 
     def _head(self) -> bytes:
-        with open(self._source.path, "rb", buffering=0) as file:
-            return file.read(HEAD_SIZE)
+        return self._source.read(0, HEAD_SIZE)
 
     @property
     def _file_header(self) -> FileHeader:
@@ -155,9 +153,8 @@ class TensorDeserializer(Mapping):  # type: ignore[type-arg]
 
     def _index(self) -> tuple[bytes, bytes]:
         """The head, and the index behind it."""
-        with open(self._source.path, "rb") as file:
-            head = file.read(HEAD_SIZE)
-            return head, file.read(int.from_bytes(head[-8:], "little"))
+        head = self._head()
+        return head, self._source.read(HEAD_SIZE, int.from_bytes(head[-8:], "little"))
 
     def _wanted(self, filter_func: FilterFuncType | None) -> dict[Path, Line]:
         lines = {decode_path(line.path): line for line in parse_lines(*self._index())}
@@ -194,32 +191,40 @@ class TensorDeserializer(Mapping):  # type: ignore[type-arg]
     def _load(self, paths: Iterable[Path], *, verify: bool | None = None) -> None:
         with self._lock:
             missing = [path for path in paths if path not in self._tensors]
-            if not missing:
-                return
-            if self._checkpoint is None:
-                raise ValueError("I/O operation on closed file.")
-            lines = [self._lines[path] for path in missing]
-            ranges = [(line.header, line.data + line.size - line.header) for line in lines]
+            ranges = [self._range_of(path) for path in missing]
             self._source.fetch(ranges)
             try:
-                self._read(missing, verify)
-            except DataError as error:
-                raise _translated(error) from error
+                for _ in self._arriving(missing, verify):
+                    pass
             finally:
                 self._source.release(ranges)
 
-    def _read(self, paths: list[Path], verify: bool | None) -> None:
+    def _range_of(self, path: Path) -> tuple[int, int]:
+        line = self._lines[path]
+        return line.header, line.data + line.size - line.header
+
+    def _arriving(self, paths: list[Path], verify: bool | None) -> Iterator[Path]:
+        """Each of these when its tensor is here, in their order."""
+        if not paths:
+            return
+        if self._checkpoint is None:
+            raise ValueError("I/O operation on closed file.")
         names = {dotted(path): path for path in paths}
         checked = self._verify if verify is None else verify
         options: Any = {"order": list(names), "verify": "full" if checked else "none"}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # said once, when it was opened
-            # What was copied anew is another file to the engine.
-            checkpoint = self._checkpoint if self._source.stable else self._opened(verify=verify)
-            assert checkpoint is not None
-            for name, tensor in checkpoint.tensors(**options):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # said once, when it was opened
+                # What was copied anew is another file to the engine.
+                stable = self._source.stable
+                checkpoint = self._checkpoint if stable else self._opened(verify=verify)
+                tensors = iter(checkpoint.tensors(**options))
+            for name, tensor in tensors:
                 path = names[name]
                 self._tensors[path] = self._parameter(tensor, self._lines[path])
+                yield path
+        except DataError as error:
+            raise _translated(error) from error
 
     def _parameter(self, tensor: Any, line: Line) -> torch.nn.Parameter:
         kind = type_of(line.dtype)
@@ -362,18 +367,23 @@ class TensorDeserializer(Mapping):  # type: ignore[type-arg]
         self, filter_func: FilterFuncType | None, num_tensors: int, verify: bool | None
     ) -> Iterator[tuple[int, int, Path]]:
         """Go on behind what an earlier call gave, in the file's order."""
-        paths = list(self._lines)
-        given = 0
-        while self._next < len(paths) and given != num_tensors:
-            path = paths[self._next]
-            self._next += 1
-            if not _wants(filter_func, path):
-                continue
+        paths = [(i, path) for i, path in enumerate(self._lines) if i >= self._next]
+        wanted = [(i, path) for i, path in paths if _wants(filter_func, path)]
+        if num_tensors >= 0:
+            wanted = wanted[:num_tensors]
+        missing = [path for _, path in wanted if path not in self._tensors]
+        # One load of all that is to come, but for what has to be copied first.
+        arriving = self._arriving(missing, verify) if self._source.stable else iter(())
+        lines = [self._lines[path] for _, path in wanted]
+        modules = self._source.read_many([(line.header + 8, 2) for line in lines])
+        for (i, path), line, module in zip(wanted, lines, modules, strict=True):
+            while path not in self._tensors and next(arriving, None) is not None:
+                pass
             self._load([path], verify=verify)
-            given += 1
-            line = self._lines[path]
-            module = int.from_bytes(self._source.read(line.header + 8, 2), "little")
-            yield module, TensorType(line.kind), path
+            self._next = i + 1
+            yield int.from_bytes(module, "little"), TensorType(line.kind), path
+        if num_tensors < 0 or len(wanted) < num_tensors:
+            self._next = len(self._lines)
 
     def read_tensors(
         self,
@@ -436,18 +446,7 @@ class TensorDeserializer(Mapping):  # type: ignore[type-arg]
             Write tensors anew that are there already.
         """
         redis_client.set(f"{key_prefix}:header:0", b"".join(self._index()))
-        for line in self._lines.values():
-            name = line.path.decode()
-            if not force and redis_client.exists(f"{key_prefix}:{name}:{line.header}"):
-                continue
-            parts = [(line.header, line.data - line.header)]
-            end = line.data + line.size
-            parts += [
-                (at, min(_REDIS_VALUE, end - at)) for at in range(line.data, end, _REDIS_VALUE)
-            ]
-            # The header last: where it is, the tensor is.
-            for at, size in reversed(parts):
-                redis_client.set(f"{key_prefix}:{name}:{at}", self._source.read(at, size))
+        write_tensors(redis_client, key_prefix, self._lines.values(), self._source, force=force)
 
     def close(self) -> None:
         """Close the file; what was loaded stays."""

@@ -1,8 +1,8 @@
 """Where a deserializer's bytes come from, made into something that the engine opens.
 
-A real file is opened by its path. What has none (a stream from a server, a file in memory, one
-that begins in the middle of another) is copied, range by range as it is wanted, into a file in
-memory that has holes where nothing was wanted; after a load the holes come back.
+A real file is opened by its path, a remote one by its URI. What has neither (a file in memory, a
+pipe, one that begins in the middle of another) is copied, range by range as it is wanted, into a
+file in memory that has holes where nothing was wanted; after a load the holes come back.
 """
 
 from __future__ import annotations
@@ -11,18 +11,19 @@ import concurrent.futures
 import ctypes
 import os
 import struct
-import threading
 
 from inrush._errors import DataError
 from inrush._tensors_file import HEAD_SIZE, MAGIC
+from inrush.tensorizer._remote import RemoteFile
 from inrush.tensorizer.stream_io import open_stream
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Sequence
     from typing import Any
 
-_STEP = 8 << 20  # bytes that one reader fetches at once
+_STEP = 8 << 20  # bytes that are fetched at once
+_WIDTH = 16  # small reads at once from a remote place
 _NEAR = 1 << 18  # bytes between two ranges that are rather fetched with them
 _LARGEST_INDEX = 1 << 30  # bytes
 _PUNCH = 0x03  # FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
@@ -35,21 +36,23 @@ def open_as_source(file: Any, readers: int | None) -> Source:
     ----------
     file : binary file
     readers : int, optional
-        How many may fetch at once, where the file can be opened again; by default 4.
+        How many connections may fetch at once, from a remote place.
 
     Raises
     ------
     ValueError
         If more than one reader is asked for and it cannot be opened again.
     """
+    if isinstance(file, RemoteFile) and file.whole and file.fileno() < 0:
+        return _Remote(file, readers)
     path = _path_of(file)
     if path is not None and file.tell() == 0:
         return Source(file, path)
-    if readers is not None and readers > 1 and not hasattr(file, "_fork"):
+    if readers is not None and readers > 1 and not isinstance(file, RemoteFile):
         raise ValueError(
             "num_readers: this kind of file cannot be opened again, and so has one reader"
         )
-    return _Copied(file, readers or 4)
+    return _Copied(file)
 
 
 def _path_of(file: Any) -> str | None:
@@ -93,15 +96,18 @@ class Source:
     ----------
     path : str
         What the engine opens.
+    options : dict
+        Options of `inrush.open` for it.
     stable : bool
         It stays as it is, so that it may be mapped, and opened once for all loads.
     """
 
     stable = True
 
-    def __init__(self, file: Any, path: str) -> None:
+    def __init__(self, file: Any, path: str, options: dict[str, Any] | None = None) -> None:
         self.file = file
         self.path = path
+        self.options = options or {}
 
     @property
     def bytes_read(self) -> int | None:
@@ -122,8 +128,30 @@ class Source:
             raise DataError(f"read {self.path} [{offset}, +{size}): it is truncated")
         return data
 
+    def read_many(self, ranges: Sequence[tuple[int, int]]) -> Iterator[bytes]:
+        """The bytes of each (offset, size)."""
+        return (self.read(offset, size) for offset, size in ranges)
+
     def close(self) -> None:
         """Forget what was copied."""
+
+
+class _Remote(Source):
+    """A file of a remote place, which the engine reads."""
+
+    def __init__(self, file: RemoteFile, readers: int | None) -> None:
+        options: dict[str, Any] = dict(file.storage_options)
+        if readers is not None and not file.place.startswith("redis"):
+            options["connections"] = readers
+        super().__init__(file, file.place, {"storage_options": options})
+
+    def read(self, offset: int, size: int) -> bytes:
+        data: bytes = self.file.read_at(offset, size)
+        return data
+
+    def read_many(self, ranges: Sequence[tuple[int, int]]) -> Iterator[bytes]:
+        with concurrent.futures.ThreadPoolExecutor(_WIDTH) as pool:
+            yield from pool.map(lambda one: self.read(*one), ranges)
 
 
 class _Copied(Source):
@@ -131,11 +159,11 @@ class _Copied(Source):
 
     stable = False
 
-    def __init__(self, file: Any, readers: int) -> None:
+    def __init__(self, file: Any) -> None:
         self._descriptor = os.memfd_create("inrush", os.MFD_CLOEXEC)
         super().__init__(file, f"/proc/self/fd/{self._descriptor}")
-        self._readers = readers if hasattr(file, "_fork") else 1
-        self._lock = threading.Lock()
+        self._complete = False  # all is here, and cannot be fetched again
+        self._index_end = 0  # what is before it stays
         self._fetched = 0
         try:
             self._begin()
@@ -154,6 +182,7 @@ class _Copied(Source):
             index = self._exactly(min(size, _LARGEST_INDEX), HEAD_SIZE)
             self._put(HEAD_SIZE, index)
             end += len(index)
+        self._index_end = end
         if not _seekable(self.file):
             self._rest(end)
             return
@@ -169,7 +198,7 @@ class _Copied(Source):
 
     def _rest(self, offset: int) -> None:
         """All that comes: a stream whose end nobody knows."""
-        self._readers = 0
+        self._complete = True
         while data := self.file.read(_STEP):
             self._put(offset, data)
             offset += len(data)
@@ -194,47 +223,17 @@ class _Copied(Source):
         while rest:
             done = os.pwrite(self._descriptor, rest, offset)
             rest, offset = rest[done:], offset + done
-            with self._lock:
-                self._fetched += done
+            self._fetched += done
 
     def fetch(self, ranges: Iterable[tuple[int, int]]) -> None:
-        if self._readers == 0:
-            return
-        pieces = list(_pieces(ranges))
-        if self._readers == 1 or len(pieces) <= 1:
-            for piece in pieces:
-                self._copy(self.file, *piece)
-            return
-        waiting = iter(pieces)
-        failed = threading.Event()
+        if not self._complete:
+            for piece in _pieces(ranges):
+                self._copy(*piece)
 
-        def work() -> None:
-            stream: Any = None
-            try:
-                while not failed.is_set():
-                    with self._lock:
-                        piece = next(waiting, None)
-                    if piece is None:
-                        return
-                    if stream is None:
-                        stream = self.file._fork(begin=piece[0])
-                    self._copy(stream, *piece)
-            except BaseException:
-                failed.set()
-                raise
-            finally:
-                if stream is not None:
-                    stream.close()
-
-        count = min(self._readers, len(pieces))
-        with concurrent.futures.ThreadPoolExecutor(count) as pool:
-            for done in [pool.submit(work) for _ in range(count)]:
-                done.result()
-
-    def _copy(self, stream: Any, offset: int, size: int) -> None:
-        stream.seek(offset)
+    def _copy(self, offset: int, size: int) -> None:
+        self.file.seek(offset)
         while size:
-            data = stream.read(min(size, _STEP))
+            data = self.file.read(min(size, _STEP))
             if not data:
                 raise DataError(f"read [{offset}, +{size}): the stream is truncated")
             self._put(offset, data)
@@ -242,7 +241,7 @@ class _Copied(Source):
             size -= len(data)
 
     def release(self, ranges: Iterable[tuple[int, int]]) -> None:
-        if self._readers == 0:  # it cannot be fetched again
+        if self._complete:
             return
         punch = ctypes.CDLL(None, use_errno=True).fallocate
         punch.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long]
@@ -251,9 +250,12 @@ class _Copied(Source):
                 punch(self._descriptor, _PUNCH, offset, size)
 
     def read(self, offset: int, size: int) -> bytes:
-        self.fetch([(offset, size)])
+        here = offset + size <= self._index_end
+        if not here:
+            self.fetch([(offset, size)])
         data = os.pread(self._descriptor, size, offset)
-        self.release([(offset, size)])
+        if not here:
+            self.release([(offset, size)])
         return data
 
     def close(self) -> None:

@@ -7,8 +7,12 @@ import os
 import warnings
 
 from inrush.tensorizer import _s3
-from inrush.tensorizer._http import CAInfo, CURLStreamFile
-from inrush.tensorizer._redis import RedisStreamFile
+from inrush.tensorizer._remote import (
+    CAInfo,
+    CURLStreamFile,
+    RedisStreamFile,
+    certificate_words,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,10 +26,6 @@ default_s3_write_endpoint = "object.ord1.coreweave.com"
 
 _s3_default_config_paths: tuple[str, ...] = (os.path.expanduser("~/.s3cfg"),)
 _warned: set[str] = set()
-_S3_WORDS = (
-    "s3_access_key_id", "s3_secret_access_key", "s3_endpoint", "s3_config_path", "force_http",
-    "s3_region_name", "s3_signature_version",
-)  # fmt: skip
 
 
 def _enforce_scheme(endpoint: str, allow_http: bool = False, force_http: bool = False) -> str:
@@ -50,16 +50,20 @@ def _default_endpoint(writing: bool) -> str:
     return endpoint
 
 
-def _account(words: dict[str, Any], *, writing: bool) -> _s3.Account:
-    """Who asks, and whom."""
+def _s3_words(words: dict[str, Any], *, writing: bool) -> dict[str, Any]:
+    """The engine's words for what open_stream() was told of S3."""
     given = words["s3_config_path"]
     if given is not None and not os.path.exists(given):
         raise FileNotFoundError(f"s3_config_path: {given!r} is not there")
-    paths = _s3_default_config_paths if given is None else (given,)
-    found = _s3.find_credentials(words["s3_access_key_id"], words["s3_secret_access_key"], paths)
+    key, secret = words["s3_access_key_id"], words["s3_secret_access_key"]
+    found = _s3.Configured()
+    if key is None or secret is None:
+        found = _s3.from_s3cfg(_s3_default_config_paths if given is None else (given,))
+        key = found.access_key if key is None else key
+        secret = found.secret_key if secret is None else secret
     signature = words["s3_signature_version"]
     if signature == "unsigned":
-        found = found._replace(access_key="", secret_key="")
+        key = secret = ""
     elif signature not in (None, "s3v4", "v4"):
         raise ValueError(f"s3_signature_version={signature!r}: only s3v4 and unsigned are spoken")
     endpoint = words["s3_endpoint"] or found.endpoint
@@ -69,28 +73,19 @@ def _account(words: dict[str, Any], *, writing: bool) -> _s3.Account:
     configured = None if endpoint else _s3.configured_endpoint()
     endpoint = endpoint or configured or _default_endpoint(writing)
     endpoint = _enforce_scheme(endpoint, configured is not None, bool(force)).rstrip("/")
-    return _s3.Account(found, endpoint, _s3.region_of(endpoint, words["s3_region_name"]))
-
-
-def _s3_download_url(path_uri: str, **given: Any) -> str:
-    words = dict.fromkeys(_S3_WORDS) | given
-    return _s3.signed_url(_account(words, writing=False), "GET", *_s3.parse_uri(path_uri))
+    return _s3.storage_options((key, secret), endpoint, words["s3_region_name"])
 
 
 def _open_s3(uri: str, mode: str, words: dict[str, Any], begin: int | None, end: int | None) -> Any:
     letters = "".join(sorted(mode))
     if letters not in ("br", "bw", "+bw"):
         raise ValueError(f"{mode!r}: only rb, wb and wb+ are possible with s3://")
-    bucket, key = _s3.parse_uri(uri)
-    account = _account(words, writing="w" in mode)
+    _s3.check_uri(uri)
+    options = _s3_words(words, writing="w" in mode)
+    certificates = words["certificate_handling"]
     if "w" in mode:
-        return _s3.Upload(account, uri, words["certificate_handling"])
-    return CURLStreamFile(
-        _s3.signed_url(account, "GET", bucket, key),
-        begin,
-        end,
-        certificate_handling=words["certificate_handling"],
-    )
+        return _s3.Upload(uri, options | certificate_words(certificates))
+    return CURLStreamFile(uri, begin, end, certificate_handling=certificates, _options=options)
 
 
 def open_stream(

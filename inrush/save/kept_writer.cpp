@@ -1,0 +1,71 @@
+// A file that whoever is interrupted leaves for whoever goes on.
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <memory>
+
+#include "inrush/base/fd.h"
+#include "inrush/base/write_fully.h"
+#include "inrush/core/error.h"
+#include "inrush/save.h"
+
+namespace inrush {
+namespace {
+
+class KeptWriter final : public Writer {
+ public:
+  explicit KeptWriter(std::string path) : path_(std::move(path)) {}
+
+  [[nodiscard]] WriterTraits traits() const override { return {}; }
+
+  void create(uint64_t size) override {
+    fd_ = Fd(::open(path_.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666));
+    struct stat status {};
+    if (!fd_ || ::fstat(fd_.get(), &status) != 0) fail("open", errno);
+    size_ = size;
+    if (static_cast<uint64_t>(status.st_size) == size) return;
+    if (::ftruncate(fd_.get(), static_cast<off_t>(size)) != 0) fail("grow", errno);
+    // A full disk is known before anything is written, where the filesystem can tell.
+    const int error = ::posix_fallocate(fd_.get(), 0, static_cast<off_t>(size));
+    if (error == ENOSPC || error == EDQUOT || error == EFBIG) {
+      fail(fmt::format("take room for {} bytes", size), error);
+    }
+  }
+
+  void write(uint64_t offset, std::span<const std::byte> data) override {
+    if (!fd_ || data.size() > size_ || offset > size_ - data.size()) {
+      throw Error(ErrorCode::usage,
+                  fmt::format("save {} [{}, +{}): outside of the {} bytes created", path_, offset,
+                              data.size(), size_));
+    }
+    if (const int error = write_fully(fd_.get(), offset, data)) {
+      fail(fmt::format("write [{}, +{})", offset, data.size()), error);
+    }
+  }
+
+  void finish() override {
+    if (::fsync(fd_.get()) != 0) fail("fsync", errno);
+  }
+
+  void abort() noexcept override { fd_ = Fd(); }
+
+ private:
+  [[noreturn]] void fail(const std::string& what, int error_number) const {
+    throw system_error(ErrorCode::source, fmt::format("save {}: {}", path_, what), error_number);
+  }
+
+  std::string path_;
+  Fd fd_;
+  uint64_t size_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<Writer> make_kept_writer(const std::string& path) {
+  return std::make_unique<KeptWriter>(path);
+}
+
+}  // namespace inrush
