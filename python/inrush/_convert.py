@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import shutil
 import time
 
 from inrush import _core
 from inrush._casting import Cast
 from inrush._checkpoint import Checkpoint
-from inrush._errors import Cancelled, DataError, Error, SourceError, UsageError
+from inrush._destination import Folder, Remote
+from inrush._errors import DataError, UsageError
 from inrush._job import Job
 from inrush._keys import key_of
 from inrush._layouts import (
@@ -28,16 +27,14 @@ from inrush._tensors_file import Cipher
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from types import TracebackType
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Any
 
     from inrush._keys import Encryption, Key
     from inrush._options import Pattern
 
 FORMATS = ("safetensors", "serverlessllm", "tensorizer")
 
-_SUFFIX = ".inrush-partial"
-_LEDGER = ".ledger"
 _MOST_RANKS = 4096
 _RECORD_EVERY = 5.0  # seconds between entries of the ledger: what an interruption costs at most
 
@@ -57,6 +54,7 @@ def convert(
     dtype: str | None = None,
     ranks: int | None = None,
     resume: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
     progress: Callable[..., object] | None = None,
 ) -> dict[str, str]:
     """Write a checkpoint as another format.
@@ -64,14 +62,16 @@ def convert(
     Tensors are streamed: beside the budget, no more than one of them is in memory. What is written
     lies in a folder beside the destination until all of it is there, was brought to the disk, and
     was read again and compared by the digest of every tensor; then it takes the destination's name.
+    In a remote place files are there when all of them are whole, indexes last, and are compared
+    then.
 
     Parameters
     ----------
     source : str or os.PathLike
         What `inrush.open` opens.
     destination : str or os.PathLike
-        A file where the name ends with ``.safetensors`` or ``.tensors``, else a folder. Nothing
-        may be there.
+        A file where the name ends with ``.safetensors`` or ``.tensors``, else a folder; here, or
+        ``s3://``, ``gs://`` or ``redis://``. Nothing may be there.
     to : {'safetensors', 'serverlessllm', 'tensorizer'}
     include, exclude : str, callable or list of them, optional
         As for `inrush.open`.
@@ -92,7 +92,9 @@ def convert(
         For ServerlessLLM: that many folders ``rank_0``, ``rank_1``, ..., each with whole tensors of
         about as many bytes, so that as many processes load at once. Tensors are not sliced.
     resume : bool
-        Go on with what an interrupted call with the same arguments left.
+        Go on with what an interrupted call with the same arguments left, on this machine.
+    storage_options : mapping, optional
+        Of remote places, as for `inrush.open`.
     progress : callable, optional
         Called with (bytes done, bytes in all, seconds).
 
@@ -112,14 +114,16 @@ def convert(
     """
     if to not in FORMATS:
         raise UsageError(f"convert: to={to!r}: expected one of {', '.join(FORMATS)}")
-    if "://" in os.fspath(destination):
-        raise UsageError(
-            f"convert: {os.fspath(destination)}: a conversion can be resumed, an object cannot: "
-            "convert to a file of this machine, or save tensors with save_file"
-        )
-    target = os.path.abspath(os.fspath(destination))
-    if os.path.lexists(target):
-        raise UsageError(f"convert: {target} is there already")
+    remote = "://" in os.fspath(destination)
+    target = os.fspath(destination) if remote else os.path.abspath(os.fspath(destination))
+    name = target.rpartition("/")[2]
+    safetensors = to == "safetensors" and name.endswith(".safetensors")
+    single = name if to == "tensorizer" or safetensors else None
+    partial: Folder | Remote
+    if remote:
+        partial = Remote(target, single, storage_options, resume=resume)
+    else:
+        partial = Folder(target, single, resume=resume)
     if ranks is not None and (to != "serverlessllm" or not 1 <= ranks <= _MOST_RANKS):
         raise UsageError(
             f"convert: ranks={ranks!r}: expected 1 to {_MOST_RANKS}, and to='serverlessllm'"
@@ -131,15 +135,18 @@ def convert(
         "include": include, "exclude": exclude, "verify": verify, "encryption": encryption,
         "budget": budget, "progress": progress, "order": "file",
     }  # fmt: skip
+    if isinstance(source, (str, bytes, os.PathLike)) and "://" in os.fsdecode(source):
+        words["storage_options"] = storage_options
     with Checkpoint(source, **words) as checkpoint:  # type: ignore[arg-type]
-        work = _Work(checkpoint, Options(words), target, to, key)
+        work = _Work(checkpoint, Options(words), single, to, key)
         work.cast = None if dtype is None else Cast(dtype)
         size = 0 if shard_size is None else parse_size(shard_size, "shard_size")
         work.settle(size, 0 if ranks is None else ranks)
-        with _Partial(target, resume=resume) as partial:
+        with partial:
             work.run(partial)
+            partial.settle()
             work.compare(partial)
-            partial.publish(work.single)
+            partial.publish()
     return work.digests
 
 
@@ -150,7 +157,12 @@ def tree_digest(data: memoryview) -> str:
 
 class _Work:
     def __init__(
-        self, checkpoint: Checkpoint, options: Options, target: str, to: str, key: Key | None
+        self,
+        checkpoint: Checkpoint,
+        options: Options,
+        single: str | None,
+        to: str,
+        key: Key | None,
     ) -> None:
         self.digests: dict[str, str] = {}
         self._checkpoint = checkpoint
@@ -158,9 +170,7 @@ class _Work:
         self._options = options
         self._to = to
         self._key = key
-        name = os.path.basename(target)
-        single = to == "tensorizer" or (to == "safetensors" and name.endswith(".safetensors"))
-        self.single = name if single else None
+        self.single = single
         self._layout = Layout()
         self._zeros: set[str] = set()  # tensors without bytes in the source
         self._renamed: dict[str, str] = {}  # the source's names to the destination's
@@ -195,7 +205,7 @@ class _Work:
             cipher = None if self._key is None else Cipher(self._key)
             self._layout = tensorizer_layout(items, file=self.single or "", cipher=cipher)
 
-    def run(self, partial: _Partial) -> None:
+    def run(self, partial: Folder | Remote) -> None:
         """Write what is not written yet."""
         layout = self._layout
         ledger = partial.ledger(self._core, layout, fresh=self._key is not None)
@@ -211,15 +221,18 @@ class _Work:
                 left.append(source)
         if not left:
             return
+        if partial.in_order:
+            places = {source: layout.places[self._renamed[source]] for source in left}
+            left.sort(key=lambda source: (places[source].file, places[source].offset))
         options = self._options
-        if len(left) < len(layout.places):
+        if partial.in_order or len(left) < len(layout.places):
             options = Options({"include": None, "exclude": None, "order": left}, self._options)
         with Job(self._core, options, collect=False, leaves=_core.Leaves()) as job:
             self._write(job, partial, ledger)
         for file, sealed in layout.seals.items():
             partial.write(file, 0, sealed.header())
 
-    def _write(self, job: Job, partial: _Partial, ledger: _core.Ledger) -> None:
+    def _write(self, job: Job, partial: Folder | Remote, ledger: _core.Ledger) -> None:
         fresh: list[tuple[str, Place]] = []
         recorded = time.monotonic()
         for source, tensor in job:
@@ -241,7 +254,11 @@ class _Work:
         self._record(job, partial, ledger, fresh)
 
     def _record(
-        self, job: Job, partial: _Partial, ledger: _core.Ledger, fresh: list[tuple[str, Place]]
+        self,
+        job: Job,
+        partial: Folder | Remote,
+        ledger: _core.Ledger,
+        fresh: list[tuple[str, Place]],
     ) -> None:
         digests = job.digests()
         for source, place in fresh:
@@ -251,14 +268,12 @@ class _Work:
         fresh.clear()
         partial.keep(ledger)
 
-    def compare(self, partial: _Partial) -> None:
+    def compare(self, partial: Folder | Remote) -> None:
         """Read all of it again: every tensor has the digest of what it was made from."""
-        path = partial.path if self.single is None else os.path.join(partial.path, self.single)
+        path = partial.place
         words = {"order": "ready", "encryption": self._key, "budget": self._options.budget or None}
-        with Checkpoint(path) as written:
+        with Checkpoint(path, **partial.words) as written:
             core = written._opened()
-            if self._key is None:
-                words["encryption"] = None
             with Job(core, Options(words), collect=False, leaves=_core.Leaves()) as job:
                 for _ in job:
                     pass
@@ -268,144 +283,3 @@ class _Work:
                 raise DataError(f"convert: tensor {name!r} in {path} is not what was written there")
         if len(found) != len(self.digests):
             raise DataError(f"convert: {path} has {len(found)} tensors, not {len(self.digests)}")
-
-
-class _Partial:
-    """The folder in which everything lies until it is whole."""
-
-    def __init__(self, target: str, *, resume: bool) -> None:
-        self._target = target
-        self._parent = os.path.dirname(target)
-        self.path = os.path.join(self._parent, f".{os.path.basename(target)}{_SUFFIX}")
-        self._resume = resume
-        self._files: dict[str, int] = {}
-        self._lock = -1
-        self._keep = False
-
-    def __enter__(self) -> _Partial:
-        import fcntl
-
-        try:
-            os.makedirs(self.path, exist_ok=True)
-            self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
-        except OSError as error:
-            raise self._failed(error) from None
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(self._lock)
-            raise UsageError(f"convert: another conversion to {self._target} is going on") from None
-        if not self._resume:
-            self._clear()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for descriptor in self._files.values():
-            os.close(descriptor)
-        os.close(self._lock)
-        # What was interrupted can go on; what cannot be right must not be left.
-        wrong = isinstance(error, Error) and not isinstance(error, (Cancelled, SourceError))
-        if error is None or (wrong and not self._keep):
-            shutil.rmtree(self.path, ignore_errors=True)
-
-    def _failed(self, error: OSError) -> SourceError:
-        return SourceError(f"convert: write {error.filename or self.path}: {error.strerror}")
-
-    def _clear(self) -> None:
-        for name in os.listdir(self.path):
-            path = os.path.join(self.path, name)
-            if os.path.isdir(path):
-                shutil.rmtree(path)
-            else:
-                os.unlink(path)
-
-    def ledger(self, source: _core.Checkpoint, layout: Layout, *, fresh: bool) -> _core.Ledger:
-        """What an earlier call recorded, if it had this source and this layout."""
-        ledger = _core.Ledger()
-        path = os.path.join(self.path, _LEDGER)
-        if self._resume and not fresh and os.path.exists(path):
-            with open(path, encoding="utf-8", errors="surrogateescape") as file:
-                ledger = _core.Ledger.parse(file.read())
-        elif self._resume:
-            self._clear()
-        fixed = hashlib.sha256(repr(layout.fixed).encode()).digest()
-        try:
-            ledger.add_sources(source)
-            # A file that is none: its size tells one layout from another.
-            ledger.add_output(".layout", int.from_bytes(fixed[:7], "little"))
-            for name, size in layout.sizes.items():
-                ledger.add_output(name, size)
-        except DataError as error:
-            self._keep = True
-            raise DataError(
-                f"convert: what is to be resumed in {self.path} was another work, or its source "
-                f"changed since: {error}"
-            ) from None
-        return ledger
-
-    def allocate(self, layout: Layout) -> None:
-        """Make every file, at its size, with what is known of it."""
-        try:
-            for name, size in layout.sizes.items():
-                path = os.path.join(self.path, name)
-                os.makedirs(os.path.dirname(path), exist_ok=True)
-                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-                self._files[name] = descriptor
-                if size and os.fstat(descriptor).st_size != size:
-                    os.ftruncate(descriptor, size)
-                    os.posix_fallocate(descriptor, 0, size)
-        except OSError as error:
-            raise self._failed(error) from None
-        for name, offset, data in layout.fixed:
-            self.write(name, offset, data)
-
-    def write(self, name: str, offset: int, data: bytes | bytearray | memoryview) -> None:
-        """Write these bytes of a file."""
-        rest = memoryview(data)
-        try:
-            while rest:
-                done = os.pwrite(self._files[name], rest[: 1 << 30], offset)
-                rest = rest[done:]
-                offset += done
-        except OSError as error:
-            raise self._failed(error) from None
-
-    def keep(self, ledger: _core.Ledger) -> None:
-        """Bring to the disk what was written, and then the ledger that says so."""
-        path = os.path.join(self.path, _LEDGER)
-        try:
-            for descriptor in self._files.values():
-                os.fdatasync(descriptor)
-            with open(path + ".next", "w", encoding="utf-8", errors="surrogateescape") as file:
-                file.write(ledger.serialise())
-                file.flush()
-                os.fsync(file.fileno())
-            os.rename(path + ".next", path)
-        except OSError as error:
-            raise self._failed(error) from None
-
-    def publish(self, single: str | None) -> None:
-        """Give it its name."""
-        try:
-            for descriptor in self._files.values():
-                os.fsync(descriptor)
-            ledger = os.path.join(self.path, _LEDGER)
-            if os.path.exists(ledger):
-                os.unlink(ledger)
-            if os.path.lexists(self._target):
-                raise UsageError(f"convert: {self._target} is there already")
-            os.rename(
-                self.path if single is None else os.path.join(self.path, single), self._target
-            )
-            parent = os.open(self._parent, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(parent)
-            finally:
-                os.close(parent)
-        except OSError as error:
-            raise self._failed(error) from None

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 
+from inrush import _core
 from inrush._dtypes import PACKED
 from inrush._errors import UsageError
-from inrush._sealed_file import SealedFile, SealKey
+from inrush._saving import seal_of
 from inrush._tensors_file import (
     HEAD_SIZE,
     INDEX_SIZE,
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from inrush._keys import Key
-    from inrush._sealed_file import SealedTensor
     from inrush._tensors_file import Buffer, Cipher
 
 # In safetensors' order: the last of these come first in a file.
@@ -98,6 +98,21 @@ class Place:
         return [(self.offset, header), (self.offset + len(header), stored)]
 
 
+class SealedTensor:
+    """A tensor of a sealed file; they are counted in the order of their offsets."""
+
+    def __init__(self, part: _core.SealedPart, number: int) -> None:
+        self._part = part
+        self._number = number
+
+    def encode(self, data: memoryview) -> tuple[bytes, Buffer]:
+        """Nothing before it, and its bytes as they stand in the file: a copy."""
+        stored = bytearray(data)
+        if stored:
+            self._part.encrypt(self._number, _core.buffer_address(stored), len(stored))
+        return b"", stored
+
+
 class Layout:
     """Files of a checkpoint before they are written.
 
@@ -109,7 +124,7 @@ class Layout:
         (file, offset, bytes) that do not depend on the tensors' bytes.
     places : dict of str to Place
         By the tensors' names.
-    seals : dict of str to SealedFile
+    seals : dict of str to SealedPart
         By file, those whose headers are known when their tensors are written.
     """
 
@@ -117,7 +132,7 @@ class Layout:
         self.sizes: dict[str, int] = {}
         self.fixed: list[tuple[str, int, bytes]] = []
         self.places: dict[str, Place] = {}
-        self.seals: dict[str, SealedFile] = {}
+        self.seals: dict[str, _core.SealedPart] = {}
 
     def add_text(self, file: str, text: str) -> None:
         """A file that is text."""
@@ -168,10 +183,11 @@ def safetensors_layout(
     if file is not None and len(shards) > 1:
         raise UsageError(f"convert: {file!r} is one file, and shard_size wants {len(shards)}")
     layout = Layout()
-    seal = None if key is None else SealKey(key, len(shards))
+    options = seal_of(key)
+    sealer = None if options is None else _core.Sealer(options, len(shards))
     for number, shard in enumerate(shards, 1):
         name = file or _shard_name(number, len(shards))
-        _add_safetensors(layout, name, shard, metadata, (seal, number - 1))
+        _add_safetensors(layout, name, shard, metadata, sealer)
     if len(shards) > 1:
         weight_map = {name: place.file for name, place in sorted(layout.places.items())}
         total = sum(item.nbytes for shard in shards for item in shard)
@@ -189,7 +205,7 @@ def _add_safetensors(
     file: str,
     items: Iterable[Item],
     metadata: Mapping[str, str] | None,
-    seal: tuple[SealKey | None, int],
+    sealer: _core.Sealer | None,
 ) -> None:
     order = sorted(items, key=lambda item: (-_DTYPES.index(item.dtype), item.name))
     header: dict[str, object] = {}
@@ -202,17 +218,17 @@ def _add_safetensors(
         end += item.nbytes
     text = _compact(header).encode()
     text += b" " * (-len(text) % 8)
-    key, part = seal
     start = 8 + len(text)
-    if key is None:
+    sealed = None
+    if sealer is None:
         layout.fixed.append((file, 0, len(text).to_bytes(8, "little") + text))
     else:
-        sealed = SealedFile(key, part, text, [item.nbytes for item in order])
+        sealed = sealer.begin(text, [item.nbytes for item in order])
         layout.seals[file] = sealed
         start = sealed.data_start
     layout.sizes[file] = start + end
     for number, item in enumerate(order):
-        record = layout.seals[file].tensor(number) if key is not None else None
+        record = None if sealed is None else SealedTensor(sealed, number)
         layout.places[item.name] = Place(file, start, item.nbytes, record)
         start += item.nbytes
 

@@ -179,10 +179,10 @@ def test_a_source_that_is_damaged_leaves_nothing(tmp_path, source):
 
 KILLED = """
 import os, sys, time
-from inrush import _convert
+from inrush import _convert, _destination
 import inrush
 _convert._RECORD_EVERY = 0
-written = _convert._Partial.write
+written = _destination.Folder.write
 count = 0
 def write(self, name, offset, data):
     global count
@@ -191,7 +191,7 @@ def write(self, name, offset, data):
     if count == 9:
         print("now", flush=True)
         time.sleep(60)
-_convert._Partial.write = write
+_destination.Folder.write = write
 inrush.convert(sys.argv[1], sys.argv[2], to=sys.argv[3])
 """
 
@@ -210,16 +210,16 @@ def test_a_killed_conversion_goes_on_where_it_was(tmp_path, source, to, monkeypa
     child.wait()
     child.stdout.close()
     assert not nothing_left(tmp_path)
-    from inrush import _convert
+    from inrush import _destination
 
     pieces = []
-    written = _convert._Partial.write
+    written = _destination.Folder.write
 
     def write(self, name, offset, data):
         pieces.append(len(data))
         written(self, name, offset, data)
 
-    monkeypatch.setattr(_convert._Partial, "write", write)
+    monkeypatch.setattr(_destination.Folder, "write", write)
     inrush.convert(path, tmp_path / "out", to=to, resume=True)
     assert sum(pieces) < sum(len(data) for _, _, data in tensors.values()) + 300_000
     assert len(pieces) < (2 if to == "tensorizer" else 1) * len(tensors)

@@ -17,9 +17,11 @@ from inrush.cli._common import (
     KeyFile,
     PassphraseFile,
     Source,
+    StorageOptions,
     Verify,
     console,
     encryption_words,
+    load_words,
     print_json,
     shown,
     time_text,
@@ -55,7 +57,11 @@ EncryptPassphraseFile = Annotated[
 def convert(
     source: Source,
     destination: Annotated[
-        str, typer.Argument(metavar="DESTINATION", help="A file or a folder that is not there.")
+        str,
+        typer.Argument(
+            metavar="DESTINATION",
+            help="A file or a folder that is not there; or s3://, gs://, redis://.",
+        ),
     ],
     *,
     to: Annotated[str, typer.Option(help="safetensors, serverlessllm or tensorizer.")],
@@ -75,6 +81,7 @@ def convert(
     dtype: Dtype = None,
     ranks: Ranks = None,
     budget: Budget = None,
+    storage_options: StorageOptions = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where an interrupted conversion ended.")
     ] = False,
@@ -105,6 +112,7 @@ def convert(
             ranks=ranks,
             budget=budget,
             resume=resume,
+            **load_words(storage_options=storage_options),
             progress=report,
         )
     if json:
