@@ -38,6 +38,7 @@ constexpr std::string_view kMagic = "|TZR|";
 constexpr uint64_t kHeadSize = 0x49;
 constexpr uint64_t kLargestIndex = 1ULL << 30;  // bytes
 constexpr size_t kUsualLine = 64;               // bytes
+constexpr uint64_t kEndSize = 8;
 constexpr uint32_t kEncryptedVersion = 3;
 constexpr uint32_t kFlagsVersion = 4;
 constexpr uint32_t kTagsVersion = 5;
@@ -155,6 +156,7 @@ class IndexParser {
     for (uint64_t i = 0; i < head_.count; ++i) {
       read_line(entries_.emplace_back());
     }
+    check_end();
     return std::move(entries_);
   }
 
@@ -228,6 +230,24 @@ class IndexParser {
                               tensor.offset, tensor.size, blob_.size));
     }
     end_ = tensor.offset + tensor.size;
+  }
+
+  // What is left of the index has no lines, and the file ends as its writer ended it.
+  void check_end() {
+    const uint64_t offset = bytes_.offset();
+    const auto rest = bytes_.take(head_.index_size - offset);
+    if (std::any_of(rest.begin(), rest.end(), [](std::byte b) { return b != std::byte{}; })) {
+      bytes_.fail(
+          fmt::format("something stands behind the {} lines that it says it has", head_.count));
+    }
+    // Keys of a Redis server are tensors and the index, and nothing else.
+    const bool keys = blob_.name.starts_with("redis://") || blob_.name.starts_with("rediss://");
+    if (!keys && blob_.size - end_ < kEndSize) {
+      throw_at(blob_, end_, kEndSize,
+               fmt::format("the end reaches past that of the file, which has {} bytes: it is "
+                           "truncated",
+                           blob_.size));
+    }
   }
 
   [[noreturn]] void fail(const TensorsEntry& entry, const std::string& reason) {
