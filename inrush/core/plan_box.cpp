@@ -40,7 +40,10 @@ void check_slice(const TensorInfo& tensor, std::span<const SliceDim> slice) {
   }
   if (!slice.empty() && !tensor.encoding.empty()) {
     refuse(ErrorCode::usage, tensor,
-           fmt::format("encoded as '{}', it can only be read whole", tensor.encoding));
+           tensor.encoding == kSecretbox
+               ? std::string("it is encrypted, and what is authenticated and decrypted is the "
+                             "whole of it: load it without a slice, and take the part then")
+               : fmt::format("encoded as '{}', it can only be read whole", tensor.encoding));
   }
 }
 

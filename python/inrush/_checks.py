@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from inrush import _core
-from inrush._keys import Key
+from inrush._keys import key_at
 from inrush._options import environment
 
 TYPE_CHECKING = False
@@ -24,7 +24,7 @@ def checks_of(checkpoint: _core.Checkpoint, options: Options) -> _core.Checks:
     key = options.key
     if key is None and checkpoint.encrypted:
         path = environment("key_file")
-        key = None if path is None else Key.from_file(path)
+        key = None if path is None else key_at(path)
     if key is not None and checkpoint.format == "tensorizer":
         _warn_once()
     return _core.Checks.make(

@@ -98,6 +98,14 @@ _SCHEMES = {
 }
 
 
+def key_at(place: str) -> Key:
+    """The key in this file, or where the place says: ``'exec:COMMAND'`` and the like."""
+    scheme, colon, rest = place.partition(":")
+    if colon and scheme in _SCHEMES:
+        return _SCHEMES[scheme](rest)
+    return Key.from_file(place)
+
+
 def key_of(encryption: Encryption | Key | None) -> Key | None:
     """The key that an option means.
 

@@ -28,11 +28,12 @@ class Digested:
         self,
         checkpoint: _core.Checkpoint,
         progress: Callable[..., object] | None = None,
+        opened: Options | None = None,
     ) -> None:
         leaves = _core.Leaves()
         # Every byte, whatever the environment presets for loads.
         everything = dict.fromkeys(("include", "exclude", "slices", "device"))
-        options = Options({**everything, "order": "ready", "progress": progress})
+        options = Options({**everything, "order": "ready", "progress": progress}, opened)
         with Job(checkpoint, options, collect=False, leaves=leaves) as job:
             for _ in job:
                 pass

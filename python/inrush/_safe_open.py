@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from inrush._arguments import Source
+    from inrush._keys import Encryption, Key
     from inrush._slicing import BasicIndex
 
 
@@ -52,6 +53,8 @@ class safe_open:
         Bytes of that buffer; at least what the largest tensors need, by default 256 MiB.
     storage_options : mapping, optional
         Of a remote place, as for `inrush.open`.
+    encryption : Key, bytes or str, optional
+        The key of an encrypted checkpoint, as for `inrush.open`; tensors are then read whole.
 
     Raises
     ------
@@ -71,6 +74,7 @@ class safe_open:
         copy: bool | None = None,
         buffer_size: int | str | None = None,
         storage_options: Mapping[str, Any] | None = None,
+        encryption: Encryption | Key | None = None,
     ) -> None:
         source = existing(filename)
         words = {
@@ -78,6 +82,7 @@ class safe_open:
             "copy": copy,
             "buffer_size": buffer_size,
             "storage_options": storage_options,
+            "encryption": encryption,
         }
         self._framework = framework_of(framework)
         self._options = Options({**words, **hinted(backend)}).moving_to(

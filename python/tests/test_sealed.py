@@ -195,3 +195,38 @@ def test_the_layout_is_what_the_page_says(tmp_path):
         nonce = number.to_bytes(24, "little")
         plain += nacl.crypto_secretbox_open(code + piece, nonce, data_key)
     assert plain == np.arange(300000).tobytes()
+
+
+def test_single_tensors_are_read_whole_and_slices_are_refused_with_the_reason(sealed):
+    path, expected = sealed, arrays()
+    with inrush.safe_open(path, "np", encryption=KEY) as file:
+        same({name: file.get_tensor(name) for name in file.keys()}, expected)
+        assert file.get_slice("w").get_shape() == [30, 7]
+        with pytest.raises(inrush.UsageError, match=r'"w".*it is encrypted'):
+            file.get_slice("w")[2:5]
+    with pytest.raises(inrush.UsageError, match=r'"w".*it is encrypted'):
+        inrush.open(path, encryption=KEY, slices={"w": "2:5"}).load()
+
+
+@pytest.mark.parametrize("command", ["load", "verify", "manifest"])
+def test_every_command_takes_a_key_every_way(sealed, tmp_path, inrush_command, command):
+    path = sealed
+    more = ["-o", str(tmp_path / "m.json")] if command == "manifest" else []
+    key = tmp_path / "key"
+    key.write_bytes(KEY)
+    printed = f"cat {key}"
+    for words, environment in (
+        (["--key-file", str(key)], {}),
+        (["--key-command", printed], {}),
+        ([], {"INRUSH_KEY_FILE": str(key)}),
+        ([], {"INRUSH_KEY_FILE": f"exec:{printed}"}),
+    ):
+        done = inrush_command(command, str(path), *more, *words, **environment)
+        assert done.returncode == 0, (words, done.stderr)
+    assert inrush_command(command, str(path), *more).returncode == 2
+    done = inrush_command(command, str(path), *more, "--key-command", "head -c 32 /dev/zero")
+    assert done.returncode == 1
+    assert "the key is wrong" in done.stderr
+    done = inrush_command(command, str(path), "--key-file", "a", "--passphrase-file", "b", *more)
+    assert done.returncode == 2
+    assert "only one of them" in done.stderr

@@ -66,6 +66,10 @@ KeyFile = Annotated[
 PassphraseFile = Annotated[
     str | None, typer.Option(metavar="FILE", help="The passphrase that the key is derived from.")
 ]
+KeyCommand = Annotated[
+    str | None,
+    typer.Option(metavar="COMMAND", help="What prints the key: a KMS's or a vault's program."),
+]
 StorageOptions = Annotated[
     str | None,
     typer.Option(metavar="NAME=VALUE;...", help="Of a remote place. Secrets: the environment."),
@@ -94,13 +98,17 @@ def load_words(**flags: Any) -> dict[str, Any]:
     return words
 
 
-def encryption_words(key_file: str | None, passphrase_file: str | None) -> dict[str, Any]:
+def encryption_words(
+    key_file: str | None, passphrase_file: str | None, key_command: str | None = None
+) -> dict[str, Any]:
     """The `encryption` option from its flags."""
-    if key_file and passphrase_file:
-        raise UsageError("--key-file and --passphrase-file: only one of them can be meant")
-    if key_file:
-        return {"encryption": "file:" + key_file}
-    return {"encryption": "passphrase-file:" + passphrase_file} if passphrase_file else {}
+    places = {"file": key_file, "passphrase-file": passphrase_file, "exec": key_command}
+    given = [f"{scheme}:{place}" for scheme, place in places.items() if place]
+    if len(given) > 1:
+        raise UsageError(
+            "--key-file, --passphrase-file and --key-command: only one of them can be meant"
+        )
+    return {"encryption": given[0]} if given else {}
 
 
 def out_path(out: str | None) -> str | None:

@@ -14,6 +14,7 @@ from inrush.cli._common import (
     Exclude,
     Include,
     Json,
+    KeyCommand,
     KeyFile,
     PassphraseFile,
     Source,
@@ -73,6 +74,7 @@ def convert(
     verify: Verify = None,
     key_file: KeyFile = None,
     passphrase_file: PassphraseFile = None,
+    key_command: KeyCommand = None,
     encrypt: Encrypt = False,
     decrypt: Decrypt = False,
     rekey: Rekey = False,
@@ -93,7 +95,7 @@ def convert(
         target_key = encryption_words(encrypt_key_file, encrypt_passphrase_file).get("encryption")
     except UsageError:
         raise UsageError("--encrypt-key-file and --encrypt-passphrase-file: only one") from None
-    source_key = encryption_words(key_file, passphrase_file).get("encryption")
+    source_key = encryption_words(key_file, passphrase_file, key_command).get("encryption")
     if encrypt and target_key is None:
         source_key, target_key = None, source_key
     _check_intent(source_key, target_key, encrypt=encrypt, decrypt=decrypt, rekey=rekey)

@@ -18,6 +18,7 @@ from inrush.cli._common import (
     Exclude,
     Include,
     Json,
+    KeyCommand,
     KeyFile,
     Mapping,
     Mirrors,
@@ -62,6 +63,7 @@ def load(
     cache_size: CacheSize = None,
     key_file: KeyFile = None,
     passphrase_file: PassphraseFile = None,
+    key_command: KeyCommand = None,
     storage_options: StorageOptions = None,
     out: Annotated[
         str | None, typer.Option(help="Save what was loaded as this safetensors file.")
@@ -93,7 +95,7 @@ def load(
         cache_dir=cache_dir,
         cache_size=cache_size,
         storage_options=storage_options,
-        **encryption_words(key_file, passphrase_file),
+        **encryption_words(key_file, passphrase_file, key_command),
     )
     with inrush.open(source, **words) as checkpoint:
         with progress_bar("loading") as report:

@@ -8,10 +8,17 @@ import typer
 
 from inrush._checkpoint import open_source
 from inrush._manifest import Digested, write_manifest
+from inrush._options import Options
 from inrush.cli._common import (
     Json,
+    KeyCommand,
+    KeyFile,
+    PassphraseFile,
     Source,
+    StorageOptions,
     console,
+    encryption_words,
+    load_words,
     print_json,
     rate_text,
     shown,
@@ -27,12 +34,19 @@ def manifest(
     output: Annotated[
         str, typer.Option("--output", "-o", metavar="FILE", help="The file to write.")
     ],
+    key_file: KeyFile = None,
+    passphrase_file: PassphraseFile = None,
+    key_command: KeyCommand = None,
+    storage_options: StorageOptions = None,
     json: Json = False,
 ) -> None:
     """Read every byte and write a digest of each tensor."""
     with progress_bar("reading") as report:
-        checkpoint = open_source(source)
-        digested = Digested(checkpoint, report)
+        words = load_words(storage_options=storage_options)
+        words |= encryption_words(key_file, passphrase_file, key_command)
+        options = Options(words)
+        checkpoint = open_source(source, options)
+        digested = Digested(checkpoint, report, options)
     write_manifest(digested.manifest, output)
     stats = digested.stats
     if json:

@@ -9,10 +9,17 @@ import typer
 from inrush import _core
 from inrush._checkpoint import open_source
 from inrush._manifest import Digested, read_manifest
+from inrush._options import Options
 from inrush.cli._common import (
     Json,
+    KeyCommand,
+    KeyFile,
+    PassphraseFile,
     Source,
+    StorageOptions,
     console,
+    encryption_words,
+    load_words,
     print_json,
     rate_text,
     shown,
@@ -32,13 +39,20 @@ def verify(
         str | None,
         typer.Option("--manifest", metavar="FILE", help="What inrush manifest wrote."),
     ] = None,
+    key_file: KeyFile = None,
+    passphrase_file: PassphraseFile = None,
+    key_command: KeyCommand = None,
+    storage_options: StorageOptions = None,
     json: Json = False,
 ) -> None:
     """Read every byte, check the structure, compare digests with a manifest."""
     expected = None if manifest is None else read_manifest(manifest)
-    checkpoint = open_source(source)
+    words = load_words(storage_options=storage_options)
+    words |= encryption_words(key_file, passphrase_file, key_command)
+    options = Options(words)
+    checkpoint = open_source(source, options)
     with progress_bar("verifying") as report:
-        digested = Digested(checkpoint, report)
+        digested = Digested(checkpoint, report, options)
     different = [] if expected is None else _core.compare(expected, digested.manifest)
     if json:
         print_json("verify", _values(checkpoint.uri, manifest, digested, different))
