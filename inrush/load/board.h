@@ -1,6 +1,5 @@
-// The Board is what the lanes and the consumer of one load share: the plan, the sink, the queue,
-// which targets are whole, the first error, the counts. Lanes keep it alive, so memory outlives a
-// read that is stuck in the kernel.
+// What the lanes and the consumer of a load share: plan, sink, queue, which targets are whole, the
+// first error, counts. Lanes keep it alive, so memory outlives reads that are stuck in the kernel.
 // Any thread, except that next(), take_ahead() and delivery belong to one consumer at a time.
 #pragma once
 
