@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch.nn.parameter import is_lazy
 
 from inrush import _core, _frameworks
 from inrush._arguments import existing
@@ -12,56 +13,84 @@ from inrush._errors import Error, UsageError
 from inrush._frameworks import described
 from inrush._job import Job
 from inrush._options import Options
-from inrush._selection import slice_text
+from inrush._selection import slice_text, wanted_names
 from inrush._sharing import end_ptr
+from inrush._state_dict import (
+    MismatchError,
+    has_default,
+    load_through,
+    own_loading,
+    refuse,
+    refuse_strangers,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from typing import Any
 
+__all__ = ["Filling", "MismatchError", "Place", "opened_for", "places"]
 
-class MismatchError(UsageError, RuntimeError):
-    """Names, shapes or dtypes of a model and a checkpoint differ; nothing was written."""
+# The words of `inrush.open` that say which tensors are wanted.
+_SELECTING = {"include": None, "exclude": None, "slices": None, "order": "file", "out": None}
 
 
 class Place:
-    """One of a module's tensors: a parameter, or a buffer that is saved with it."""
+    """One of a module's tensors: a parameter, or a buffer that is saved with it.
 
-    __slots__ = ("attribute", "module", "name", "tensor")
+    Attributes
+    ----------
+    governed : bool
+        Whether code of a module decides what becomes of the tensor under this name.
+    """
 
-    def __init__(self, module: torch.nn.Module, attribute: str, name: str, tensor: Any) -> None:
+    __slots__ = ("attribute", "governed", "module", "name", "tensor")
+
+    def __init__(
+        self, module: torch.nn.Module, attribute: str, prefix: str, *, governed: bool
+    ) -> None:
         self.module = module
         self.attribute = attribute
-        self.name = name
-        self.tensor = tensor
+        self.name = f"{prefix}.{attribute}" if prefix else attribute
+        self.tensor = self.current
+        self.governed = governed
+
+    @property
+    def current(self) -> Any:
+        """What the module has there now."""
+        return self._kept.get(self.attribute)
+
+    @property
+    def _kept(self) -> dict[str, Any]:
+        parameters: dict[str, Any] = self.module._parameters
+        return parameters if self.attribute in parameters else self.module._buffers
 
     def replace(self, tensor: Any) -> None:
         """Make `tensor` the module's, in place of what was there."""
-        parameters = self.module._parameters
-        kept = parameters if self.attribute in parameters else self.module._buffers
-        kept[self.attribute] = tensor
+        self._kept[self.attribute] = tensor
 
     @property
     def memory(self) -> object:
         """Equal for names of the same tensor."""
         tensor = self.tensor
-        if tensor.device.type == "meta" or tensor.nelement() == 0:
+        if is_lazy(tensor) or tensor.device.type == "meta" or tensor.nelement() == 0:
             return id(tensor)
         layout = (tensor.dtype, tensor.shape, tensor.stride())
         return (tensor.device, tensor.data_ptr(), layout)
 
 
-def places(model: torch.nn.Module) -> Iterator[Place]:
-    """Every parameter and every persistent buffer, under each of its names."""
+def places(model: torch.nn.Module, governed: Collection[str] = ()) -> Iterator[Place]:
+    """Every parameter and every persistent buffer, under each of its names.
+
+    `governed`: the prefixes of modules that say themselves how they are loaded.
+    """
     for prefix, module in model.named_modules(remove_duplicate=False):
         saved = dict(module._parameters)
         passing = module._non_persistent_buffers_set
         saved |= {name: one for name, one in module._buffers.items() if name not in passing}
         for attribute, tensor in saved.items():
             if tensor is not None:
-                name = f"{prefix}.{attribute}" if prefix else attribute
-                yield Place(module, attribute, name, tensor)
+                yield Place(module, attribute, prefix, governed=prefix in governed)
 
 
 class Fitting:
@@ -71,39 +100,31 @@ class Fitting:
     ----------
     ties : dict of str to list of Place
         Name in the checkpoint to the places of one tensor of the model.
+    groups : list of list of Place
+        All places, those of one tensor together.
+    defaults : list of Place
+        What the checkpoint lacks and torch does without.
     missing, unexpected : list of str
     """
 
-    def __init__(self, model: torch.nn.Module, names: Mapping[str, object]) -> None:
+    def __init__(self, found: Iterator[Place], names: Mapping[str, object]) -> None:
         self.ties: dict[str, list[Place]] = {}
+        self.defaults: list[Place] = []
         self.missing: list[str] = []
         tied: dict[object, list[Place]] = {}
-        for place in places(model):
+        for place in found:
             tied.setdefault(place.memory, []).append(place)
-        for group in tied.values():
+        self.groups = list(tied.values())
+        for group in self.groups:
             there = sorted(place.name for place in group if place.name in names)
             if there:
                 self.ties[there[0]] = group
+            elif all(has_default(place) for place in group):
+                self.defaults += group
             else:
                 self.missing.append(min(place.name for place in group))
         self.missing.sort()
         self.unexpected = [name for name in names if name not in self.ties]
-
-    def refuse_strangers(self, model: torch.nn.Module) -> None:
-        """Raise MismatchError where a name of one has no tensor in the other."""
-        problems = [
-            f"{what} key(s) in state_dict: " + ", ".join(f'"{name}"' for name in sorted(names))
-            for what, names in (("Missing", self.missing), ("Unexpected", self.unexpected))
-            if names
-        ]
-        refuse(model, problems)
-
-
-def refuse(model: torch.nn.Module, problems: list[str]) -> None:
-    """Raise MismatchError if there are any, worded as torch does."""
-    if problems:
-        lines = "".join(f"\n    {problem}" for problem in problems)
-        raise MismatchError(f"Error(s) in loading state_dict for {type(model).__name__}:{lines}")
 
 
 class Filling:
@@ -113,25 +134,38 @@ class Filling:
     ----------
     model : torch.nn.Module
     core : _core.Checkpoint
-    strict, dtype, slices, assign
-        As for `load_into`.
+    words : mapping
+        strict, dtype, slices, assign: as for `load_into`.
+    options : Options
+        How to load, and which tensors of the checkpoint count as there.
+
+    Attributes
+    ----------
+    missing, unexpected : list of str
+        As of `load_into`; complete after `load`.
     """
 
     def __init__(
-        self, model: torch.nn.Module, core: _core.Checkpoint, words: Mapping[str, Any]
+        self,
+        model: torch.nn.Module,
+        core: _core.Checkpoint,
+        words: Mapping[str, Any],
+        options: Options,
     ) -> None:
         self.model = model
         self.core = core
-        self.dtype: Any = words["dtype"]
+        self.options = options
+        self.strict = bool(words["strict"])
+        self.dtype: Any = _dtype_of(words["dtype"])
         self.assign = bool(words["assign"])
         self.slices: Mapping[str, Any] = words["slices"] or {}
-        if self.dtype not in (None, "model") and not isinstance(self.dtype, torch.dtype):
-            raise UsageError(f"dtype {self.dtype!r}: expected None, 'model' or a torch.dtype")
-        names = dict.fromkeys(core.names())
-        self.fitting = Fitting(model, names)
-        if words["strict"]:
-            self.fitting.refuse_strangers(model)
-        self.names = [name for name in names if name in self.fitting.ties]
+        self.wanted = wanted_names(core, Options({"slices": None}, options))
+        self.governed = own_loading(model)
+        self.fitting = Fitting(places(model, self.governed), dict.fromkeys(self.wanted))
+        self.missing, self.unexpected = self.fitting.missing, self.fitting.unexpected
+        if self.strict and not self.governed:
+            refuse_strangers(model, self.missing, self.unexpected, late=False)
+        self.names = [name for name in self.wanted if name in self.fitting.ties]
         self._check()
 
     def _check(self) -> None:
@@ -144,22 +178,25 @@ class Filling:
         for name in self.names:
             info = self.core.find(name)
             assert info is not None
+            group = self.fitting.ties[name]
+            if any(place.governed for place in group):
+                problems += self._without_memory(group[0])
+                continue
             dtype, shape = described(info.dtype, shapes.get(name, info.shape), "pt")
-            for place in self.fitting.ties[name][:1]:
-                problems += self._differences(place, dtype, shape)
+            problems += self._differences(group[0], dtype, shape)
         refuse(self.model, problems)
 
     def _differences(self, place: Place, dtype: Any, shape: Any) -> Iterator[str]:
         tensor = place.tensor
-        if tuple(tensor.shape) != tuple(shape):
+        # As torch has it, one element is a scalar too.
+        if tuple(tensor.shape) not in (tuple(shape), () if tuple(shape) == (1,) else shape):
             yield (
                 f"size mismatch for {place.name}: the checkpoint's is {list(shape)}, the model's "
                 f"{list(tensor.shape)}"
             )
         if self.assign:
             return
-        if tensor.device.type == "meta":
-            yield f"{place.name} is on the meta device, without memory to fill: use assign=True"
+        yield from self._without_memory(place)
         wanted = self._delivered(dtype, tensor.dtype)
         if wanted != tensor.dtype:
             yield (
@@ -167,44 +204,78 @@ class Filling:
                 f"{tensor.dtype}; dtype='model' casts"
             )
 
+    def _without_memory(self, place: Place) -> Iterator[str]:
+        if not self.assign and not is_lazy(place.tensor) and place.tensor.device.type == "meta":
+            yield f"{place.name} is on the meta device, without memory to fill: use assign=True"
+
     def _delivered(self, dtype: Any, own: Any) -> Any:
         # What a tensor of the checkpoint's `dtype` is made for a place of the model of `own`.
         if self.dtype == "model":
             return own
         return self.dtype if self.dtype is not None and dtype.is_floating_point else dtype
 
-    def load(self, words: Mapping[str, Any]) -> None:
+    def load(self) -> None:
         """Bring the bytes in: into the model's memory, or new tensors into the model."""
-        slices = {pattern: index for pattern, index in self.slices.items() if self._used(pattern)}
-        everything = len(self.names) == len(self.core)
-        asked = {**words, "framework": "pt", "slices": slices}
-        asked |= {} if everything else {"order": self.names}
-        if not self.names:
-            return
-        if self.assign:
-            self._assign(Options(asked))
-        else:
-            self._fill(asked)
+        if self.governed:
+            self._hand_over()
+        elif self.assign:
+            self._assign()
+        elif self.names:
+            self._fill()
 
-    def _used(self, pattern: str) -> bool:
-        # A rule for tensors that the model does not have must not ask for them.
+    def _asked(self, names: Sequence[str], **words: Any) -> Options:
+        used = {pattern: cut for pattern, cut in self.slices.items() if self._used(pattern, names)}
+        selecting: dict[str, Any] = {**_SELECTING, "order": self.options.order}
+        if len(names) < len(self.core) or isinstance(self.options.order, list):
+            selecting["order"] = list(names)
+        return Options({**selecting, "framework": "pt", "slices": used, **words}, self.options)
+
+    def _used(self, pattern: str, names: Collection[str]) -> bool:
+        # A rule for tensors that are not loaded must not ask for them.
         texts = [(pattern, slice_text(self.slices[pattern]))]
         cut = _core.select(self.core, include=[pattern], exclude=[], slices=texts, names=[])
-        return any(name in self.fitting.ties for name in cut.sizes(self.core))
+        return any(name in names for name in cut.sizes(self.core))
 
-    def _assign(self, options: Options) -> None:
-        with Job(self.core, options, collect=True) as job:
-            loaded = dict(iter(job))
+    def _hand_over(self) -> None:
+        # What the model's code makes of a name only it knows, so it sees all of them.
+        state: dict[str, Any] = {}
+        if self.wanted:
+            with Job(self.core, self._asked(self.wanted), collect=True) as job:
+                for name, tensor in job:
+                    state[name] = self._cast(name, tensor)
+        self.missing, self.unexpected = load_through(
+            self.model, state, self.fitting.groups, assign=self.assign
+        )
+        if self.strict:
+            refuse_strangers(self.model, self.missing, self.unexpected, late=True)
+
+    def _cast(self, name: str, tensor: Any) -> Any:
+        if self.dtype is None:
+            return tensor
+        if self.dtype != "model":
+            return tensor.to(self._delivered(tensor.dtype, None))
+        group = self.fitting.ties.get(name)
+        known = self.assign and group is not None and not is_lazy(group[0].tensor)
+        return tensor.to(group[0].tensor.dtype) if known and group is not None else tensor
+
+    def _assign(self) -> None:
+        loaded: dict[str, Any] = {}
+        if self.names:
+            with Job(self.core, self._asked(self.names), collect=True) as job:
+                loaded = dict(iter(job))
         for name, tensor in loaded.items():
             group = self.fitting.ties[name]
             old = group[0].tensor
-            made = tensor.to(self._delivered(tensor.dtype, old.dtype))
+            made = tensor.to(self._delivered(tensor.dtype, old.dtype)).reshape(old.shape)
             if isinstance(old, torch.nn.Parameter):
                 made = torch.nn.Parameter(made, requires_grad=old.requires_grad)
             for place in group:
                 place.replace(made)
+        for place in self.fitting.defaults:
+            if place.tensor.device.type == "meta":
+                place.replace(torch.zeros((), dtype=place.tensor.dtype, device="cpu"))
 
-    def _fill(self, words: dict[str, Any]) -> None:
+    def _fill(self) -> None:
         direct = {}
         for name in self._apart():
             info = self.core.find(name)
@@ -213,16 +284,15 @@ class Filling:
             here = tensor.device.type == "cpu" or _frameworks.device_index(tensor) is not None
             if own and here and tensor.is_contiguous():
                 direct[name] = tensor.detach()
-        devices = self._devices()
-        if devices is not None:
-            words = {**words, "device": devices}
+        options = self._asked(self.names, out=direct, device=self._devices())
         written: list[str] = []
         try:
-            with Job(self.core, Options({**words, "out": direct}), collect=False) as job:
+            with Job(self.core, options, collect=False) as job:
                 for name, tensor in job:
                     if name not in direct:
+                        place = self.fitting.ties[name][0].tensor
                         with torch.no_grad():
-                            self.fitting.ties[name][0].tensor.copy_(tensor)
+                            place.copy_(tensor.reshape(place.shape))
                     written.append(name)
         except Error as error:
             told = type(error)(
@@ -233,13 +303,13 @@ class Filling:
             told.written = written  # type: ignore[attr-defined]
             raise told from error
 
-    def _devices(self) -> dict[str, Any] | None:
+    def _devices(self) -> Any:
         # What is cast or not contiguous lands on its tensor's GPU too, and is copied there.
         devices: dict[str, Any] = {}
         for name in self.names:
             index = _frameworks.device_index(self.fitting.ties[name][0].tensor)
             devices[name] = "cpu" if index is None else f"cuda:{index}"
-        return devices if any(device != "cpu" for device in devices.values()) else None
+        return devices if any(device != "cpu" for device in devices.values()) else "cpu"
 
     def _apart(self) -> list[str]:
         # Memory that two tensors share in part is written by one at a time.
@@ -259,8 +329,25 @@ class Filling:
         return apart
 
 
-def opened_for(source: Any, options: Mapping[str, Any]) -> _core.Checkpoint:
-    """The checkpoint of a path, of several, or one that is open already."""
+def _dtype_of(dtype: Any) -> Any:
+    named = isinstance(dtype, str) and dtype != "model"
+    found = getattr(torch, dtype.removeprefix("torch."), None) if named else dtype
+    if isinstance(found, torch.dtype) or dtype is None or dtype == "model":
+        return found
+    raise UsageError(f"dtype {dtype!r}: expected None, 'model' or a torch.dtype")
+
+
+def opened_for(source: Any, words: Mapping[str, Any]) -> tuple[_core.Checkpoint, Options]:
+    """The checkpoint of a path, of several, or one that is open already; and how to load it.
+
+    Raises
+    ------
+    UsageError
+        If `words` say where the tensors go, which the model does.
+    """
+    if words.get("out") is not None:
+        raise UsageError("out: the memory of the model is what is filled")
     if isinstance(source, Checkpoint):
-        return source._opened()
-    return open_source(existing(source), Options({**options}))
+        return source._opened(), Options(words, source._options)
+    options = Options(words)
+    return open_source(existing(source), options), options

@@ -162,13 +162,18 @@ def load_into(
     contiguous or changes its dtype is copied one tensor at a time. Tied tensors stay tied, and a
     model may be loaded into again.
 
+    A model that has a say in how it is loaded (hooks of `load_state_dict`, a module's own
+    `_load_from_state_dict`, extra state, lazy or wrapped tensors) is handed all tensors by its
+    `load_state_dict`, once they are read: then its own code decides about names, shapes and dtypes
+    where it has a say, and tensors that are not mapped are in memory twice meanwhile.
+
     Parameters
     ----------
     model : torch.nn.Module
     source : str, os.PathLike, iterable of them, or inrush.Checkpoint
     strict : bool
         Whether missing and unexpected names are an error.
-    dtype : None, 'model' or torch.dtype
+    dtype : None, 'model', torch.dtype or the name of one
         None: the checkpoint's dtypes, which must be the model's. ``'model'``: each tensor is cast
         to what the model has. A torch.dtype: floating-point tensors are cast to it, which must be
         what the model has, unless `assign`.
@@ -178,7 +183,8 @@ def load_into(
         Whether the model gets new tensors in place of its own (one built on the meta device has
         no memory to fill); all of them at the end, or none after an error.
     **options
-        As for `inrush.open`.
+        As for `inrush.open`, but for `out`. What `include`, `exclude` or `order` leave out counts
+        as not there.
 
     Returns
     -------
@@ -189,15 +195,17 @@ def load_into(
     Raises
     ------
     MismatchError
-        If names (with `strict`), shapes or dtypes differ: nothing was written.
+        If names (with `strict`), shapes or dtypes differ: nothing was written, unless the model's
+        own code found it, as the message then says.
     inrush.Error
         If the load fails halfway. The message says how many tensors were written by then, the
         exception's attribute ``written`` which.
     """
     words = {"strict": strict, "dtype": dtype, "slices": slices, "assign": assign}
-    filling = Filling(model, opened_for(source, options), words)
-    filling.load(options)
-    return filling.fitting.missing, filling.fitting.unexpected
+    core, chosen = opened_for(source, options)
+    filling = Filling(model, core, words, chosen)
+    filling.load()
+    return filling.missing, filling.unexpected
 
 
 def load_model(
@@ -229,7 +237,7 @@ def load_model(
     Raises
     ------
     RuntimeError
-        If names (with `strict`) or shapes differ: nothing was written.
+        If names (with `strict`) or shapes differ; as of `load_into`.
     FileNotFoundError
         If the file does not exist.
     inrush.Error

@@ -93,7 +93,10 @@ def test_missing_and_unexpected_names_are_returned_or_refused(tmp_path):
     assert all(torch.equal(tensor, before[name]) for name, tensor in mine.state_dict().items())
     missing, unexpected = load_into(mine, tmp_path / "x", strict=False)
     assert unexpected == ["stray"]
-    assert missing == sorted({*before} - {"first.weight", "head.weight"})
+    # torch loads files of old versions, which have no count of batches.
+    assert missing == sorted(
+        {*before} - {"first.weight", "head.weight", "norm.num_batches_tracked"}
+    )
     assert torch.equal(mine.first.weight, tensors["first.weight"])
 
 
@@ -128,14 +131,14 @@ def test_dtypes_are_compared_or_cast(saved):
         MismatchError, match=r"dtype mismatch for first.weight: .*float32.*bfloat16"
     ):
         load_into(half, path)
-    for dtype in ("model", torch.bfloat16):
+    for dtype in ("model", torch.bfloat16, "bfloat16", "torch.bfloat16"):
         mine = Tower().bfloat16()
         load_into(mine, path, dtype=dtype)
         assert equal(mine, model.to(torch.bfloat16))
     with pytest.raises(MismatchError, match="dtype mismatch"):
         load_into(Tower(), path, dtype=torch.float16)
     with pytest.raises(inrush.UsageError, match="expected None, 'model' or"):
-        load_into(mine, path, dtype="float32")
+        load_into(mine, path, dtype="nn")
 
 
 @pytest.mark.parametrize("dtype", [None, "model", torch.float64])
