@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+
 from inrush import _core
 from inrush._errors import UsageError
 from inrush._memory import destination
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
+    from inrush._memory import Memory
     from inrush._options import Options, Pattern
 
 _PAGE_CACHE = {
@@ -113,10 +116,25 @@ def _add_out(
     out: Any,
 ) -> None:
     sizes = None if selection is None else selection.sizes(checkpoint)
+    memories: dict[str, Memory] = {}
     for name, array in out.items():
         info = checkpoint.find(name)
         size = info.nbytes if info is not None and sizes is None else (sizes or {}).get(name)
         if info is None or size is None:
             raise UsageError(f"out[{name!r}]: no tensor of that name is loaded")
-        memory = destination(name, array, info.dtype, size)
+        memories[name] = destination(name, array, info.dtype, size)
+    _refuse_overlap(memories)
+    for name, memory in memories.items():
         asked.add_out(name, memory.address, memory.nbytes, memory.owner, memory.device)
+
+
+def _refuse_overlap(memories: Mapping[str, Memory]) -> None:
+    # What is read into two tensors' memory at once is right for one of them at most.
+    spans = sorted(
+        (memory.device, memory.address, memory.address + memory.nbytes, name)
+        for name, memory in memories.items()
+        if memory.nbytes
+    )
+    for (device, _, end, name), (other_device, start, _, other) in itertools.pairwise(spans):
+        if device == other_device and start < end:
+            raise UsageError(f"out[{name!r}] and out[{other!r}] share memory")

@@ -168,6 +168,7 @@ def test_out_takes_slices_parameters_and_streams(tmp_path):
         (bytes(16), "read-only"),
         (torch.zeros(4, dtype=torch.float16), "dtype"),
         (torch.zeros(4, device="meta"), "meta"),
+        (numpy.zeros(17, "u1")[1:].view("f4"), "not aligned to the 4 bytes of its elements"),
         ("text", "no host memory"),
     ],
 )
@@ -175,6 +176,24 @@ def test_out_that_cannot_be_filled_is_refused(tmp_path, array, problem):
     path = write_file(tmp_path / "x.safetensors", {"x": random_tensor("F32", [4])})
     with pytest.raises(inrush.UsageError, match=rf"out\['x'\].*{problem}"):
         inrush.open(path).load(out={"x": array})
+
+
+def test_memory_given_for_two_tensors_is_refused(tmp_path):
+    entries = {name: random_tensor("F32", [100]) for name in "abc"}
+    path = write_file(tmp_path / "x.safetensors", entries)
+    memory = numpy.zeros(300, "f4")
+    apart = {"b": memory[:100], "c": memory[200:], "a": memory[100:200]}
+    assert inrush.open(path).load(out=apart)["a"].tobytes() == entries["a"][2]
+    shared = [
+        {"a": memory[:100], "b": memory[:100]},
+        {"c": memory[99:199], "a": memory[:100]},
+        {"a": torch.from_numpy(memory[:100]), "b": memoryview(memory)[50:150]},
+    ]
+    for out in shared:
+        kept = memory.tobytes()
+        with pytest.raises(inrush.UsageError, match=r"out\['.'\] and out\['.'\] share memory"):
+            inrush.open(path).load(out=out)
+        assert memory.tobytes() == kept
 
 
 def test_out_for_a_tensor_that_is_not_loaded_is_refused(tmp_path):
