@@ -16,6 +16,17 @@ if TYPE_CHECKING:
     Source = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
 
+# safetensors' functions have no words for these: INRUSH_INCLUDE and the like are of loads that do,
+# and what one handle gives is whole, and in one place, whichever of its methods is asked.
+WHOLE: dict[str, Any] = {
+    "device": "cpu",
+    "include": None,
+    "exclude": None,
+    "slices": None,
+    "order": "file",
+}
+
+
 def existing(source: Source) -> Source:
     """The source, all of whose files exist as far as that can be seen here.
 

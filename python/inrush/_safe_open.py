@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from inrush import _core
-from inrush._arguments import collects, device_for, existing, hinted
+from inrush._arguments import WHOLE, collects, device_for, existing, hinted
 from inrush._checkpoint import TensorStream, one_tensor, open_source
 from inrush._errors import SafetensorError
 from inrush._frameworks import converter, described, framework_of
@@ -78,6 +78,7 @@ class safe_open:
     ) -> None:
         source = existing(filename)
         words = {
+            **WHOLE,
             "framework": framework,
             "copy": copy,
             "buffer_size": buffer_size,

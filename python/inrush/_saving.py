@@ -6,7 +6,7 @@ import contextlib
 import os
 
 from inrush import _core
-from inrush._arguments import collects, device_for, existing, hinted
+from inrush._arguments import WHOLE, collects, device_for, existing, hinted
 from inrush._checkpoint import open_source
 from inrush._errors import Error, UsageError
 from inrush._job import Job
@@ -127,7 +127,8 @@ def load_file(
     """The tensors of a file by name, as arrays of the framework; `backend` is safetensors' hint."""
     place = device_for(framework, device)
     path = existing(source)
-    chosen = Options({**options, **hinted(backend), "framework": framework}).moving_to(place)
+    words = {**WHOLE, **options, **hinted(backend), "framework": framework}
+    chosen = Options(words).moving_to(place)
     with Job(open_source(path, chosen), chosen, collect=collects(place), keep=True) as job:
         return dict(iter(job))
 
@@ -136,7 +137,7 @@ def load_bytes(data: bytes, framework: str) -> Any:
     """The tensors of a file that is in memory, by name, as arrays of the framework."""
     with (
         opened_bytes(data) as checkpoint,
-        Job(checkpoint, Options({"framework": framework}), collect=True) as job,
+        Job(checkpoint, Options({**WHOLE, "framework": framework}), collect=True) as job,
     ):
         return dict(iter(job))
 

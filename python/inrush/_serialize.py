@@ -6,6 +6,7 @@ import operator
 import os
 
 from inrush import _core
+from inrush._arguments import WHOLE
 from inrush._dtypes import PACKED, SAFETENSORS_NAMES
 from inrush._errors import SafetensorError
 from inrush._job import Job
@@ -130,7 +131,7 @@ def deserialize(bytes: bytes) -> list[tuple[str, dict[str, Any]]]:
     SafetensorError
         If the bytes are no such file.
     """
-    with opened_bytes(bytes) as checkpoint, Job(checkpoint, Options({}), collect=True) as job:
+    with opened_bytes(bytes) as checkpoint, Job(checkpoint, Options(WHOLE), collect=True) as job:
         return [(name, _described(tensor)) for name, tensor in job]
 
 

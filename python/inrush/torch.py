@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from inrush import _saving
-from inrush._arguments import device_for, hinted
+from inrush._arguments import WHOLE, device_for, hinted
 from inrush._memory import Memory
 from inrush._modules import Filling, MismatchError, opened_for
 from inrush._safe_open import safe_open
@@ -244,7 +244,8 @@ def load_model(
         If it is malformed or cannot be read.
     """
     device_for("pt", device)
-    return load_into(model, filename, strict, dtype="model", **hinted(backend))
+    words = {**WHOLE, **hinted(backend)}
+    return load_into(model, filename, strict, dtype="model", **words)
 
 
 def save_model(

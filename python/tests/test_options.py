@@ -1,6 +1,10 @@
 """The words of the options: values, the environment, what is refused."""
 
+import inrush.instanttensor
+import inrush.numpy
+import inrush.torch
 import pytest
+import torch
 from conftest import random_tensor, write_file
 from inrush._options import WORDS, Options, parse_backend, parse_budget, parse_size
 
@@ -110,6 +114,38 @@ def test_what_is_said_wins_over_the_environment(monkeypatch):
     assert Options({"budget": "16MiB", "device": "cpu"}).budget == 16 << 20
     assert Options({}).device == "cuda"
     assert Options({"device": "cpu"}).device is None
+
+
+@pytest.mark.parametrize(
+    ("word", "text"),
+    [
+        ("device", "cuda:0"), ("include", "*.bias"), ("exclude", "*.bias"), ("slices", "*=0:1"),
+        ("order", "b.bias,a.bias"),
+    ],
+)  # fmt: skip
+def test_the_environment_selects_nothing_of_what_safetensors_has(
+    monkeypatch, tmp_path, word, text, no_gpu
+):
+    model = torch.nn.ModuleDict({"a": torch.nn.Linear(3, 3), "b": torch.nn.Linear(3, 2)})
+    wanted = dict(model.state_dict())
+    path = tmp_path / "x.safetensors"
+    inrush.torch.save_file(wanted, path)
+    monkeypatch.setenv(f"INRUSH_{word.upper()}", text)
+    with inrush.safe_open(path, "pt", device="cpu") as file:
+        one = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        every = [one, file.get_tensors(), dict(file.tensors())]
+    every.append(inrush.torch.load_file(path, device="cpu"))
+    every.append(inrush.torch.load(path.read_bytes()))
+    mine = torch.nn.ModuleDict({"a": torch.nn.Linear(3, 3), "b": torch.nn.Linear(3, 2)})
+    assert inrush.torch.load_model(mine, path) == ([], [])
+    every.append(dict(mine.state_dict()))
+    with inrush.instanttensor.safe_open(path, "pt", "cpu") as file:
+        every.append(dict(file.tensors()))
+    for made in every:
+        assert made.keys() == wanted.keys()
+        assert all(torch.equal(made[name], tensor) for name, tensor in wanted.items())
+    assert len(inrush.numpy.load_file(path)) == 4
+    assert len(inrush.numpy.deserialize(path.read_bytes())) == 4
 
 
 def test_every_word_of_the_issue_is_a_word():
