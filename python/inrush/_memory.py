@@ -110,6 +110,8 @@ def destination(name: str, array: Any, dtype: str, nbytes: int) -> Memory:
         problem = f"has dtype {getattr(array, 'dtype', memory.dtype)}, the tensor {wanted}"
     elif memory.nbytes != nbytes:
         problem = f"holds {memory.nbytes} bytes, the tensor {nbytes}"
+    elif is_torch(array) and (array.is_conj() or array.is_neg()):
+        problem = "is a conjugate or a negative of what its memory holds"
     elif memory.address % (alignment := ALIGNMENTS.get(dtype, 1)):
         problem = f"is not aligned to the {alignment} bytes of its elements"
     if problem:

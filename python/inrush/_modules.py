@@ -282,7 +282,8 @@ class Filling:
             tensor = self.fitting.ties[name][0].tensor
             own = str(tensor.dtype) == f"torch.{FRAMEWORK_NAMES.get(info.dtype if info else '')}"
             here = tensor.device.type == "cpu" or _frameworks.device_index(tensor) is not None
-            if own and here and tensor.is_contiguous():
+            marked = tensor.is_conj() or tensor.is_neg()
+            if own and here and tensor.is_contiguous() and not marked:
                 direct[name] = tensor.detach()
         options = self._asked(self.names, out=direct, device=self._devices())
         written: list[str] = []

@@ -318,5 +318,6 @@ def _memories(tensors: Any) -> dict[str, Memory]:
     for name, tensor in tensors.items():
         if not tensor.is_contiguous():
             raise ValueError(f"`{name}` is a non contiguous tensor; save its .contiguous() copy.")
-        memories[name] = Memory(tensor.detach().cpu())
+        # What is a conjugate or a negative by a mark only is one in memory first.
+        memories[name] = Memory(tensor.detach().resolve_conj().resolve_neg().cpu())
     return memories

@@ -148,3 +148,33 @@ def test_killed_at_any_moment_it_leaves_nothing_that_looks_whole(tmp_path):
         opened += 1
         assert names in ({f"a.{i}" for i in range(3)}, {f"b.{i}" for i in range(5)})
     print(f"{opened} of 2 killed saves left a whole checkpoint")
+
+
+def test_conjugates_and_negatives_are_saved_as_what_they_are(tmp_path):
+    base = torch.randn(7, 5, dtype=torch.complex64)
+    wanted = {"conjugate": base.conj(), "negative": base.clone().conj().imag, "both": -base.conj()}
+    assert wanted["conjugate"].is_conj()
+    assert wanted["negative"].is_neg()
+    tensors = {name: tensor.contiguous() for name, tensor in wanted.items()}
+    inrush.torch.save_file(tensors, tmp_path / "x")
+    inrush.torch.save_sharded(wanted, tmp_path / "many", max_shard_size="1KB")
+    files = [tmp_path / "x", *(tmp_path / "many").glob("*.safetensors")]
+    for name, tensor in wanted.items():
+        found = [one for one in map(reference_load, files) if name in one]
+        assert len(found) == 2
+        assert all(torch.equal(one[name], tensor.resolve_conj().resolve_neg()) for one in found)
+
+
+def test_a_conjugated_parameter_is_loaded_as_what_it_shows(tmp_path):
+    class Marked(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("turned", torch.randn(9, dtype=torch.complex64).conj())
+
+    tensor = torch.randn(9, dtype=torch.complex64)
+    inrush.torch.save_file({"turned": tensor}, tmp_path / "x")
+    model = Marked()
+    inrush.torch.load_into(model, tmp_path / "x")
+    assert torch.equal(model.turned, tensor)
+    with pytest.raises(inrush.UsageError, match=r"out\['turned'\] is a conjugate"):
+        inrush.open(tmp_path / "x").load(out={"turned": torch.randn(9, dtype=torch.cfloat).conj()})
