@@ -6,6 +6,7 @@ from inrush import _core
 from inrush._errors import DataError, SourceError
 from inrush._job import Job
 from inrush._options import Options
+from inrush._text_file import write_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,13 +74,4 @@ def write_manifest(manifest: _core.Manifest, path: str | os.PathLike[str]) -> No
     SourceError
         If it cannot be written.
     """
-    import os
-    import tempfile
-
-    folder = os.path.dirname(os.path.abspath(path))
-    try:
-        with tempfile.NamedTemporaryFile("w", dir=folder, delete=False, encoding="utf-8") as file:
-            file.write(manifest.to_json())
-        os.replace(file.name, path)
-    except OSError as error:
-        raise SourceError(f"write manifest {path}: {error.strerror}") from None
+    write_text(path, manifest.to_json())

@@ -6,11 +6,12 @@ import itertools
 import json
 import os
 
-from inrush._errors import UsageError
+from inrush._errors import SourceError, UsageError
+from inrush._text_file import check_folder, write_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from typing import Any
 
     from inrush._core import TraceEvent
@@ -24,6 +25,25 @@ _COLOURS = {
     "wait": "#c8ccd0",
 }
 _MOVES = ("read", "map")
+
+
+def is_mapped(stats: Mapping[str, Any]) -> bool:
+    """Whether most bytes were mapped: those move only when they are used, and have no rate."""
+    return bool(stats["bytes_read"] * 2 < stats["bytes"])
+
+
+def check_picture(path: str | os.PathLike[str]) -> None:
+    """Raise UsageError or SourceError where no picture can be drawn under that name."""
+    try:
+        from matplotlib.backend_bases import FigureCanvasBase
+    except ImportError:
+        raise UsageError("a plot needs matplotlib: pip install inrush[plot]") from None
+    known = FigureCanvasBase.get_supported_filetypes()
+    ending = os.path.splitext(path)[1].removeprefix(".").lower()
+    if ending not in known:
+        endings = ", ".join("." + one for one in sorted(known))
+        raise UsageError(f"plot {os.fspath(path)}: its name must end in one of {endings}")
+    check_folder(path)
 
 
 class Track:
@@ -93,9 +113,14 @@ class Trace:
                 yield {"ph": "C", "pid": 1, "name": name, "ts": i * width * 1e6, "args": rate}
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the trace for https://ui.perfetto.dev or chrome://tracing."""
-        with open(path, "w", encoding="utf-8") as file:
-            json.dump(self.to_json(), file)
+        """Write the trace for https://ui.perfetto.dev or chrome://tracing.
+
+        Raises
+        ------
+        SourceError
+            If it cannot be written.
+        """
+        write_text(path, json.dumps(self.to_json()))
 
     def plot(self, path: str | os.PathLike[str], limit: float | None = None) -> None:
         """Draw the trace.
@@ -110,34 +135,42 @@ class Trace:
         Raises
         ------
         UsageError
-            If matplotlib is not installed.
+            If matplotlib is not installed, or draws nothing of that ending.
+        SourceError
+            If the picture cannot be written.
         """
-        try:
-            from matplotlib.figure import Figure
-        except ImportError:
-            raise UsageError("a plot needs matplotlib: pip install inrush[plot]") from None
+        check_picture(path)
+        from matplotlib.figure import Figure
+
         tracks = tracks_of(self.events)
         rows = min(4.5, max(0.9, 0.12 * len(tracks)))
         figure = Figure(figsize=(11, rows + 3.4), dpi=130, layout="constrained")
         lanes, rate = figure.subplots(2, 1, sharex=True, height_ratios=[rows, 2.2])
         self._draw_lanes(lanes, tracks)
         self._draw_rate(rate, limit)
-        end = max((event.end for event in self.events), default=1.0)
-        rate.set_xlim(0, end * 1.01)
-        figure.savefig(path)
+        rate.set_xlim(0, self._end * 1.01)
+        try:
+            figure.savefig(path)
+        except OSError as error:
+            raise SourceError(f"write {os.fspath(path)}: {error.strerror or error}") from None
+
+    @property
+    def _end(self) -> float:
+        return max((event.end for event in self.events), default=0.0) or 1.0
 
     def _draw_lanes(self, axes: Any, tracks: list[Track]) -> None:
         rows: dict[str, list[tuple[int, TraceEvent]]] = {kind: [] for kind in _COLOURS}
         for row, track in enumerate(tracks):
             for event in track.events:
                 rows.setdefault(event.kind, []).append((row, event))
+        least = self._end / 200  # what took no time is to be seen too
         for kind, placed in rows.items():
             if not placed:
                 continue
             colour = _COLOURS.get(kind, "#555555")
             axes.barh(
                 [row for row, _ in placed],
-                [event.end - event.start for _, event in placed],
+                [max(event.end - event.start, least) for _, event in placed],
                 left=[event.start for _, event in placed],
                 height=1.0,
                 color=colour,
@@ -162,6 +195,9 @@ class Trace:
 
     def _draw_rate(self, axes: Any, limit: float | None) -> None:
         moved = [event for event in self.events if event.kind in _MOVES and event.size]
+        if is_mapped(self.stats):
+            self._draw_mapped(axes, moved)
+            return
         width, sizes = _windowed(moved)
         times = [(i + 0.5) * width for i in range(len(sizes))]
         rates = [size / width / 1e9 for size in sizes]
@@ -173,18 +209,23 @@ class Trace:
         if limit:
             label = f"limit, {limit / 1e9:.2f} GB/s"
             axes.axhline(limit / 1e9, color="#d55e00", linewidth=1.4, linestyle="--", label=label)
-        axes.set_ylabel("GB/s")
-        axes.set_xlabel("seconds since the load began")
-        axes.set_ylim(bottom=0)
-        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, frameon=False, fontsize=9)
-        _clean(axes)
+        _finish_curves(axes, "GB/s")
+
+    def _draw_mapped(self, axes: Any, moved: list[TraceEvent]) -> None:
+        moved = sorted(moved, key=lambda event: event.end)
+        totals = list(itertools.accumulate(event.size / 1e9 for event in moved))
+        times = [0.0, *(event.end for event in moved), self._end * 1.01]
+        placed = [0.0, *totals, totals[-1] if totals else 0.0]
+        axes.fill_between(times, placed, step="post", color="#009e73", alpha=0.25, linewidth=0)
+        axes.step(times, placed, where="post", color="#009e73", linewidth=1.8, label="in place")
+        _finish_curves(axes, "GB")
 
     def _title(self) -> str:
         stats = self.stats
-        return (
-            f"{stats['choice']}: {stats['bytes'] / 1e9:.2f} GB in {stats['seconds']:.2f} s, "
-            f"{stats['gb_per_s']:.2f} GB/s"
-        )
+        told = f"{stats['choice']}: {stats['bytes'] / 1e9:.2f} GB"
+        if is_mapped(self.stats):
+            return f"{told} mapped in {stats['seconds'] * 1e3:.2f} ms"
+        return f"{told} in {stats['seconds']:.2f} s, {stats['gb_per_s']:.2f} GB/s"
 
 
 def _entry(event: TraceEvent, track: int, place: str) -> dict[str, Any]:
@@ -237,6 +278,14 @@ def _windowed(moved: list[TraceEvent]) -> tuple[float, list[float]]:
 
 def _shortened(text: str, most: int = 140) -> str:
     return text if len(text) <= most else text[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def _finish_curves(axes: Any, unit: str) -> None:
+    axes.set_ylabel(unit)
+    axes.set_xlabel("seconds since the load began")
+    axes.set_ylim(bottom=0)
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, frameon=False, fontsize=9)
+    _clean(axes)
 
 
 def _clean(axes: Any) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -248,12 +249,104 @@ def test_bench(inrush_command, sharded):
         (("load", "{folder}", "--out", "/no/such/x.safetensors"), 3, "/no/such"),
         (("manifest", "{folder}", "-o", "/no/such/x.json"), 3, "/no/such"),
         (("load", "{folder}", "--trace", "/no/such/x.json"), 3, "/no/such"),
+        (("load", "{folder}", "--trace", "/etc/passwd/x.json"), 3, "/etc/passwd"),
+        (("load", "{folder}", "--trace", "/dev/full"), 3, "No space left"),
+        (("load", "{folder}", "--plot", "/etc/passwd/x.png"), 3, "/etc/passwd"),
+        (("load", "{folder}", "--plot", "/no/such/x.png"), 3, "/no/such"),
+        (("load", "{folder}", "--plot", "t.xyz"), 2, ".png"),
+        (("load", "{folder}", "--plot", "t3"), 2, ".png"),
+        (("manifest", "{folder}", "-o", "/dev/full"), 3, "No space left"),
         (("load", "gopher://x"), 2, "gopher"),
     ],
 )
 def test_errors_are_one_line_and_a_code(inrush_command, sharded, arguments, code, text):
     arguments = [one.replace("{folder}", str(sharded[0])) for one in arguments]
     assert text in failed(inrush_command(*arguments), code)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command", "code"),
+    [
+        (("load", "/no/such", "--json"), "load", 3),
+        (("--json", "inspect", "x"), "inspect", 2),
+        (("load", "--json", "x", "--nosuchflag"), "load", 2),
+        (("verify", "{folder}", "--json", "--manifest", "/no/such"), "verify", 3),
+        (("load", "{folder}", "--json", "--budget", "4096"), "load", 4),
+        (("cache", "rm", "--json", "--cache-dir", "/etc/passwd"), "cache rm", None),
+    ],
+)
+def test_an_error_is_json_too_where_json_is_asked_for(
+    inrush_command, sharded, arguments, command, code
+):
+    done = inrush_command(*(one.replace("{folder}", str(sharded[0])) for one in arguments))
+    document = json.loads(done.stdout)
+    assert document.keys() == {"schema_version", "command", "error", "code"}
+    assert document["command"] == command
+    assert document["code"] == done.returncode == (code or done.returncode) != 0
+    assert done.stderr == f"inrush: {document['error']}\n"
+
+
+@pytest.mark.parametrize("arguments", [("inspect", "{folder}"), ("load", "{folder}", "--json")])
+def test_output_that_cannot_be_written_is_an_error_and_what_nobody_wants_is_none(
+    sharded, arguments
+):
+    words = " ".join(arguments).format(folder=sharded[0])
+
+    def outcome(redirection):
+        shell = f"{sys.executable} -m inrush {words} {redirection}"
+        return subprocess.run(shell, shell=True, stderr=subprocess.PIPE, text=True, check=False)
+
+    full = outcome("> /dev/full")
+    assert "No space left" in failed(full, 3)
+    for redirection in (">&-", "2>&-"):
+        done = outcome(redirection)
+        assert (done.returncode, done.stderr) == (0, ""), redirection
+
+
+def test_a_reader_that_leaves_hears_nothing_more(sharded):
+    child = subprocess.Popen(
+        [sys.executable, "-m", "inrush", "inspect", "--all", sharded[0]],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    child.stdout.close()
+    error = child.stderr.read()
+    child.stderr.close()
+    assert (child.wait(), error) == (3, "")
+
+
+def test_the_version_is_told(inrush_command):
+    assert inrush_command("--version").stdout == f"inrush {inrush.__version__}\n"
+
+
+def test_a_manifest_follows_links_and_keeps_modes(inrush_command, sharded, tmp_path):
+    target, link = tmp_path / "real.json", tmp_path / "link.json"
+    target.write_text("old")
+    target.chmod(0o640)
+    link.symlink_to(target)
+    answer(inrush_command("manifest", sharded[0], "-o", link, "--json"))
+    assert link.is_symlink()
+    assert json.loads(target.read_text())["schema_version"] == 1
+    assert target.stat().st_mode & 0o777 == 0o640
+    made = tmp_path / "new.json"
+    answer(inrush_command("manifest", sharded[0], "-o", made, "--json"))
+    (tmp_path / "plain").write_text("")
+    assert made.stat().st_mode == (tmp_path / "plain").stat().st_mode
+    assert inrush_command("manifest", sharded[0], "-o", "/dev/null").returncode == 0
+    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+    folder = tmp_path / "taken"
+    folder.mkdir()
+    failed(inrush_command("manifest", sharded[0], "-o", folder), 3)
+    assert not list(tmp_path.glob("*partial")) + list(tmp_path.glob(".*"))
+
+
+def test_nothing_is_above_the_limit(inrush_command, sharded):
+    for _ in range(3):
+        done = inrush_command("load", sharded[0], "--explain", "--mapping", "never", "--json")
+        document = answer(done)
+        rate = document["limit"]["bytes_per_second"]
+        assert not rate or document["stats"]["gb_per_s"] * 1e9 <= rate
 
 
 def test_a_broken_manifest_is_wrong_data(inrush_command, sharded, tmp_path):

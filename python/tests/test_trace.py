@@ -75,6 +75,40 @@ def test_the_picture_is_drawn(trace, tmp_path, limit):
     assert ("limit, 2.00 GB/s" in text) == (limit is not None)
 
 
+def test_a_mapped_load_has_bars_and_no_rate(tmp_path):
+    pytest.importorskip("matplotlib")
+    from matplotlib.figure import Figure
+
+    path = write_file(tmp_path / "x.safetensors", {"x": random_tensor("F32", [4 << 20])})
+    path.read_bytes()
+    job = inrush.open(path, trace=True).start()
+    job.wait()
+    trace = job.trace()
+    assert trace.stats["bytes_mapped"] > 0
+    events = [Event("mmap", 1e-7, 1e-7, "map"), Event("mmap", 5e-6, 5.1e-6, "map")]
+    for one in (trace, Trace(events, trace.stats)):
+        one.plot(tmp_path / "x.svg", 1e9)
+        text = (tmp_path / "x.svg").read_text()
+        assert "mapped in" in text
+        assert "GB/s" not in text
+        assert "limit" not in text
+        lanes, _ = Figure().subplots(2, 1)
+        one._draw_lanes(lanes, tracks_of(one.events))
+        shown = [bar for bar in lanes.patches if bar.get_width() > 0]
+        assert len(shown) == len(one.events)
+        assert all(bar.get_width() >= one._end / 200 for bar in shown)
+
+
+@pytest.mark.parametrize("name", ["x", "x.xyz", "x.png.gz"])
+def test_an_ending_that_says_no_picture_is_refused(trace, tmp_path, name):
+    pytest.importorskip("matplotlib")
+    with pytest.raises(inrush.UsageError, match=r"must end in one of .*\.png"):
+        trace.plot(tmp_path / name)
+    with pytest.raises(inrush.SourceError, match="there is no folder"):
+        trace.plot(tmp_path / "none" / "x.png")
+    assert not list(tmp_path.glob("x*"))
+
+
 def test_an_empty_load_can_be_drawn(tmp_path):
     pytest.importorskip("matplotlib")
     path = write_file(tmp_path / "x.safetensors", {"x": random_tensor("F32", [0])})

@@ -6,6 +6,9 @@ Exit codes: 0 done, 1 data wrong, 2 usage, 3 source unreachable or refused, 4 bu
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import os
 import sys
 
 TYPE_CHECKING = False
@@ -15,47 +18,97 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    sys.exit(run(sys.argv[1:]))
+    for stream in ("stdout", "stderr"):
+        if getattr(sys, stream) is None:  # closed by who started us: nobody wants to see it
+            setattr(sys, stream, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+    code = run(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        _silence()
+        if not isinstance(error, BrokenPipeError):
+            code = code or _fail(_told(error), 3)
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command; its exit code. An error is one line on stderr."""
-    from inrush._errors import Error
-    from inrush._options import is_traced
-
+    """Run one command; its exit code. An error is one line on stderr, and with --json an object."""
     try:
         code = _app()(args=arguments, prog_name="inrush", standalone_mode=False)
         # The parser of the command line turns Ctrl-C into a code of its own.
-        return _fail("interrupted", 130) if code == 130 else int(code or 0)
-    except KeyboardInterrupt:
-        return _fail("interrupted", 130)
-    except Error as error:
-        if is_traced():
-            raise
-        return _fail(str(error), error.code)
-    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
-        return _fail(f"{error.strerror or error}: {error.filename}", 3)
-    except MemoryError:
-        return _fail("out of memory", 4)
-    except Exception as error:
-        # Whatever the parser of the command line raises can say what was wrong in one line.
-        message = getattr(error, "format_message", None)
-        if message is None or is_traced():
-            raise
-        return _fail(f"{message()} (see inrush --help)", 2)
+        problem, code = ("interrupted", 130) if code == 130 else ("", int(code or 0))
+    except (BrokenPipeError, SystemExit):  # who read our output has seen enough
+        _silence()
+        return 3
+    except (Exception, KeyboardInterrupt) as error:
+        problem, code = _judged(error)
+    if problem:
+        _fail(problem, code)
+        _print_error(arguments, problem, code)
+    return code
+
+
+def _judged(error: BaseException) -> tuple[str, int]:
+    """One line about an error, and its exit code; raised again where it is no user's."""
+    from inrush._errors import Error
+    from inrush._options import is_traced
+
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", 130
+    if isinstance(error, MemoryError) and not isinstance(error, Error):
+        return "out of memory", 4
+    if is_traced():
+        raise error
+    if isinstance(error, Error):
+        return str(error), error.code
+    if isinstance(error, OSError):
+        return _told(error), 3
+    # Whatever the parser of the command line raises can say what was wrong in one line.
+    message = getattr(error, "format_message", None)
+    if message is None:
+        raise error
+    return f"{message()} (see inrush --help)", 2
+
+
+def _told(error: OSError) -> str:
+    what = error.strerror or str(error)
+    return what if error.filename is None else f"{what}: {error.filename}"
 
 
 def _fail(message: str, code: int) -> int:
     from inrush.cli._text import printable
 
-    sys.stderr.write(f"inrush: {printable(' '.join(message.split()))}\n")
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"inrush: {printable(' '.join(message.split()))}\n")
     return code
+
+
+def _print_error(arguments: list[str], problem: str, code: int) -> None:
+    words = list(itertools.takewhile(lambda word: word != "--", arguments))
+    if "--json" not in words:
+        return
+    from inrush.cli._common import print_json
+
+    plain = [word for word in words if not word.startswith("-")]
+    command = " ".join(plain[: 2 if plain[:1] == ["cache"] else 1])
+    try:
+        print_json(command, {"error": " ".join(problem.split()), "code": code})
+        sys.stdout.flush()
+    except OSError:
+        _silence()
+
+
+def _silence() -> None:
+    # What is buffered still cannot be written, and would be tried once more at the end.
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _app() -> typer.Typer:
     import typer
 
     from inrush.cli import bench, cache, convert, doctor, inspect, load, manifest, verify
+    from inrush.cli._common import overview
 
     app = typer.Typer(
         name="inrush",
@@ -65,6 +118,7 @@ def _app() -> typer.Typer:
         pretty_exceptions_enable=False,
         rich_markup_mode="rich",
     )
+    app.callback()(overview)
     app.command("inspect")(inspect.inspect)
     app.command("load")(load.load)
     app.command("convert")(convert.convert)

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from inrush import __version__
 from inrush._errors import UsageError
 from inrush._options import environment, parse_slices, parse_storage_options
 from inrush.cli._text import printable
@@ -77,6 +78,22 @@ StorageOptions = Annotated[
 Slices = Annotated[
     list[str] | None, typer.Option(help="Only a part: 'PATTERN=0:512,:'. Repeatable.")
 ]
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        sys.stdout.write(f"inrush {__version__}\n")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version."),
+]
+
+
+def overview(*, version: Version = False) -> None:
+    """Loads model weights at the speed of the narrowest physical link."""
 
 
 def console(*, error: bool = False) -> Console:
