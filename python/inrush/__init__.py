@@ -83,13 +83,14 @@ def open(
     framework : {None, 'np', 'pt', 'jax', 'tf', 'mlx', 'paddle'}
         What tensors are delivered as: `inrush.Tensor` (DLPack and buffer protocol), numpy
         arrays, torch tensors, ... They share memory with what was read where the framework can.
-    device : str
-        Where tensors are delivered; ``'cpu'``.
+    device : str, int, torch.device or mapping of them
+        Where tensors are delivered: ``'cpu'``, ``'cuda:0'``, ``'hip:1'``; a mapping goes from
+        names, or what they begin with, to devices.
     backend : Backend, BackendPolicy, str or list of them, optional
         Ways to read, tried in order; None chooses by itself. ``strict=True`` allows no other.
     budget : int, str or mapping, optional
-        Most bytes of staging, ``'512MiB'`` or ``{'host': ...}``. Default: 256 MiB, less where
-        little memory is granted.
+        Most bytes of staging, ``'512MiB'``, ``{'host': ...}`` or ``'host=8MiB,pinned=1GiB'``.
+        Default: 256 MiB, less where little memory is granted.
     page_cache : {'auto', 'keep', 'drop'}
         What becomes of pages that the load brought into the page cache.
     mapping : {'auto', 'never'}
@@ -104,8 +105,9 @@ def open(
     order : {'file', 'ready'} or list of str
         Delivery by file name and offset, as bytes come, or as listed: names or patterns, and
         nothing that none of them matches.
-    include, exclude : str, callable or list of them, optional
-        Names, globs (``'*.bias'``), regular expressions (``'re:...'``) or predicates of a name.
+    include, exclude : str, re.Pattern, callable or list of them, optional
+        Names, globs (``'*.bias'``), regular expressions (``'re:...'``, or compiled: some part of
+        the name must match) or predicates of a name.
     slices : mapping, optional
         Pattern to slice: only these bytes are read. ``{'*.weight': (slice(0, 512), slice(None))}``
         or ``'0:512, :'``.

@@ -10,6 +10,7 @@ from inrush._errors import SourceError, UsageError
 from inrush._frameworks import converter
 from inrush._job import Job
 from inrush._options import Options
+from inrush._selection import exactly
 from inrush._slicing import basic_index, parse_slice
 from inrush._storage import fetch_refused, storage_for
 
@@ -239,7 +240,7 @@ def one_tensor(name: str, slices: Any = None) -> dict[str, Any]:
         "framework": None,
         "include": None,
         "exclude": None,
-        "slices": {name: slices} if slices else None,
+        "slices": {exactly(name): slices} if slices else None,
         "order": [name],
         "out": None,
     }

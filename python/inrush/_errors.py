@@ -44,6 +44,10 @@ class UsageError(Error, ValueError):
     code = 2
 
 
+class MissingFrameworkError(UsageError, ModuleNotFoundError):
+    """A framework is asked for that is not installed."""
+
+
 class SourceError(Error, OSError):
     """The source is unreachable or refuses."""
 

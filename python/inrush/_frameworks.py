@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from inrush._dtypes import FRAMEWORK_NAMES, PACKED
-from inrush._errors import UsageError
+from inrush._errors import MissingFrameworkError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def converter(framework: str | None, device: Any = None) -> Converter | None:
     Raises
     ------
     UsageError
-        If there is no such framework, or it is not installed.
+        If there is no such framework; a ModuleNotFoundError too if it is not installed.
     """
     short = framework_of(framework)
     if short is None:
@@ -93,7 +93,7 @@ def converter(framework: str | None, device: Any = None) -> Converter | None:
     try:
         convert = _CONVERTERS[short]()
     except ImportError as error:
-        raise UsageError(f"framework {framework}: {error}") from error
+        raise MissingFrameworkError(f"framework {framework}: {error}") from error
     if device is None:
         return convert
     return lambda tensor: convert(tensor).to(device)

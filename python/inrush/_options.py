@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from inrush._keys import Encryption, Key
 
-    Pattern = str | Callable[[str], bool]
+    Pattern = str | re.Pattern[str] | Callable[[str], bool]
     Device = str | int | Any | None
 
     class OptionWords(TypedDict, total=False):
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
         order: str | Iterable[str]
         include: Pattern | Iterable[Pattern] | None
         exclude: Pattern | Iterable[Pattern] | None
-        slices: Mapping[str, Any] | None
+        slices: Mapping[str, Any] | str | None
         out: Mapping[str, Any] | None
         verify: str
         encryption: Encryption | Key | None
@@ -132,31 +132,43 @@ def parse_size(text: int | str, word: str = "budget") -> int:
             size = int(float(match[1]) * _UNITS[match[2].lower()])
     elif isinstance(text, int) and not isinstance(text, bool):
         size = text
-    if size <= 0:
+    if not 0 < size < 1 << 63:
         raise UsageError(f"{word} {text!r}: expected bytes, or a size such as '512MiB'")
     return size
 
 
-def parse_budget(budget: int | str | Mapping[str, int | str] | None, memory: str = "host") -> int:
+def parse_budget(budget: Any, memory: str = "host") -> int:
     """Bytes of staging in one kind of memory; 0 for automatic.
 
     Parameters
     ----------
     budget
-        A size, or a mapping of sizes for ``host``, ``pinned`` and ``device``. A load to the
-        CPU stages in host memory only, one to a GPU in pinned memory, and with the backend
-        ``CUFILE`` in the device's.
+        A size, or a mapping of sizes for ``host``, ``pinned`` and ``device``; as text
+        ``'host=8MiB,pinned=1GiB'``. A load to the CPU stages in host memory only, one to a GPU in
+        pinned memory, and with the backend ``CUFILE`` in the device's.
     memory : str
     """
     if budget is None or budget == "auto":
         return 0
-    if isinstance(budget, (int, str)):
+    if isinstance(budget, str) and "=" in budget:
+        budget = _sizes_by_memory(budget)
+    if isinstance(budget, (int, str)) or not hasattr(budget, "items"):
         return parse_size(budget)
     unknown = set(budget) - {"host", "pinned", "device"}
     if unknown:
         raise UsageError(f"budget: no memory is called {sorted(unknown)[0]!r} (host pinned device)")
     sizes = {kind: parse_size(size) for kind, size in budget.items()}
     return sizes.get(memory, 0)
+
+
+def _sizes_by_memory(text: str) -> dict[str, str]:
+    sizes = {}
+    for part in text.split(","):
+        kind, equals, size = part.partition("=")
+        if not equals:
+            raise UsageError(f"budget {part!r}: expected MEMORY=SIZE,...")
+        sizes[kind.strip()] = size
+    return sizes
 
 
 def parse_backend(backend: Any) -> list[str]:
@@ -166,7 +178,8 @@ def parse_backend(backend: Any) -> list[str]:
     if isinstance(backend, (str, enum.Enum)):
         backend = str(getattr(backend, "value", backend)).split(",")
     known = {member.value for member in (*Backend, *BackendPolicy)}
-    names = [str(getattr(name, "value", name)).strip().lower() for name in backend]
+    given = _listed("backend", backend, "names of backends")
+    names = [str(getattr(name, "value", name)).strip().lower() for name in given]
     for name in names:
         if name not in known:
             raise UsageError(f"backend {name!r}: expected some of {', '.join(sorted(known))}")
@@ -290,10 +303,12 @@ class Options:
         if values["buffer_size"] is not None:
             self.buffer_size = parse_size(values["buffer_size"], "buffer_size")
         self.order: str | list[str] = _order(values["order"])
-        self.include: list[Pattern] = _patterns(values["include"])
-        self.exclude: list[Pattern] = _patterns(values["exclude"])
-        self.slices: Mapping[str, Any] = values["slices"] or {}
-        self.out: Mapping[str, Any] = values["out"] or {}
+        self.include: list[Pattern] = _patterns("include", values["include"])
+        self.exclude: list[Pattern] = _patterns("exclude", values["exclude"])
+        slices = values["slices"]
+        slices = parse_slices(slices) if isinstance(slices, str) else slices
+        self.slices = _mapping("slices", slices)
+        self.out = _mapping("out", values["out"])
         self.verify = _one_of("verify", values["verify"], ("none", "crc", "full"))
         if self.verify != "none" and self.slices:
             raise UsageError("verify: only whole tensors can be checked, and slices are asked for")
@@ -304,7 +319,7 @@ class Options:
         self.cache_size = 0
         if values["cache_size"] is not None:
             self.cache_size = parse_size(values["cache_size"], "cache_size")
-        self.progress: Callable[..., object] | None = values["progress"]
+        self.progress: Callable[..., object] | None = _callback(values["progress"])
         self.trace = bool(values["trace"])
         self.storage_options: Mapping[str, Any] | None = values["storage_options"]
         # Where torch moves what was loaded; None leaves it in host memory.
@@ -390,18 +405,53 @@ def _one_of(word: str, value: Any, allowed: tuple[str, ...]) -> str:
 def _order(order: str | Iterable[str]) -> str | list[str]:
     if isinstance(order, str):
         return _one_of("order", order, ("file", "ready"))
-    names = list(order)
+    names = _listed("order", order, "'file', 'ready', or names")
+    if not all(isinstance(name, str) for name in names):
+        raise UsageError(f"order {order!r}: expected 'file', 'ready', or names")
     if not names:
         raise UsageError("order: an empty list orders nothing")
     return names
 
 
-def _patterns(patterns: Any) -> list[Pattern]:
+def _patterns(word: str, patterns: Any) -> list[Pattern]:
     if patterns is None:
         return []
-    if isinstance(patterns, str) or callable(patterns):
-        return [patterns]
-    return list(patterns)
+    if isinstance(patterns, (str, re.Pattern)) or callable(patterns):
+        patterns = [patterns]
+    return [_pattern(word, one) for one in _listed(word, patterns, _PATTERNS)]
+
+
+_PATTERNS = "names, patterns or predicates"
+
+
+def _pattern(word: str, pattern: Any) -> Pattern:
+    # As with 're:', some part of the name must match.
+    if isinstance(pattern, re.Pattern) and isinstance(pattern.pattern, str):
+        return lambda name: pattern.search(name) is not None
+    if isinstance(pattern, str) or callable(pattern):
+        return pattern  # type: ignore[no-any-return]
+    raise UsageError(f"{word} {pattern!r}: expected {_PATTERNS}")
+
+
+def _listed(word: str, values: Any, expected: str) -> list[Any]:
+    if isinstance(values, (bytes, bytearray)) or not hasattr(values, "__iter__"):
+        raise UsageError(f"{word} {values!r}: expected {expected}")
+    return list(values)
+
+
+def _mapping(word: str, values: Any) -> Mapping[str, Any]:
+    if values is None:
+        return {}
+    if not hasattr(values, "items"):
+        raise UsageError(f"{word} {values!r}: expected a mapping from names")
+    mapping: Mapping[str, Any] = values
+    return mapping
+
+
+def _callback(progress: Any) -> Any:
+    if progress is not None and not callable(progress):
+        raise UsageError(f"progress {progress!r}: expected a callable")
+    return progress
 
 
 def child_environment(**values: str) -> dict[str, str]:

@@ -100,6 +100,10 @@ def save_bytes(memories: Mapping[str, Memory], metadata: Mapping[str, str] | Non
 def _save_tensors(memories: Mapping[str, Memory]) -> list[_core.SaveTensor]:
     tensors = []
     for name, memory in memories.items():
+        if not isinstance(name, str):
+            raise TypeError(f"save {name!r}: the name of a tensor is a str")
+        if not name.isascii() and any("\ud800" <= letter <= "\udfff" for letter in name):
+            raise UsageError(f"save {name!r}: no text that UTF-8 can hold")
         if memory.dtype in ("", "?"):
             dtype = getattr(memory.owner, "dtype", type(memory.owner).__name__)
             raise UsageError(f"save {name!r}: safetensors has no dtype for {dtype}")

@@ -24,6 +24,9 @@ _PAGE_CACHE = {
 # Of copy=False, unless the caller says how much.
 _BUFFER_SIZE = 256 << 20
 
+# Of regular expressions.
+_SPECIAL = "\\^$.*+?()[]{}|/"
+
 _MAPPING = {"auto": _core.MappingRule.auto, "never": _core.MappingRule.never}
 
 
@@ -89,10 +92,17 @@ def _plain(word: str, patterns: Sequence[Pattern], checkpoint: _core.Checkpoint)
             accepted = [name for name in checkpoint.names() if pattern(name)]
             if not accepted and word == "include":
                 raise UsageError(f"include: {pattern!r} accepts none of {len(checkpoint)} tensors")
-            plain += accepted
+            plain += map(exactly, accepted)
         else:
             raise UsageError(f"{word}: {pattern!r} is neither a pattern nor a predicate")
     return plain
+
+
+def exactly(name: str) -> str:
+    """The pattern of the tensor with this very name, which may look like an expression."""
+    if not name.startswith("re:"):
+        return name
+    return "re:^" + "".join("\\" + one if one in _SPECIAL else one for one in name) + "$"
 
 
 def slice_text(index: Any) -> str:

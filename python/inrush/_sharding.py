@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from inrush import _saving
+from inrush._errors import UsageError
 from inrush._memory import Memory
 
 TYPE_CHECKING = False
@@ -25,6 +26,7 @@ def save_sharded(
     max_shard_size: int | str = "5GB",
     metadata: dict[str, str] | None = None,
     is_main_process: bool = True,
+    safe_serialization: bool = True,
     shared_tensors_to_discard: list[str] | None = None,
     fsync: bool = True,
     encryption: Encryption | Key | None = None,
@@ -55,6 +57,8 @@ def save_sharded(
         Of the file, or of the index of several; each file has ``{'format': 'pt'}``.
     is_main_process : bool
         Others write nothing.
+    safe_serialization : bool
+        True: no other format is written.
     shared_tensors_to_discard : list of str, optional
         Which names of shared tensors not to keep.
     fsync : bool
@@ -78,6 +82,8 @@ def save_sharded(
     inrush.SourceError
         If a file cannot be written.
     """
+    if not safe_serialization:
+        raise UsageError("safe_serialization=False: only safetensors are written, not pickles")
     if not is_main_process:
         return []
     kept, dropped = _one_of_each(state_dict, shared_tensors_to_discard or [])

@@ -9,15 +9,17 @@ import jax
 import numpy as np
 
 from inrush import _saving, numpy
+from inrush._safe_open import safe_open
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
+    from collections.abc import Mapping
     from typing import Any
 
     from inrush._keys import Encryption, Key
 
-__all__ = ["load", "load_file", "save", "save_file"]
+__all__ = ["load", "load_file", "safe_open", "save", "save_file"]
 
 
 def load_file(
@@ -60,11 +62,13 @@ def save_file(
     filename: str | os.PathLike[str],
     metadata: dict[str, str] | None = None,
     *,
+    fsync: bool = True,
     encryption: Encryption | Key | None = None,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> None:
     """Save arrays into a file, byte-identical to what safetensors writes, atomically.
 
-    With `encryption`, as for `inrush.open`, it is sealed.
+    `fsync`, `encryption` and `storage_options` are those of `inrush.numpy.save_file`.
 
     Raises
     ------
@@ -73,7 +77,14 @@ def save_file(
     inrush.SourceError
         If the file cannot be written.
     """
-    numpy.save_file(_arrays(tensors), filename, metadata, encryption=encryption)
+    numpy.save_file(
+        _arrays(tensors),
+        filename,
+        metadata,
+        fsync=fsync,
+        encryption=encryption,
+        storage_options=storage_options,
+    )
 
 
 def save(tensors: dict[str, jax.Array], metadata: dict[str, str] | None = None) -> bytes:

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 __all__ = ["Backend", "BackendPolicy", "safe_open"]
 
 
+class _ClosedError(SafetensorError, RuntimeError):
+    """The handle was left, for which InstantTensor has a RuntimeError."""
+
+
 class safe_open(_safe_open.safe_open):
     """Open a checkpoint and stream its tensors by file name, then offset.
 
@@ -89,6 +93,8 @@ class safe_open(_safe_open.safe_open):
         for word, limit in {**limits, "max_free_mem_usage": max_free_mem_usage}.items():
             if limit is not None and not limit > 0:
                 raise UsageError(f"{word} {limit!r}: expected more than zero")
+        if process_group is not None and not callable(getattr(process_group, "size", None)):
+            raise UsageError(f"process_group {process_group!r}: expected a ProcessGroup or None")
         if process_group is not None and process_group.size() != 1:
             raise UsageError(
                 f"process_group of {process_group.size()} ranks: one that reads together is not "
@@ -103,6 +109,10 @@ class safe_open(_safe_open.safe_open):
             copy=copy,
             buffer_size=buffer_size,
         )
+        self.filename = filename
+        self.framework = framework
+        self.device = device
+        self.process_group = process_group
         self.world_size = 1
         self.rank = 0
         self._selected: dict[str, None] | None = None
@@ -114,6 +124,12 @@ class safe_open(_safe_open.safe_open):
         self._started: list[tuple[int, Job]] = []
         if load_now and self._selected != {}:
             self._started.append((os.getpid(), self._begin()))
+
+    def _opened(self) -> _core.Checkpoint:
+        try:
+            return super()._opened()
+        except SafetensorError as error:
+            raise _ClosedError(str(error)) from None
 
     def _begin(self) -> Job:
         return Job(self._opened(), self._options, collect=False)

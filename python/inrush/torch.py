@@ -254,7 +254,9 @@ def save_model(
     metadata: dict[str, str] | None = None,
     force_contiguous: bool = True,
     *,
+    fsync: bool = True,
     encryption: Encryption | Key | None = None,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> None:
     """Save a model, each shared tensor once; metadata notes which name stands for which.
 
@@ -265,7 +267,7 @@ def save_model(
     metadata : dict of str to str, optional
     force_contiguous : bool
         Whether strided tensors are saved as their contiguous copies.
-    encryption : Key, bytes or str, optional
+    fsync, encryption, storage_options : optional
         As for `save_file`.
 
     Raises
@@ -287,7 +289,14 @@ def save_model(
         tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
     try:
         given = notes if notes or metadata is not None else None
-        save_file(tensors, filename, given, encryption=encryption)
+        save_file(
+            tensors,
+            filename,
+            given,
+            fsync=fsync,
+            encryption=encryption,
+            storage_options=storage_options,
+        )
     except ValueError as error:
         raise ValueError(
             f"{error} Or use save_model(..., force_contiguous=True), which saves contiguous copies."

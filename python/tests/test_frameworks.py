@@ -163,3 +163,13 @@ def test_slices_outlive_the_file_that_gave_them(every_dtype):
         with safe_open(path, "np", backend=backend) as opened:
             part = opened.get_slice("U8")
         assert part[:].tobytes() == contents["U8"][2]
+
+
+def test_a_framework_that_is_not_installed_is_a_module_that_is_not_found(tmp_path, monkeypatch):
+    path = write_file(tmp_path / "x", {"x": random_tensor("F32", [3])})
+    for name, module in (("mlx", "mlx"), ("paddle", "paddle"), ("tf", "tensorflow")):
+        monkeypatch.setitem(sys.modules, module, None)
+        monkeypatch.setitem(sys.modules, module + ".core", None)
+        with pytest.raises(ModuleNotFoundError) as caught:
+            inrush.open(path, framework=name).load()
+        assert isinstance(caught.value, inrush.UsageError)

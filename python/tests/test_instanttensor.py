@@ -228,3 +228,17 @@ def test_a_forked_process_reads_by_itself(files):
             os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert [name for name, _ in opened.tensors()] == list(contents)
+
+
+def test_the_handle_has_instanttensors_attributes_and_its_error_once_closed(tmp_path):
+    path = tmp_path / "x.safetensors"
+    inrush.torch.save_file({"a": torch.rand(3)}, path)
+    with inrush.instanttensor.safe_open(path, "pt", "cpu") as handle:
+        assert (handle.filename, handle.framework, handle.device) == (path, "pt", "cpu")
+        assert handle.process_group is None
+    for closed in (handle.tensors, handle.keys, lambda: handle.get_tensor("a")):
+        with pytest.raises(RuntimeError, match="closed") as caught:
+            closed()
+        assert isinstance(caught.value, inrush.SafetensorError)
+    with pytest.raises(inrush.UsageError, match="process_group 3"):
+        inrush.instanttensor.safe_open(path, "pt", "cpu", process_group=3)

@@ -176,7 +176,7 @@ def test_a_normalisation_of_an_old_file_needs_no_count_of_batches(tmp_path):
     assert not empty.running_mean.is_meta
 
 
-def test_new_tensors_go_through_the_models_own_code_too(tmp_path):
+def test_assigned_tensors_go_through_the_models_own_code_too(tmp_path):
     path = file_for(Deep(), tmp_path / "x")
     expected = Deep()
     load_model(expected, path)

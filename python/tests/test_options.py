@@ -1,5 +1,7 @@
 """The words of the options: values, the environment, what is refused."""
 
+import re
+
 import inrush.instanttensor
 import inrush.numpy
 import inrush.torch
@@ -75,6 +77,51 @@ def test_wrong_values_are_usage_errors_that_name_the_word(every_dtype, word, val
     with pytest.raises(inrush.UsageError, match=f"{word}.*{value}") as caught:
         inrush.open(every_dtype[0], **{word: value}).load()
     assert caught.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ("backend", 3), ("order", 3), ("order", [3]), ("include", 3), ("exclude", [3]),
+        ("include", re.compile(b"x")), ("budget", 1.5), ("budget", 10**30), ("budget", [1]),
+        ("budget", "host=8MiB,much"), ("buffer_size", 2**63), ("slices", 3), ("slices", ["x"]),
+        ("out", 3), ("progress", 3),
+    ],
+)  # fmt: skip
+def test_values_of_a_wrong_type_are_usage_errors_before_anything_is_loaded(
+    every_dtype, word, value
+):
+    with pytest.raises(inrush.UsageError, match=word):
+        inrush.open(every_dtype[0], **{word: value})
+
+
+def test_a_compiled_expression_selects_as_its_text_does(tmp_path):
+    names = ["a.weight", "a.bias", "b.weight", "re:.*", "re:a/b"]
+    path = write_file(tmp_path / "x", {name: random_tensor("F32", [3]) for name in names})
+    for text in (r"^a\.", "weight$", "b"):
+        checkpoint = inrush.open(path)
+        wanted = [name for name in names if re.search(text, name)]
+        assert sorted(checkpoint.load(include=re.compile(text))) == sorted(wanted)
+        assert sorted(checkpoint.load(include="re:" + text)) == sorted(wanted)
+        left = checkpoint.load(exclude=[re.compile(text)])
+        assert sorted(left) == sorted({*names} - {*wanted})
+
+
+def test_what_a_predicate_accepts_is_a_name(tmp_path):
+    entries = {name: random_tensor("F32", [3]) for name in ("re:.*", "re:x[0]+", "re:x0", "y")}
+    path = write_file(tmp_path / "x", entries)
+    for name, (_, _, data) in entries.items():
+        loaded = inrush.open(path).load(include=lambda one, name=name: one == name)
+        assert {key: bytes(tensor) for key, tensor in loaded.items()} == {name: data}
+        assert bytes(inrush.open(path).tensor(name, mapping="never")) == data
+        assert bytes(inrush.open(path).tensor(name, "1:")) == data[4:]
+
+
+def test_budget_and_slices_are_the_same_words_as_text(tmp_path):
+    assert parse_budget("host=8MiB, pinned=1GiB") == 8 << 20
+    assert parse_budget("host=8MiB,pinned=1GiB", "pinned") == 1 << 30
+    path = write_file(tmp_path / "x", {"b": random_tensor("F32", [8])})
+    assert inrush.open(path).load(slices="b=0:2")["b"].shape == (2,)
 
 
 def test_unknown_options_are_type_errors(every_dtype):

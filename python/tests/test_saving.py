@@ -15,6 +15,7 @@ import inrush
 torch = pytest.importorskip("torch")
 from inrush.torch import save_file, save_sharded  # noqa: E402
 from safetensors.torch import load_file as reference_load  # noqa: E402
+from safetensors.torch import save_file as reference_save  # noqa: E402
 
 
 def state(count=6, size=1000):
@@ -178,3 +179,24 @@ def test_a_conjugated_parameter_is_loaded_as_what_it_shows(tmp_path):
     assert torch.equal(model.turned, tensor)
     with pytest.raises(inrush.UsageError, match=r"out\['turned'\] is a conjugate"):
         inrush.open(tmp_path / "x").load(out={"turned": torch.randn(9, dtype=torch.cfloat).conj()})
+
+
+def test_names_that_no_file_can_hold_are_refused_as_safetensors_does(tmp_path):
+    for name, kind in ((1, TypeError), ("\ud800", ValueError)):
+        for save in (inrush.torch.save_file, reference_save):
+            with pytest.raises(kind):
+                save({name: torch.rand(2)}, tmp_path / "x")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_is_saved_without_fsync_too(tmp_path):
+    model = torch.nn.Linear(3, 3)
+    inrush.torch.save_model(model, tmp_path / "x", fsync=False, storage_options=None)
+    assert torch.equal(reference_load(tmp_path / "x")["weight"], model.weight)
+
+
+def test_no_pickles_are_written(tmp_path):
+    state = {"a": torch.rand(3)}
+    assert save_sharded(state, tmp_path, safe_serialization=True) == ["model.safetensors"]
+    with pytest.raises(inrush.UsageError, match="safe_serialization=False"):
+        save_sharded(state, tmp_path / "none", safe_serialization=False)

@@ -99,10 +99,7 @@ def load(
         storage_options=storage_options,
         **encryption_words(key_file, passphrase_file, key_command),
     )
-    if trace:
-        check_folder(trace)
-    if plot:
-        check_picture(plot)
+    _check(trace, plot)
     with inrush.open(source, **words) as checkpoint:
         with progress_bar("loading") as report:
             job = checkpoint.start(
@@ -121,6 +118,13 @@ def load(
     _print(job, stats, limit if explain else None, explain=explain)
     for path in filter(None, (saved, trace, plot)):
         console().print(f"[dim]wrote[/] {shown(path)}")
+
+
+def _check(trace: str | None, plot: str | None) -> None:
+    if trace:
+        check_folder(trace)
+    if plot:
+        check_picture(plot)
 
 
 def _draw(
