@@ -99,12 +99,10 @@ def load(
         storage_options=storage_options,
         **encryption_words(key_file, passphrase_file, key_command),
     )
-    _check(trace, plot)
+    traced = _check(trace, plot)
     with inrush.open(source, **words) as checkpoint:
         with progress_bar("loading") as report:
-            job = checkpoint.start(
-                strict=strict, trace=bool(trace or plot), progress=report, framework=None
-            )
+            job = checkpoint.start(strict=strict, trace=traced, progress=report, framework=None)
             job.wait()
         stats = job.stats()
         saved = _save(job, out_path(out), checkpoint)
@@ -120,11 +118,12 @@ def load(
         console().print(f"[dim]wrote[/] {shown(path)}")
 
 
-def _check(trace: str | None, plot: str | None) -> None:
+def _check(trace: str | None, plot: str | None) -> bool:
     if trace:
         check_folder(trace)
     if plot:
         check_picture(plot)
+    return bool(trace or plot)
 
 
 def _draw(
