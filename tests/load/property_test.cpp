@@ -374,6 +374,7 @@ class BoardProperty : public LoadProperty {
     preparation.plan = make_plan(index, scenario.options.selections, scenario.options.limits);
     preparation.budget = scenario.options.budget;
     preparation.facts.machine.cpus = 2;
+    preparation.facts.machine.memory_available = 1ULL << 40;
     const bool halves = scenario.below(2) == 0;
     preparation.choice.lanes = lanes(scenario, halves);
     for (const Blob& blob : index.blobs) {
