@@ -74,10 +74,9 @@ struct TraceEvent {
   uint64_t size = 0;
   double start = 0;  // seconds since the load began
   double end = 0;
-  const char* kind = "read";  // read, map, copy, decode, wait
-  uint32_t source = 0;        // of LoadStats::sources
-  uint32_t retries = 0;       // of the requests it took
-  uint32_t hedges = 0;
+  const char* kind = "read";         // read, map, copy, decode, wait
+  uint32_t source = 0;               // of LoadStats::sources
+  uint32_t retries = 0, hedges = 0;  // of the requests it took
 };
 
 // One place that a load reads from: the checkpoint's own, or a mirror.
@@ -96,9 +95,7 @@ struct LoadStats {
   uint64_t bytes_read = 0;  // through engines
   uint64_t bytes_mapped = 0;
   uint64_t bytes_copied = 0;  // moved once more from a slot
-  uint64_t reads = 0;
-  uint64_t retries = 0;
-  uint64_t hedges = 0;
+  uint64_t reads = 0, retries = 0, hedges = 0;
   uint64_t tensors = 0;
   double seconds = 0;                // from the beginning to the last byte
   double seconds_to_first = 0;       // to the first tensor that could be handed over

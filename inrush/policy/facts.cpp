@@ -129,8 +129,8 @@ Facts gather_facts(std::span<const Blob> blobs, const Plan& plan) {
 
 std::string to_json(const MachineFact& machine) {
   return fmt::format(
-      R"({{"kernel":{},"cpus":{},"memory_available":{},"memory_limit":{},"swap_free":{},"memlock_limit":{},)"
-      R"("page_size":{},"huge_pages":{}}})",
+      R"({{"kernel":{},"cpus":{},"memory_available":{},"memory_limit":{},"swap_free":{},)"
+      R"("memlock_limit":{},"page_size":{},"huge_pages":{}}})",
       json_string(machine.kernel), machine.cpus, machine.memory_available, machine.memory_limit,
       machine.swap_free, machine.memlock_limit, machine.page_size, json_string(machine.huge_pages));
 }

@@ -37,17 +37,16 @@ class HubStore final : public Store {
     return shown(snapshot_->prefix + name);
   }
 
-  std::vector<Entry> list() override {
-    std::vector<Entry> entries;
+  std::vector<std::string> list() override {
+    std::vector<std::string> names;
     for (const HubFile& file : snapshot_->files) {
       const std::string& prefix = snapshot_->prefix;
       if (!file.name.starts_with(prefix)) continue;
       const std::string name = file.name.substr(prefix.size());
-      if (name.find('/') == std::string::npos) entries.push_back({name, file.size});
+      if (name.find('/') == std::string::npos) names.push_back(name);
     }
-    std::sort(entries.begin(), entries.end(),
-              [](const Entry& a, const Entry& b) { return a.name < b.name; });
-    return entries;
+    std::sort(names.begin(), names.end());
+    return names;
   }
 
   // A file is looked at once, however often it is opened.

@@ -121,8 +121,10 @@ class Hub:
         self._api = huggingface_hub
         self._words = words
         found = hub_environment()
-        given = words.get("endpoint") or found["HF_ENDPOINT"] or constants.ENDPOINT
-        self.endpoint = given.rstrip("/")
+        usual = (found["HF_ENDPOINT"] or constants.ENDPOINT).rstrip("/")
+        self.endpoint = (words.get("endpoint") or usual).rstrip("/")
+        # An endpoint among the storage options may be meant for another kind of store.
+        self._is_usual = self.endpoint == usual
         kept = words.get("cache", "true").lower() != "false"
         self.cache = _cache_folder(found, str(constants.HF_HUB_CACHE)) if kept else ""
         self.links = not constants.HF_HUB_DISABLE_SYMLINKS
@@ -143,7 +145,7 @@ class Hub:
             return None
         if given and given.lower() != "true":
             return given
-        if self._quiet and not given:
+        if not given and (self._quiet or not self._is_usual):
             return None
         return self._api.get_token()
 

@@ -38,11 +38,11 @@ class Servers {
  private:
   Blob put(const std::string& name, const Bytes& bytes) {
     const std::string url = http_->put(name, bytes);
-    return open_object(client_, parse_url(url), url);
+    return open_object(client_, {parse_url(url), url});
   }
 
   Blob cached_blob(const std::string& name, const Bytes& bytes) {
-    if (!cache_) cache_ = CacheFolder::open(cache_dir_, "http://test/", 0);
+    if (!cache_) cache_ = open_private_folder(cache_dir_, "http://test/", 0);
     Blob blob = put(name, bytes);
     auto both = std::make_shared<CachedBlob>();
     both->inner = blob;

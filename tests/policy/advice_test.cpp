@@ -11,7 +11,7 @@ constexpr uint64_t kGB = 1'000'000'000;
 
 Facts healthy() {
   Facts facts;
-  facts.machine = {"6.8.0-1", 8, 64 * kGB, 0, 1 << 30, 4096, "madvise"};
+  facts.machine = {"6.8.0-1", 8, 64 * kGB, 0, 0, 1 << 30, 4096, "madvise"};
   facts.filesystem.type = "ext4";
   facts.filesystem.may_map = facts.filesystem.direct = true;
   facts.engines = {{"uring", ""}, {"mmap", ""}};

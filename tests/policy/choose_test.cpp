@@ -19,7 +19,7 @@ constexpr uint64_t kWanted = 3 * kGB;
 // A cold checkpoint on an ext4 of a machine with 2 CPUs and 20 GB of memory.
 Facts cold_ext4() {
   Facts facts;
-  facts.machine = {"6.1", 2, 20 * kGB, 0, 8 << 20, 4096, "madvise"};
+  facts.machine = {"6.1", 2, 20 * kGB, 0, 0, 8 << 20, 4096, "madvise"};
   facts.filesystem.type = "ext4";
   facts.filesystem.id = "uuid-1";
   facts.filesystem.may_map = facts.filesystem.own_pages = facts.filesystem.direct = true;
