@@ -13,6 +13,7 @@ namespace {
 constexpr std::chrono::milliseconds kFirst{50};
 constexpr std::chrono::milliseconds kLongest{10'000};
 constexpr int kMostRedirects = 10;
+constexpr int kMostReturns = 8;  // what home leads to may expire while it waits for a connection
 constexpr uint32_t kFewTries = 4;  // of somebody who has never answered, and may not exist
 
 }  // namespace
@@ -33,6 +34,8 @@ void Attempts::begin_at(const Url& there) {
 void Attempts::progressed(Clock::time_point now) {
   deadline_ = now + patience_;
   tries_ = 0;
+  redirects_ = 0;
+  returns_ = 0;
 }
 
 Deadline Attempts::next(const Verdict& verdict, Clock::time_point now) {
@@ -40,11 +43,14 @@ Deadline Attempts::next(const Verdict& verdict, Clock::time_point now) {
     case Verdict::Kind::redirect:
       if (++redirects_ > kMostRedirects) give_up(verdict, "it is redirected in circles");
       url_ = verdict.location;
+      expiring_ = url_.text() != home_.text();
       return now;
     case Verdict::Kind::again:
       return pause(verdict, now);
     default:
-      if (!std::exchange(expiring_, false)) give_up(verdict, verdict.reason);
+      if (!std::exchange(expiring_, false) || ++returns_ > kMostReturns) {
+        give_up(verdict, verdict.reason);
+      }
       url_ = home_;
       return now;
   }

@@ -34,7 +34,7 @@ class Attempts {
 
   [[nodiscard]] const std::string& what() const { return what_; }
   [[nodiscard]] const Url& url() const { return url_; }
-  [[nodiscard]] bool redirected() const { return redirects_ > 0; }
+  [[nodiscard]] bool redirected() const { return url_.text() != home_.text(); }
   [[nodiscard]] Deadline deadline() const { return deadline_; }
   [[nodiscard]] uint32_t tries() const { return tries_; }
 
@@ -48,9 +48,10 @@ class Attempts {
   std::chrono::milliseconds patience_;
   Deadline deadline_;
   uint32_t tries_ = 0;  // since the last progress
-  int redirects_ = 0;
+  int redirects_ = 0;  // since the last progress
+  int returns_ = 0;    // home, likewise
   bool known_ = false;     // it has answered before
-  bool expiring_ = false;  // home has not been asked yet
+  bool expiring_ = false;  // url() is where home led to; it may be asked again
 };
 
 }  // namespace inrush

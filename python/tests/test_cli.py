@@ -183,7 +183,7 @@ def test_an_order_of_names_and_patterns_selects_and_orders(inrush_command, shard
     folder, contents = sharded
     order = "*.norm.weight,model.layers.1.q.bias"
     done = answer(inrush_command("load", folder, "--order", order, "--json"))
-    assert done["tensors"] == 3
+    assert done["stats"]["tensors"] == 3
     names = [f"model.layers.{layer}.norm.weight" for layer in range(2)]
     loaded = inrush.open(folder).load(order=order.split(","))
     assert list(loaded) == [*names, "model.layers.1.q.bias"]

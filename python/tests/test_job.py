@@ -17,7 +17,8 @@ import inrush
 STATS = {
     "choice", "why", "bytes", "bytes_read", "bytes_mapped", "bytes_copied", "reads", "retries",
     "tensors", "seconds", "seconds_to_first", "consumer_wait", "budget_wait", "peak_staging",
-    "budget", "orphaned", "lanes", "depth", "fallbacks", "gb_per_s", "sources",
+    "budget", "orphaned", "lanes", "depth", "fallbacks", "gb_per_s", "sources", "hedges",
+    "peak_device_staging",
 }  # fmt: skip
 
 

@@ -313,6 +313,8 @@ def s3(server, **words):
 
 
 def test_an_object_is_written_and_read(server, tensors):
+    # In one request: this server knows nothing of uploads in parts.
+    tensors = {name: tensor[:1000].clone() for name, tensor in tensors.items()}
     with stream_io.open_stream("s3://bucket/new.tensors", "wb+", **s3(server)) as stream:
         serializer = tensorizer.TensorSerializer(stream)
         serializer.write_state_dict(tensors)
