@@ -13,7 +13,7 @@ namespace {
 constexpr std::chrono::milliseconds kFirst{50};
 constexpr std::chrono::milliseconds kLongest{10'000};
 constexpr int kMostRedirects = 10;
-constexpr int kMostReturns = 8;  // what home leads to may expire while it waits for a connection
+constexpr int kMostReturns = 8;    // what home leads to may expire while it waits for a connection
 constexpr uint32_t kFewTries = 4;  // of somebody who has never answered, and may not exist
 
 }  // namespace

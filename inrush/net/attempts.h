@@ -47,9 +47,9 @@ class Attempts {
   Url url_;
   std::chrono::milliseconds patience_;
   Deadline deadline_;
-  uint32_t tries_ = 0;  // since the last progress
-  int redirects_ = 0;  // since the last progress
-  int returns_ = 0;    // home, likewise
+  uint32_t tries_ = 0;     // since the last progress
+  int redirects_ = 0;      // since the last progress
+  int returns_ = 0;        // home, likewise
   bool known_ = false;     // it has answered before
   bool expiring_ = false;  // url() is where home led to; it may be asked again
 };
