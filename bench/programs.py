@@ -21,7 +21,7 @@ SOURCES = {
 
 @cache
 def program(name: str) -> Path:
-    """Path of the program, compiled if its source is newer.
+    """Path of the program, compiled if its source or a header beside that is newer.
 
     Raises
     ------
@@ -30,7 +30,8 @@ def program(name: str) -> Path:
     """
     source, flags = SOURCES[name]
     target = (BUILD / "bin" / name).resolve()
-    if target.exists() and target.stat().st_mtime > source.stat().st_mtime:
+    changed = max(path.stat().st_mtime for path in (source, *source.parent.glob("*.h")))
+    if target.exists() and target.stat().st_mtime > changed:
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     if name == "far_fs":

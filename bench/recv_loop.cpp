@@ -1,18 +1,14 @@
 // Plain HTTP by recv() into fresh memory and nothing else: what a path to a server on this machine
 // gives at most. Usage: recv_loop PORT PATH SIZE CONNECTIONS; prints seconds and CPU seconds.
 #include <arpa/inet.h>
-#include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <chrono>
-#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <string>
-#include <thread>
-#include <vector>
+
+#include "fresh_memory.h"
 
 namespace {
 
@@ -42,38 +38,13 @@ bool fetch(uint16_t port, const std::string& path, char* memory, size_t begin, s
   return true;
 }
 
-double cpu_seconds() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  const auto seconds = [](const timeval& time) { return time.tv_sec + time.tv_usec / 1e6; };
-  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
   if (argc != 5) return 2;
   const auto port = static_cast<uint16_t>(std::atoi(argv[1]));
-  const size_t size = std::strtoull(argv[3], nullptr, 10);
-  const size_t width = std::strtoull(argv[4], nullptr, 10);
-  const auto start = std::chrono::steady_clock::now();
-  void* const room =
-      mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (room == MAP_FAILED) return 1;
-  madvise(room, size, MADV_HUGEPAGE);
-  std::vector<std::thread> threads;
-  std::vector<char> whole(width);
-  for (size_t i = 0; i < width; ++i) {
-    threads.emplace_back([&, i] {
-      whole[i] =
-          fetch(port, argv[2], static_cast<char*>(room), size * i / width, size * (i + 1) / width);
-    });
-  }
-  for (auto& thread : threads) thread.join();
-  for (const char one : whole) {
-    if (one == 0) return 1;
-  }
-  const std::chrono::duration<double> time = std::chrono::steady_clock::now() - start;
-  std::printf("{\"seconds\": %.6f, \"cpu\": %.6f}\n", time.count(), cpu_seconds());
-  return 0;
+  return fill_fresh_memory(std::strtoull(argv[3], nullptr, 10), std::strtoull(argv[4], nullptr, 10),
+                           [&](char* memory, size_t begin, size_t end) {
+                             return fetch(port, argv[2], memory, begin, end);
+                           });
 }

@@ -7,8 +7,10 @@ import os
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -79,3 +81,39 @@ def nginx(root: Path, folder: Path, server: str = "", http: str = "") -> Iterato
     command = [program("nginx"), "-e", str(folder / "errors"), "-c", str(configuration)]
     with running(command, port, stderr=subprocess.DEVNULL):
         yield port
+
+
+class Answers(BaseHTTPRequestHandler):
+    """What small servers of tests have in common; a subclass answers, and may name its state."""
+
+    protocol_version = "HTTP/1.1"
+    request_id = ("x-request-id", "1")
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing is printed."""
+
+    def answer(self, status: int, body: bytes = b"", **headers: str) -> None:
+        """Send an answer; `headers` with underscores for hyphens."""
+        self.send_response(status)
+        headers.setdefault("Content_Length", str(len(body)))
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.send_header(*self.request_id)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+
+@contextlib.contextmanager
+def answering(answers: type[Answers]) -> Iterator[str]:
+    """A server of these answers, until this ends: its URL."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), answers)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

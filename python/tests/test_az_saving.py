@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import base64
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qsl, unquote, urlsplit
 from xml.etree import ElementTree
 
@@ -13,6 +11,7 @@ import inrush.numpy
 import inrush.torch
 import numpy as np
 import pytest
+from servers import Answers, answering
 from test_s3 import nothing_of_the_users
 
 import inrush
@@ -33,24 +32,11 @@ class Container:
         self.url = ""
 
 
-class Answering(BaseHTTPRequestHandler):
+class Answering(Answers):
     """Answers for the container that a subclass names."""
 
     state: Container
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Nothing is printed."""
-
-    def answer(self, status: int, body: bytes = b"", **headers: str) -> None:
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.send_header("x-ms-request-id", "ms-17")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
+    request_id = ("x-ms-request-id", "ms-17")
 
     def do(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -112,15 +98,9 @@ class Answering(BaseHTTPRequestHandler):
 @pytest.fixture
 def container() -> Iterator[Container]:
     state = Container()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Answers", (Answering,), {"state": state}))
-    server.daemon_threads = True
-    state.url = f"http://127.0.0.1:{server.server_address[1]}/account"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield state
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with answering(type("AzureAnswers", (Answering,), {"state": state})) as url:
+        state.url = url + "/account"
+        yield state
     assert state.complaints == []
 
 

@@ -9,7 +9,6 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -17,6 +16,7 @@ import inrush.numpy
 import inrush.torch
 import numpy as np
 import pytest
+from servers import Answers, answering
 from test_s3 import nothing_of_the_users, words
 
 import inrush
@@ -51,25 +51,11 @@ class Bucket:
         self.url = ""
 
 
-class Answering(BaseHTTPRequestHandler):
+class Answering(Answers):
     """Answers for the bucket that a subclass names."""
 
     bucket: Bucket
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Nothing is printed."""
-
-    def answer(self, status: int, body: bytes = b"", **headers: str) -> None:
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.send_header("x-amz-request-id", "ID-4711")
-        if "Content_Length" not in headers:
-            self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
+    request_id = ("x-amz-request-id", "ID-4711")
 
     def refuse(self, status: int, code: str, **headers: str) -> None:
         text = f"<Error><Code>{code}</Code><Message>no</Message></Error>"
@@ -151,15 +137,9 @@ class Answering(BaseHTTPRequestHandler):
 def bucket() -> Iterator[Bucket]:
     state = Bucket()
     state.objects["m.safetensors"] = FILE
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Answers", (Answering,), {"bucket": state}))
-    server.daemon_threads = True
-    state.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield state
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with answering(type("S3Answers", (Answering,), {"bucket": state})) as url:
+        state.url = url
+        yield state
 
 
 def crc32_header(data: bytes) -> str:

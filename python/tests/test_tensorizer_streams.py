@@ -18,6 +18,7 @@ torch = pytest.importorskip("torch")
 
 import inrush.tensorizer as tensorizer  # noqa: E402
 from inrush.tensorizer import _redis, stream_io  # noqa: E402
+from test_s3 import client_of, moto, words  # noqa: E402, F401
 
 import inrush  # noqa: E402
 
@@ -102,6 +103,10 @@ def tensors():
 
 @pytest.fixture(scope="module")
 def data(tensors):
+    return serialized(tensors)
+
+
+def serialized(tensors):
     with io.BytesIO() as file:
         file.close = lambda: None
         serializer = tensorizer.TensorSerializer(file)
@@ -326,6 +331,28 @@ def test_an_object_is_written_and_read(server, tensors):
     assert all(SECRET not in str(seen) for seen in server.seen)
 
 
+def test_a_large_object_is_written_in_parts(moto, tensors):  # noqa: F811
+    tensors = tensors | {"more": torch.rand(3 << 20)}
+    client = client_of(moto)
+    client.create_bucket(Bucket="streams")
+    credentials = words(moto)
+    place = {
+        "s3_access_key_id": credentials["key"],
+        "s3_secret_access_key": credentials["secret"],
+        "s3_endpoint": moto,
+        "force_http": True,
+    }
+    with stream_io.open_stream("s3://streams/new.tensors", "wb+", **place) as stream:
+        serializer = tensorizer.TensorSerializer(stream)
+        serializer.write_state_dict(tensors)
+        serializer.close()
+    found = client.get_object(Bucket="streams", Key="new.tensors")
+    assert found["Body"].read() == serialized(tensors)
+    assert found["ETag"].strip('"').endswith("-2")  # as S3 names what came in two parts
+    with stream_io.open_stream("s3://streams/new.tensors", **place) as stream:
+        assert right(tensorizer.TensorDeserializer(stream, "cpu"), tensors)
+
+
 def test_an_upload_that_fails_or_is_forgotten_leaves_no_object(server):
     with (
         contextlib.suppress(KeyError),
@@ -412,8 +439,8 @@ def test_redis_gives_back_what_it_was_given(redis_port, data, tensors, lazy, mon
         f"redis://:{SECRET}@127.0.0.1:{redis_port}/model[1]", "cpu", lazy_load=lazy
     ) as found:
         assert right(found, tensors)
-    for prefix, words in (("model[1]", "NOAUTH"), ("none", "no such key")):
-        login = "" if words == "NOAUTH" else f":{SECRET}@"
-        with pytest.raises(OSError, match=words) as error:
+    for prefix, told in (("model[1]", "NOAUTH"), ("none", "no such key")):
+        login = "" if told == "NOAUTH" else f":{SECRET}@"
+        with pytest.raises(OSError, match=told) as error:
             stream_io.open_stream(f"redis://{login}127.0.0.1:{redis_port}/{prefix}")
         assert SECRET not in str(error.value)
