@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from inrush import _core
+from inrush._arguments import WHOLE
 from inrush._errors import DataError, SourceError
 from inrush._job import Job
 from inrush._options import Options
@@ -33,8 +34,7 @@ class Digested:
     ) -> None:
         leaves = _core.Leaves()
         # Every byte, whatever the environment presets for loads.
-        everything = dict.fromkeys(("include", "exclude", "slices", "device"))
-        options = Options({**everything, "order": "ready", "progress": progress}, opened)
+        options = Options({**WHOLE, "order": "ready", "progress": progress}, opened)
         with Job(checkpoint, options, collect=False, leaves=leaves) as job:
             for _ in job:
                 pass
