@@ -87,11 +87,17 @@ struct HubPlace {
 };
 
 struct StorageOptions {
-  std::map<std::string, std::string> words;    // "endpoint" -> "http://localhost:9000"
-  std::shared_ptr<CredentialBox> credentials;  // instead of what a store finds by itself
-  std::string cache_dir{};                     // where remote files are kept; empty: nowhere
-  uint64_t cache_size = 0;                     // bytes of all that is kept there; 0: no limit
-  std::map<std::string, HubPlace> hub{};       // what "hf://..." URIs stand for
+  std::map<std::string, std::string> words;  // "endpoint" -> "http://localhost:9000"
+  // By scheme, instead of what its store finds by itself. A mirror of another scheme sees none.
+  std::map<std::string, std::shared_ptr<CredentialBox>> credentials;
+  std::string cache_dir{};                // where remote files are kept; empty: nowhere
+  uint64_t cache_size = 0;                // bytes of all that is kept there; 0: no limit
+  std::map<std::string, HubPlace> hub{};  // what "hf://..." URIs stand for
+
+  [[nodiscard]] std::shared_ptr<CredentialBox> credentials_of(const std::string& scheme) const {
+    const auto found = credentials.find(scheme);
+    return found == credentials.end() ? nullptr : found->second;
+  }
 };
 
 }  // namespace inrush

@@ -191,7 +191,8 @@ struct Words {
 
 std::shared_ptr<const CredentialBox> box_of(const Words& words, const StorageOptions& options,
                                             Files& files, bool is_gs) {
-  if (words.credentials.empty() && options.credentials) return options.credentials;
+  const auto given = options.credentials_of(is_gs ? "gs" : "s3");
+  if (words.credentials.empty() && given) return given;
   auto box = std::make_shared<CredentialBox>();
   Credentials found = words.credentials;
   if (found.empty() && is_gs) found.token = store_variable("GOOGLE_OAUTH_ACCESS_TOKEN");

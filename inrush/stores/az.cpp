@@ -15,7 +15,7 @@ namespace inrush {
 namespace {
 
 constexpr const char* kVersion = "2021-08-06";  // of the protocol
-constexpr const char* kKnown = "account, anon, endpoint, sas, token, and those of http";
+constexpr const char* kKnownAz = "account, anon, endpoint, sas, token, and those of http";
 
 class AzSigner final : public Signer {
  public:
@@ -76,7 +76,7 @@ Container settle(const BucketUri& parts, const StorageOptions& options, const ch
                             verb, shown, parts.key));
   }
   if (endpoint.empty()) endpoint = fmt::format("https://{}.blob.core.windows.net", account);
-  std::shared_ptr<const CredentialBox> box = options.credentials;
+  std::shared_ptr<const CredentialBox> box = options.credentials_of("az");
   if (!token.empty()) {
     auto own = std::make_shared<CredentialBox>();
     own->put({"", "", token, 0});
@@ -94,7 +94,7 @@ Container settle(const BucketUri& parts, const StorageOptions& options, const ch
   if (base.path.back() != '/') base.path += '/';
   base.path += parts.bucket + "/";
   ClientOptions settled = client_options(words);
-  check_all_known(words, shown, kKnown);
+  check_all_known(words, shown, kKnownAz);
   auto client = std::make_shared<const Client>(std::move(settled),
                                                std::make_shared<AzSigner>(sas, std::move(box)));
   return {shown, std::move(client), base};

@@ -20,7 +20,7 @@ constexpr std::array kUsualFiles{"model.safetensors.index.json", "model.safetens
                                  "pytorch_model.bin.index.json", "pytorch_model.bin",
                                  "model.tensors"};
 
-constexpr const char* kKnown =
+constexpr const char* kKnownHttp =
     "allow_invalid_certificates, ca_file, ca_folder, connect_timeout, connections, headers, hedge, "
     "proxy, timeout, whole";
 
@@ -101,7 +101,7 @@ class HttpFolder final : public Store {
 
 std::shared_ptr<const Signer> signer_for(const Url& url, const StorageOptions& options) {
   if (!url.user.empty()) return std::make_shared<BasicSigner>(url.user);
-  if (options.credentials) return std::make_shared<BearerSigner>(options.credentials);
+  if (auto box = options.credentials_of(url.scheme)) return std::make_shared<BearerSigner>(box);
   return nullptr;
 }
 
@@ -117,7 +117,7 @@ Place find_http(const std::string& uri, const StorageOptions& options) {
   }
   std::map<std::string, std::string> words = options.words;
   auto settled = client_options(words);
-  check_all_known(words, shown_url(url), kKnown);
+  check_all_known(words, shown_url(url), kKnownHttp);
   auto client = std::make_shared<const Client>(std::move(settled), signer_for(url, options));
   const size_t slash = url.path.rfind('/') + 1;
   const std::string entry = url.path.substr(slash);

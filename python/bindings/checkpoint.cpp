@@ -34,6 +34,7 @@ class CredentialSource {
     if (box) box->put({std::move(key), std::move(secret), std::move(token), expires});
     return box != nullptr;
   }
+  [[nodiscard]] bool wanted() const { return first_ != nullptr || !box_.expired(); }
   std::shared_ptr<CredentialBox> hand_over() {
     auto owned = first_ ? std::move(first_) : box_.lock();
     return owned;
@@ -93,7 +94,8 @@ void bind_storage(nb::module_& module) {
       .def(nb::init<>())
       .def("put", &CredentialSource::put, nb::arg("key"), nb::arg("secret"), nb::arg("token"),
            nb::arg("expires") = 0,
-           "From now on these; expires in seconds since 1970, 0: never. False: nobody wants them.");
+           "From now on these; expires in seconds since 1970, 0: never. False: nobody wants them.")
+      .def("wanted", &CredentialSource::wanted, "Whether anybody still signs with them.");
   nb::class_<StorageOptions>(module, "StorageOptions", "What is said of a remote place.")
       .def(nb::init<>())
       .def_rw("words", &StorageOptions::words)
@@ -125,9 +127,12 @@ void bind_storage(nb::module_& module) {
             return options.hub.at(std::string(place.c_str(), place.size())).snapshot->commit;
           },
           nb::arg("place"))
-      .def("take_credentials", [](StorageOptions& options, CredentialSource& source) {
-        options.credentials = source.hand_over();
-      });
+      .def(
+          "take_credentials",
+          [](StorageOptions& options, const std::string& scheme, CredentialSource& source) {
+            options.credentials[scheme] = source.hand_over();
+          },
+          nb::arg("scheme"), nb::arg("source"), "What the places of this scheme are asked with.");
 }
 
 std::optional<InfoView> find(const Checkpoint& checkpoint, std::string_view name) {

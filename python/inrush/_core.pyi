@@ -215,6 +215,9 @@ class CredentialSource:
         From now on these; expires in seconds since 1970, 0: never. False: nobody wants them.
         """
 
+    def wanted(self) -> bool:
+        """Whether anybody still signs with them."""
+
 class StorageOptions:
     """What is said of a remote place."""
 
@@ -237,7 +240,8 @@ class StorageOptions:
 
     def hub_commit(self, place: bytes) -> str: ...
 
-    def take_credentials(self, arg: CredentialSource, /) -> None: ...
+    def take_credentials(self, scheme: str, source: CredentialSource) -> None:
+        """What the places of this scheme are asked with."""
 
 class Checkpoint:
     """An opened checkpoint: its index is read."""

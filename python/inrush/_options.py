@@ -188,6 +188,11 @@ def parse_backend(backend: Any) -> list[str]:
     return names
 
 
+def parse_order(text: str) -> str | list[str]:
+    """An order from text: ``"file"``, ``"ready"``, or names and patterns: ``"embed*,head"``."""
+    return text if text in ("file", "ready") else [part for part in text.split(",") if part]
+
+
 def parse_slices(text: str) -> dict[str, str]:
     """Slices from text: ``"NAME=0:512,:;OTHER=:,8:16"``."""
     slices = {}
@@ -252,6 +257,11 @@ def has_aws_keys() -> bool:
     return bool(os.environ.get("AWS_ACCESS_KEY_ID")) and not os.environ.get("AWS_PROFILE")
 
 
+def has_google_token() -> bool:
+    """Whether the environment has a bearer token for Google's storage."""
+    return bool(os.environ.get("GOOGLE_OAUTH_ACCESS_TOKEN"))
+
+
 def is_traced() -> bool:
     """Whether ``INRUSH_DEBUG`` asks the command line for tracebacks."""
     return environment("debug") is not None
@@ -267,8 +277,8 @@ def _preset(word: str) -> Any:
         return parse_slices(text)
     if word == "storage_options":
         return parse_storage_options(text)
-    if word == "order" and "," in text:
-        return text.split(",")
+    if word == "order":
+        return parse_order(text)
     return text
 
 
@@ -314,14 +324,13 @@ class Options:
             raise UsageError("verify: only whole tensors can be checked, and slices are asked for")
         self.key: Key | None = _key(values["encryption"])
         self.mirrors: list[bytes] = _places(values["mirrors"])
-        cache_dir = values["cache_dir"]
-        self.cache_dir = b"" if cache_dir is None else os.fsencode(os.path.expanduser(cache_dir))
+        self.cache_dir = _folder("cache_dir", values["cache_dir"])
         self.cache_size = 0
         if values["cache_size"] is not None:
             self.cache_size = parse_size(values["cache_size"], "cache_size")
         self.progress: Callable[..., object] | None = _callback(values["progress"])
         self.trace = bool(values["trace"])
-        self.storage_options: Mapping[str, Any] | None = values["storage_options"]
+        self.storage_options = _storage_words(values["storage_options"])
         # Where torch moves what was loaded; None leaves it in host memory.
         self.moved_to: Any = base.moved_to if base else None
         # Where tensors go: None is host memory.
@@ -393,7 +402,29 @@ def _places(mirrors: Any) -> list[bytes]:
         return []
     if isinstance(mirrors, (str, os.PathLike)):
         return [os.fsencode(mirrors)]
-    return [os.fsencode(place) for place in mirrors]
+    try:
+        return [os.fsencode(place) for place in _listed("mirrors", mirrors, "places")]
+    except TypeError:
+        raise UsageError(f"mirrors {mirrors!r}: expected places") from None
+
+
+def _folder(word: str, path: Any) -> bytes:
+    if path is None:
+        return b""
+    try:
+        return os.fsencode(os.path.expanduser(path))
+    except TypeError:
+        raise UsageError(f"{word} {path!r}: expected a path") from None
+
+
+def _storage_words(options: Any) -> Mapping[str, Any] | None:
+    if isinstance(options, str):
+        return parse_storage_options(options)
+    if options is not None and not hasattr(options, "items"):
+        # Never the value itself: there may be a secret in it.
+        raise UsageError(f"storage_options: expected a mapping, not {type(options).__name__}")
+    words: Mapping[str, Any] | None = options
+    return words
 
 
 def _one_of(word: str, value: Any, allowed: tuple[str, ...]) -> str:

@@ -10,12 +10,14 @@ import time
 
 from inrush import _core
 from inrush._errors import SourceError, UsageError
-from inrush._options import has_aws_keys, preset_storage_options
+from inrush._options import has_aws_keys, has_google_token, preset_storage_options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
+
+    _Now = Callable[[], tuple[str, str, str]]
 
 # Seconds between two looks at credentials that may have been renewed.
 _RENEWAL = 30.0
@@ -48,7 +50,7 @@ def storage_for(places: Sequence[bytes], options: Mapping[str, Any] | None) -> _
     own = words.get("key") or words.get("token") or words.get("anon") == "true"
     if not own and b"s3" in schemes:
         _botocore(words, storage)
-    elif not own and b"gs" in schemes:
+    if not own and b"gs" in schemes:
         _google(storage)
     return storage
 
@@ -118,7 +120,7 @@ def _resolve(
         def now(hub: Any = hub) -> tuple[str, str, str]:
             return "", "", hub.token() or ""
 
-        _supply(snapshot, now, renewed=hub.renews)
+        snapshot.take_credentials(_source(now, renewed=hub.renews))
         storage.put_hub(place, snapshot)
 
 
@@ -167,11 +169,13 @@ def _botocore(words: Mapping[str, str], storage: _core.StorageOptions) -> None:
         frozen = found.get_frozen_credentials()
         return frozen.access_key, frozen.secret_key, frozen.token or ""
 
-    _supply(storage, now, renewed=hasattr(found, "refresh_needed"))
+    storage.take_credentials("s3", _source(now, renewed=hasattr(found, "refresh_needed")))
 
 
 def _google(storage: _core.StorageOptions) -> None:
-    """What google-auth finds, if it is installed."""
+    """What google-auth finds, if it is installed. A token in the environment needs it not."""
+    if has_google_token():
+        return
     try:
         import google.auth
         import google.auth.exceptions
@@ -182,36 +186,64 @@ def _google(storage: _core.StorageOptions) -> None:
     try:
         found, _ = google.auth.default(["https://www.googleapis.com/auth/devstorage.read_write"])
         found.refresh(request)
-    except google.auth.exceptions.GoogleAuthError:
-        return
+    except google.auth.exceptions.DefaultCredentialsError:
+        return  # it has none
+    except google.auth.exceptions.GoogleAuthError as error:
+        raise SourceError(f"credentials of Google: {error}") from None
 
     def now() -> tuple[str, str, str]:
         if not found.valid:
             found.refresh(request)
         return "", "", found.token
 
-    _supply(storage, now, renewed=True)
+    storage.take_credentials("gs", _source(now, renewed=True))
 
 
-def _supply(
-    storage: _core.StorageOptions | _core.HubSnapshot,
-    now: Callable[[], tuple[str, str, str]],
-    *,
-    renewed: bool,
-) -> None:
-    """Hands credentials over, and pushes new ones for as long as anybody signs with them."""
+def _source(now: _Now, *, renewed: bool) -> _core.CredentialSource:
+    """Credentials as they are now; new ones are pushed for as long as anybody signs with them."""
     source = _core.CredentialSource()
     source.put(*now())
-    storage.take_credentials(source)
-    if not renewed:
-        return
+    if renewed:
+        _renewer.add(source, now)
+    return source
 
-    def run() -> None:
-        wanted = True
-        while wanted:
+
+class _Renewer:
+    """One thread for all credentials that are renewed; there is none while there are none."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._renewed: list[tuple[_core.CredentialSource, _Now]] = []
+
+    def add(self, source: _core.CredentialSource, now: _Now) -> None:
+        with self._lock:
+            self._renewed.append((source, now))
+            if len(self._renewed) > 1:
+                return
+        threading.Thread(target=self._run, name="inrush-credentials", daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
             time.sleep(_RENEWAL)
-            # What cannot be renewed now is as it was before, and may do.
-            with contextlib.suppress(Exception):
-                wanted = source.put(*now())
+            with self._lock:
+                self._renewed = [one for one in self._renewed if one[0].wanted()]
+                renewed = list(self._renewed)
+                if not renewed:
+                    return
+            for source, now in renewed:
+                # What cannot be renewed now is as it was before, and may do.
+                with contextlib.suppress(Exception):
+                    source.put(*now())
 
-    threading.Thread(target=run, name="inrush-credentials", daemon=True).start()
+
+def _after_fork() -> None:
+    """The child has no thread of the parent's."""
+    global _renewer
+    renewed = _renewer._renewed
+    _renewer = _Renewer()
+    for source, now in renewed:
+        _renewer.add(source, now)
+
+
+_renewer = _Renewer()
+os.register_at_fork(after_in_child=_after_fork)

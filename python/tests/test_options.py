@@ -85,7 +85,8 @@ def test_wrong_values_are_usage_errors_that_name_the_word(every_dtype, word, val
         ("backend", 3), ("order", 3), ("order", [3]), ("include", 3), ("exclude", [3]),
         ("include", re.compile(b"x")), ("budget", 1.5), ("budget", 10**30), ("budget", [1]),
         ("budget", "host=8MiB,much"), ("buffer_size", 2**63), ("slices", 3), ("slices", ["x"]),
-        ("out", 3), ("progress", 3),
+        ("out", 3), ("progress", 3), ("storage_options", 3), ("storage_options", "secret"),
+        ("mirrors", 3), ("mirrors", [3]), ("cache_dir", 3),
     ],
 )  # fmt: skip
 def test_values_of_a_wrong_type_are_usage_errors_before_anything_is_loaded(
@@ -122,6 +123,16 @@ def test_budget_and_slices_are_the_same_words_as_text(tmp_path):
     assert parse_budget("host=8MiB,pinned=1GiB", "pinned") == 1 << 30
     path = write_file(tmp_path / "x", {"b": random_tensor("F32", [8])})
     assert inrush.open(path).load(slices="b=0:2")["b"].shape == (2,)
+
+
+@pytest.mark.parametrize("text", ["b*", "b", "b,a", "ready"])
+def test_the_order_of_the_environment_is_that_of_the_command_line(tmp_path, monkeypatch, text):
+    entries = {name: random_tensor("F32", [3]) for name in "ab"}
+    path = write_file(tmp_path / "x", entries)
+    monkeypatch.setenv("INRUSH_ORDER", text)
+    expected = "ba" if text == "b,a" else "ab" if text == "ready" else "b"
+    assert sorted(inrush.open(path).load()) == sorted(expected)
+    assert "".join(dict(inrush.open(path).tensors())) == expected or text == "ready"
 
 
 def test_unknown_options_are_type_errors(every_dtype):
