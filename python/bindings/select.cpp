@@ -15,9 +15,9 @@ namespace {
 
 using SliceText = std::pair<std::string, std::string>;
 
-Selection make(const Checkpoint& checkpoint, std::vector<std::string> include,
-               std::vector<std::string> exclude, const std::vector<SliceText>& slices,
-               std::vector<std::string> names) {
+Selection make_selection(const Checkpoint& checkpoint, std::vector<std::string> include,
+                         std::vector<std::string> exclude, const std::vector<SliceText>& slices,
+                         std::vector<std::string> names) {
   const GilReleased released;
   SelectOptions options;
   options.include = std::move(include);
@@ -68,7 +68,7 @@ void bind_select(nb::module_& module) {
       .def("__len__", [](const Selection& selection) { return selection.wants.size(); })
       .def("sizes", &sizes, nb::arg("checkpoint"), "Bytes of what is delivered, by name.")
       .def("shapes", &shapes, nb::arg("checkpoint"), "Extents of what is delivered, by name.");
-  module.def("select", &make, nb::arg("checkpoint"), nb::kw_only(), nb::arg("include"),
+  module.def("select", &make_selection, nb::arg("checkpoint"), nb::kw_only(), nb::arg("include"),
              nb::arg("exclude"), nb::arg("slices"), nb::arg("names"),
              "A selection by patterns; `names` says the order, and leaves out what it lacks.");
 }

@@ -54,9 +54,13 @@ def existing(source: Source) -> Source:
 
 def hinted(backend: Any) -> dict[str, Any]:
     """The options that safetensors' argument `backend` stands for."""
-    if backend is None or backend == "mmap":
+    if backend is None:
         return {}
-    return {"mapping": "never"} if backend == "pread" else {"backend": backend}
+    # Not those of the enumeration, which are texts too, and name the ways to read of that name.
+    hint = backend if type(backend) is str else ""
+    if hint == "mmap":
+        return {}
+    return {"mapping": "never"} if hint == "pread" else {"backend": backend}
 
 
 def device_for(framework: str | None, device: Any) -> Any:

@@ -58,7 +58,12 @@ class Copy:
 
     def wrong(self) -> Iterator[str]:
         """What of it is not as it came, one sentence each."""
-        with self.path.open("rb") as file:
+        try:
+            file = self.path.open("rb")
+        except OSError as error:
+            yield f"{self.name}: {error.strerror}: {self.path}"
+            return
+        with file:
             for offset, size, digest in self.digests:
                 file.seek(offset)
                 crc, left = 0, size

@@ -6,8 +6,9 @@ import os
 import time
 
 from inrush import _core
+from inrush._arguments import WHOLE
 from inrush._casting import Cast
-from inrush._checkpoint import Checkpoint
+from inrush._checkpoint import Checkpoint, place_of
 from inrush._destination import Folder, Remote
 from inrush._errors import DataError, UsageError
 from inrush._job import Job
@@ -47,7 +48,7 @@ def convert(
     include: Pattern | Iterable[Pattern] | None = None,
     exclude: Pattern | Iterable[Pattern] | None = None,
     shard_size: int | str | None = None,
-    verify: str = "none",
+    verify: str | None = None,
     encryption: Encryption | Key | None = None,
     encrypt: Encryption | Key | None = None,
     budget: int | str | None = None,
@@ -71,15 +72,15 @@ def convert(
         What `inrush.open` opens.
     destination : str or os.PathLike
         A file where the name ends with ``.safetensors`` or ``.tensors``, else a folder; here, or
-        ``s3://``, ``gs://`` or ``redis://``. Nothing may be there.
+        ``s3://``, ``gs://``, ``az://`` or ``redis://``. Nothing may be there.
     to : {'safetensors', 'serverlessllm', 'tensorizer'}
     include, exclude : str, callable or list of them, optional
         As for `inrush.open`.
     shard_size : int or str, optional
         Most bytes of tensors in a file, such as ``'5GB'``. Default: one file; for ServerlessLLM
         10 GiB.
-    verify : {'none', 'crc', 'full'}
-        Check the source's own checksums.
+    verify : {'none', 'crc', 'full'}, optional
+        Check the source's own checksums. Default: INRUSH_VERIFY, else none.
     encryption, encrypt : Key, bytes or str, optional
         The key of the source, and the one that the destination is encrypted with: 32 bytes, or
         where to find them, as for `inrush.open`. Encrypted safetensors are sealed files.
@@ -131,12 +132,12 @@ def convert(
     key = key_of(encrypt)
     if key is not None and to == "serverlessllm":
         raise UsageError("convert: ServerlessLLM cannot be encrypted; the others can")
-    words = {
-        "include": include, "exclude": exclude, "verify": verify, "encryption": encryption,
-        "budget": budget, "progress": progress, "order": "file",
-    }  # fmt: skip
-    if isinstance(source, (str, bytes, os.PathLike)) and "://" in os.fsdecode(source):
-        words["storage_options"] = storage_options
+    # Which tensors are meant, and where they go, is said here alone.
+    words = {**WHOLE, "include": include, "exclude": exclude, "progress": progress}
+    given = {"verify": verify, "encryption": encryption, "budget": budget}
+    if b"://" in place_of(source):
+        given["storage_options"] = storage_options
+    words |= {word: value for word, value in given.items() if value is not None}
     with Checkpoint(source, **words) as checkpoint:  # type: ignore[arg-type]
         work = _Work(checkpoint, Options(words), single, to, key)
         work.cast = None if dtype is None else Cast(dtype)
@@ -271,7 +272,10 @@ class _Work:
     def compare(self, partial: Folder | Remote) -> None:
         """Read all of it again: every tensor has the digest of what it was made from."""
         path = partial.place
-        words = {"order": "ready", "encryption": self._key, "budget": self._options.budget or None}
+        words = {
+            **WHOLE, "order": "ready", "encryption": self._key,
+            "budget": self._options.budget or None,
+        }  # fmt: skip
         with Checkpoint(path, **partial.words) as written:
             core = written._opened()
             with Job(core, Options(words), collect=False, leaves=_core.Leaves()) as job:

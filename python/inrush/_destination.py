@@ -7,7 +7,7 @@ import os
 import shutil
 
 from inrush import _core
-from inrush._errors import Cancelled, DataError, Error, SourceError, UsageError
+from inrush._errors import DataError, Error, SourceError, UsageError
 from inrush._storage import storage_for
 
 TYPE_CHECKING = False
@@ -74,8 +74,12 @@ class Folder:
         except OSError:
             os.close(self._lock)
             raise UsageError(f"convert: another conversion to {self._target} is going on") from None
-        if not self._resume:
-            self._clear()
+        try:
+            if not self._resume:
+                self._clear()
+        except OSError as error:
+            os.close(self._lock)
+            raise self._failed(error) from None
         return self
 
     def __exit__(
@@ -86,11 +90,11 @@ class Folder:
     ) -> None:
         for writer in self._files.values():
             writer.abort()
-        os.close(self._lock)
         # What was interrupted can go on; what cannot be right must not be left.
-        wrong = isinstance(error, Error) and not isinstance(error, (Cancelled, SourceError))
+        wrong = isinstance(error, (DataError, UsageError))
         if error is None or (wrong and not self._keep):
             shutil.rmtree(self.path, ignore_errors=True)
+        os.close(self._lock)
 
     def _failed(self, error: OSError) -> SourceError:
         if isinstance(error, SourceError):
@@ -170,11 +174,15 @@ class Folder:
     def publish(self) -> None:
         """Give it its name."""
         try:
+            if os.path.lexists(self._target):
+                self._keep = True  # all of it is right
+                raise UsageError(
+                    f"convert: {self._target} is there already; what was converted is in "
+                    f"{self.path}"
+                )
             ledger = os.path.join(self.path, _LEDGER)
             if os.path.exists(ledger):
                 os.unlink(ledger)
-            if os.path.lexists(self._target):
-                raise UsageError(f"convert: {self._target} is there already")
             os.rename(self.place, self._target)
             parent = os.open(self._parent, os.O_RDONLY | os.O_DIRECTORY)
             try:
@@ -229,9 +237,9 @@ class Remote:
 
     def allocate(self, layout: Layout) -> None:
         """Begin every file; an error if one of them is there."""
+        storage = storage_for([os.fsencode(self.place)], self._options)
         for name, size in layout.sizes.items():
             place = os.fsencode(self.place if self._single is not None else self.place + name)
-            storage = storage_for([place], self._options)
             if _is_there(place, storage):
                 raise UsageError(f"convert: {os.fsdecode(place)} is there already")
             writer = _core.Writer.open(place, storage)

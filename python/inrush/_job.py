@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _PROGRESS_INTERVAL = 0.1
 
 # Fallbacks that the debug log has been told of by this process.
-_told: set[tuple[str, str]] = set()
+_logged: set[tuple[str, str]] = set()
 
 _STATS = (
     "choice",
@@ -125,8 +125,7 @@ class Job:
             checks_of(checkpoint, options).add_to(asked)
         self._load = _core.Load(checkpoint, asked)
         self._lock = threading.Lock()
-        self._logged = False
-        self._told = False
+        self._untold = {"told", "logged"}
         self._reported = 0.0
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
@@ -273,11 +272,16 @@ class Job:
 
         return Trace(self._load.trace(), self.stats())
 
+    def _is_first(self, event: str) -> bool:
+        """Whether this was not asked of the event before; threads may see the end together."""
+        try:
+            self._untold.remove(event)
+        except KeyError:
+            return False
+        return True
+
     def _ended(self, error: Error | None) -> None:
-        if self._told:
-            return
-        self._told = True
-        if not observers:
+        if not self._is_first("told") or not observers:
             return
         cancelled = isinstance(error, Cancelled)
         outcome = "complete" if error is None else "cancelled" if cancelled else "failed"
@@ -286,9 +290,8 @@ class Job:
             observe(stats, outcome)
 
     def _finish(self) -> None:
-        if self._logged:
+        if not self._is_first("logged"):
             return
-        self._logged = True
         self._ended(None)
         # Who has not imported logging has set nothing up that would show these lines, and the
         # import is a third of the time that importing this package takes.
@@ -298,8 +301,8 @@ class Job:
         log = logging.getLogger("inrush")
         if log.isEnabledFor(logging.DEBUG):
             for what, why, instead in _core.fallbacks(None, self._checkpoint):
-                if (what, why) not in _told:  # one line each, not one a load
-                    _told.add((what, why))
+                if (what, why) not in _logged:  # one line each, not one a load
+                    _logged.add((what, why))
                     log.debug("without %s: %s; instead: %s", what, why, instead)
         stats = self.stats()
         for fallback in stats["fallbacks"]:

@@ -227,8 +227,9 @@ class TensorSlice:
     def __getitem__(self, index: Any) -> Any:
         """The part of the tensor that `index` selects.
 
-        torch indexes as it does, and so does framework None; for the others an index is made of
-        integers, and of slices that end inside the tensor, as with safetensors.
+        torch indexes as it does; for the others an index is made of
+        integers, and of slices that end inside the tensor, as with safetensors. With framework
+        None, whose tensors take no index, only such ones will do.
 
         Raises
         ------
@@ -240,12 +241,16 @@ class TensorSlice:
         shape = self._info.shape
         if self._framework not in (None, "pt"):
             index = checked_index(index, shape)
-        if self._mapped is not None and self._convert and self._options.moved_to is None:
+        # The others' arrays may be copies, and the whole tensor is more than was asked for.
+        viewed = self._framework in ("pt", "np") and self._options.moved_to is None
+        if viewed and self._mapped is not None and self._convert is not None:
             return self._convert(self._mapped)[index]
         basic = basic_index(index, shape)
+        if basic is None and self._convert is None:
+            raise SafetensorError(f"index {index!r}: expected slices and integers")
         if basic is None:
             whole = read_part(self._core, self._options, self._info.name)
-            return whole if self._convert is None else self._convert(whole)[index]
+            return None if self._convert is None else self._convert(whole)[index]
         part = read_part(self._core, self._options, self._info.name, basic)
         return part if self._convert is None else self._convert(part)
 

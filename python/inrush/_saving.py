@@ -32,18 +32,23 @@ def save_file(
     storage_options: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a safetensors file, or a sealed one: a file through a temporary, or a remote object."""
-    place = os.fsencode(filename)
-    if place.lower().startswith(b"hf://"):
-        raise UsageError(
-            f"save {os.fsdecode(place)}: to the Hub files go by commits: save here, then use "
-            "huggingface_hub.upload_file or `hf upload`"
-        )
+    place = _target(filename)
     chosen = _core.SaveOptions()
     chosen.metadata = checked_metadata(metadata)
     chosen.sync = fsync
     chosen.storage = storage_for([place], storage_options)
     chosen.seal = seal_of(encryption)
     _core.save_file(place, _save_tensors(memories), chosen)
+
+
+def _target(place: str | os.PathLike[str]) -> bytes:
+    target = os.fsencode(place)
+    if target.lower().startswith(b"hf://"):
+        raise UsageError(
+            f"save {os.fsdecode(target)}: to the Hub files go by commits: save here, then use "
+            "huggingface_hub.upload_file or `hf upload`"
+        )
+    return target
 
 
 def seal_of(encryption: Encryption | Key | None) -> _core.SealOptions | None:
@@ -70,7 +75,7 @@ def save_sharded(
     for word, value in options.items():
         if value is not None:
             setattr(chosen, word, value)
-    place = os.fsencode(save_directory)
+    place = _target(save_directory)
     chosen.storage = storage_for([place], storage_options)
     return _core.save_sharded(place, _save_tensors(memories), chosen)
 

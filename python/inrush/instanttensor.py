@@ -42,7 +42,7 @@ class safe_open(_safe_open.safe_open):
     framework : str
         As for `inrush.safe_open`; ``'pt'`` is InstantTensor's only one.
     device : int, str, torch.device or None
-        As for `inrush.safe_open`: tensors are read into host memory, and moved by torch.
+        As for `inrush.safe_open`.
     process_group : torch.distributed.ProcessGroup, optional
         None, or a group of one.
     buffer_size : int or str, optional
@@ -200,9 +200,11 @@ class _Stream(TensorStream):
 
 
 def _named(backend: Any) -> Any:
-    # InstantTensor's own enumerations have these names too.
+    # InstantTensor's own enumerations have these names too. In small letters two of them would be
+    # safetensors' hints.
     several = isinstance(backend, (list, tuple))
     names = [getattr(one, "name", one) for one in (backend if several else (backend,))]
+    names = [name.upper() if isinstance(name, str) else name for name in names]
     return names if several else names[0]
 
 

@@ -66,7 +66,8 @@ def load_file(
     ----------
     filename : str, os.PathLike or iterable of them
     device : str, int, torch.device or None
-        ``'cpu'`` or None: host memory. Any other: read into host memory, moved by torch.
+        ``'cpu'`` or None: host memory; ``'cuda:0'``, ``'hip:1'``: read straight into its memory.
+        Any other: read into host memory, moved by torch.
     backend : str, optional
         A hint, as for `inrush.safe_open`.
     **options

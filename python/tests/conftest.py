@@ -80,6 +80,15 @@ def sharded(tmp_path: Path) -> tuple[Path, Contents]:
     return folder, contents
 
 
+@pytest.fixture(autouse=True)
+def presets_of_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test heeds what whoever runs it has set for loads, or teaches their profile."""
+    for name in [*os.environ]:
+        if name.startswith("INRUSH_") and not name.endswith("_LIBRARY"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("INRUSH_PROFILE", "off")
+
+
 def heed_ctrl_c() -> None:
     """Before exec: shells start background jobs with SIGINT ignored, and children inherit that."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,8 +35,18 @@ class Place:
 
     def fetched(self) -> int:
         """Bytes of bodies that the server has sent so far."""
-        time.sleep(0.1)  # the log is written when a request has ended
-        return sum(int(line) for line in self.log.read_text().split()) if self.log.exists() else 0
+        # The log is written when a request has ended, one line behind the other: when this is in
+        # it, so is all that was asked before.
+        base = self.uri.rpartition("/")[0]
+        mark = uuid.uuid4().hex
+        with contextlib.suppress(urllib.error.HTTPError):
+            urllib.request.urlopen(f"{base}/{mark}").close()
+        deadline = time.monotonic() + 60
+        while mark not in (text := self.log.read_text() if self.log.exists() else ""):
+            assert time.monotonic() < deadline, "nginx writes no log"
+            time.sleep(0.01)
+        lines = [line.split() for line in text.splitlines()]
+        return sum(int(size) for size, uri in lines if uri.endswith(".safetensors"))
 
 
 @pytest.fixture
@@ -42,7 +56,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
     root.mkdir()
     write_file(root / "model.safetensors", contents)
     log = tmp_path / "bytes.log"
-    http = "log_format sent '$body_bytes_sent'; limit_rate 2m;"
+    http = "log_format sent '$body_bytes_sent $uri'; limit_rate 2m;"
     with nginx(root, tmp_path / "nginx", server=f"access_log {log} sent;", http=http) as port:
         expected = {name: data for name, (_, _, data) in contents.items()}
         yield Place(f"http://127.0.0.1:{port}/model.safetensors", log, root, expected)

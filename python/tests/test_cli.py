@@ -228,6 +228,8 @@ def test_bench(inrush_command, sharded):
     size = sum(len(data) for _, _, data in contents.values())
     for one in results.values():
         assert one["note"] or (one["bytes"] == size and len(one["seconds"]) == 1)
+    assert not results["inrush", "warm"]["note"]
+    assert not results["safetensors", "warm"]["note"]
 
 
 @pytest.mark.parametrize(

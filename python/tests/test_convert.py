@@ -133,6 +133,49 @@ def test_only_what_is_included_is_written(tmp_path, source):
     check(tmp_path / "y", wanted)
 
 
+@pytest.mark.parametrize(
+    "preset", ["INCLUDE=t*", "EXCLUDE=t*", "SLICES=a=0:1", "DEVICE=cuda:0", "ORDER=a"]
+)
+def test_what_the_environment_presets_for_loads_is_not_of_a_conversion(
+    tmp_path, monkeypatch, preset
+):
+    contents = {name: random_tensor("F32", [5, 7]) for name in ("a", "t0", "t1")}
+    source = write_file(tmp_path / "m.safetensors", contents)
+    word, _, value = preset.partition("=")
+    monkeypatch.setenv("INRUSH_" + word, value)
+    digests = inrush.convert(source, tmp_path / "m.tensors", to="tensorizer")
+    assert sorted(digests) == sorted(contents)
+    monkeypatch.delenv("INRUSH_" + word)
+    assert {n: bytes(t) for n, t in inrush.open(tmp_path / "m.tensors").load().items()} == {
+        name: data for name, (_, _, data) in contents.items()
+    }
+
+
+def test_a_name_that_is_taken_meanwhile_costs_no_work(tmp_path, monkeypatch):
+    contents = {name: random_tensor("F32", [5, 7]) for name in ("a", "b")}
+    source = write_file(tmp_path / "m.safetensors", contents)
+    target = tmp_path / "m.tensors"
+    from inrush import _destination
+
+    settle = _destination.Folder.settle
+
+    def taken(self):
+        settle(self)
+        target.write_bytes(b"mine")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(_destination.Folder, "settle", taken)
+        with pytest.raises(inrush.UsageError, match="is there already; what was converted is in"):
+            inrush.convert(source, target, to="tensorizer")
+    assert target.read_bytes() == b"mine"
+    target.unlink()
+    writes = []
+    monkeypatch.setattr(_destination.Folder, "write", lambda *args: writes.append(args))
+    inrush.convert(source, target, to="tensorizer", resume=True)
+    assert inrush.open(target).load()["b"].shape == (5, 7)
+    assert {name for _, name, _, data in writes if len(data) == 140} == set()
+
+
 def test_encrypted_there_and_back(tmp_path, source):
     path, tensors = source
     key = os.urandom(32)

@@ -68,6 +68,15 @@ def test_slices_are_the_same(pair, name, index):
     assert same(ours[index], theirs[index])
 
 
+@pytest.mark.parametrize("index", [[0, 1], None, True, (slice(None), [0, 2])], ids=str)
+def test_without_a_framework_what_is_no_slice_is_refused(every_dtype, index):
+    with inrush.safe_open(every_dtype[0], None) as opened:
+        part = opened.get_slice("F32")
+        assert part[1:3].shape == (2, 8)
+        with pytest.raises(inrush.SafetensorError, match="index"):
+            part[index]
+
+
 @pytest.mark.parametrize(
     "index", [100, -7, (1, 2, 3), slice(None, None, -1), slice(None, None, 0), 1.5]
 )

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from inrush import __version__
 from inrush._errors import UsageError
-from inrush._options import environment, parse_slices, parse_storage_options
+from inrush._options import environment, parse_order, parse_slices, parse_storage_options
 from inrush.cli._text import printable
 
 SCHEMA_VERSION = 1
@@ -110,8 +110,8 @@ def load_words(**flags: Any) -> dict[str, Any]:
         words["slices"] = parse_slices(";".join(words["slices"]))
     if "storage_options" in words:
         words["storage_options"] = parse_storage_options(words["storage_options"])
-    if words.get("order") not in (None, "file", "ready"):
-        words["order"] = words["order"].split(",")
+    if "order" in words:
+        words["order"] = parse_order(words["order"])
     return words
 
 

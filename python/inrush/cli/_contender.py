@@ -19,9 +19,12 @@ Load = Callable[[list[str]], Mapping[str, Any]]
 
 def _inrush(backend: str | None) -> Load:
     import inrush
+    from inrush._arguments import WHOLE
+
+    words: dict[str, Any] = {**WHOLE, "backend": backend, "strict": backend is not None}
 
     def load(files: list[str]) -> Mapping[str, Any]:
-        with inrush.open(files, backend=backend, strict=backend is not None) as checkpoint:
+        with inrush.open(files, **words) as checkpoint:
             return checkpoint.load()
 
     return load

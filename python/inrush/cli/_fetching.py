@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 import inrush
+from inrush._arguments import WHOLE
 from inrush._checkpoint import place_of
 from inrush._errors import MemoryBudgetError
 from inrush._options import preset_storage_options
@@ -14,7 +15,7 @@ from inrush.cli._progress import progress_bar
 
 def fetch(source: str, words: dict[str, Any]) -> tuple[str, list[tuple[str, int]]]:
     """Reads all of a checkpoint, opened with these words; its URI and its files."""
-    with inrush.open(source, **words) as checkpoint:
+    with inrush.open(source, **{**WHOLE, **words}) as checkpoint:
         with progress_bar("fetching") as report:
             for _ in checkpoint.tensors(progress=report, framework=None):
                 pass

@@ -107,7 +107,7 @@ def convert(
             include=include or None,
             exclude=exclude or None,
             shard_size=shard_size,
-            verify=verify or "none",
+            verify=verify,
             encryption=source_key,
             encrypt=target_key,
             dtype=dtype,

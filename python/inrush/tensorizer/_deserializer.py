@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-import warnings
 from collections.abc import Mapping
 
 import torch
 from torch.utils.dlpack import from_dlpack
 
+from inrush._arguments import WHOLE
 from inrush._checkpoint import Checkpoint
 from inrush._errors import DataError
 from inrush._tensors_file import HEAD_SIZE, Line, parse_lines, parse_record
@@ -120,7 +120,7 @@ class TensorDeserializer(Mapping):  # type: ignore[type-arg]
             raise
 
     def _opened(self, *, verify: bool | None = None) -> Checkpoint:
-        words: dict[str, Any] = {"encryption": self._key, **self._source.options}
+        words: dict[str, Any] = {**WHOLE, "encryption": self._key, **self._source.options}
         words["verify"] = "full" if (self._verify if verify is None else verify) else "none"
         if not self._source.stable:
             words["mapping"] = "never"
@@ -213,13 +213,10 @@ class TensorDeserializer(Mapping):  # type: ignore[type-arg]
         checked = self._verify if verify is None else verify
         options: Any = {"order": list(names), "verify": "full" if checked else "none"}
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # said once, when it was opened
-                # What was copied anew is another file to the engine.
-                stable = self._source.stable
-                checkpoint = self._checkpoint if stable else self._opened(verify=verify)
-                tensors = iter(checkpoint.tensors(**options))
-            for name, tensor in tensors:
+            # What was copied anew is another file to the engine.
+            stable = self._source.stable
+            checkpoint = self._checkpoint if stable else self._opened(verify=verify)
+            for name, tensor in checkpoint.tensors(**options):
                 path = names[name]
                 self._tensors[path] = self._parameter(tensor, self._lines[path])
                 yield path

@@ -228,7 +228,11 @@ class TensorSerializer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        leave = getattr(self._file, "__exit__", None)
+        if leave is None:
+            self.close()
+        else:
+            leave(kind, error, trace)  # an upload that an exception ends is not published
 
 
 def _writable(file_obj: Any) -> Any:

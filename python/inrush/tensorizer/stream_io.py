@@ -121,7 +121,7 @@ def open_stream(
     s3_config_path : str or os.PathLike, optional
         A ``.s3cfg`` that is not in the home folder.
     buffer_size : int, optional
-        Bytes; of a local file's buffer, or Redis' socket.
+        Bytes of a local file's buffer; remote ones have none of this size.
     force_http : bool, optional
         Do without TLS.
     begin, end : int, optional
