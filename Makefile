@@ -26,7 +26,7 @@ SHELL_SOURCES = .ci/run $(shell git ls-files '*.sh')
 build: ## the library and the Python package; the command is .venv/bin/inrush
 	@tools/setup.sh build
 	@$(MAKE) build/release/build.ninja
-	@cmake --build build/release -j $(JOBS) --target inrush _core fake_driver
+	@cmake --build build/release -j $(JOBS) --target inrush _core
 
 build/%/build.ninja: CMakePresets.json
 	cmake --preset $* --log-level=WARNING
@@ -45,6 +45,7 @@ test-examples: build ## examples/ against an installed package
 
 test-python: build
 	@tools/setup.sh test
+	@cmake --build build/release -j $(JOBS) --target fake_driver
 	$(VENV)/pytest
 
 CHECKS := tidy formatted linted typed stubs shell

@@ -8,9 +8,9 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <cstdlib>
 #include <cstring>
-#include <memory>
+
+#include "inrush/base/aligned_bytes.h"
 
 namespace inrush {
 
@@ -19,12 +19,12 @@ namespace {
 // Since Linux 6.1. Asked of the kernel directly, because C libraries before glibc 2.37 lack the
 // fields: the two numbers follow stx_mnt_id in the kernel's struct, 152 bytes in.
 constexpr unsigned kStatxDirectAlign = 0x2000;
-constexpr size_t kStatxSize = 256;
+constexpr size_t kStatxBytes = 256;
 constexpr size_t kMaskAt = 0;
 constexpr size_t kMemoryAlignAt = 152;
 constexpr size_t kOffsetAlignAt = 156;
 
-uint32_t field(const std::array<std::byte, kStatxSize>& answer, size_t at) {
+uint32_t field(const std::array<std::byte, kStatxBytes>& answer, size_t at) {
   uint32_t value = 0;
   std::memcpy(&value, answer.data() + at, sizeof value);
   return value;
@@ -32,7 +32,7 @@ uint32_t field(const std::array<std::byte, kStatxSize>& answer, size_t at) {
 
 // True if statx could tell; alignments of 0 then mean that direct I/O is not possible.
 bool ask_statx(DirectIo& direct) {
-  alignas(8) std::array<std::byte, kStatxSize> answer{};
+  alignas(8) std::array<std::byte, kStatxBytes> answer{};
   const long failed =
       ::syscall(SYS_statx, direct.fd.get(), "", AT_EMPTY_PATH, kStatxDirectAlign, answer.data());
   if (failed != 0 || (field(answer, kMaskAt) & kStatxDirectAlign) == 0) return false;
@@ -47,8 +47,7 @@ uint32_t try_reading(int fd) {
   struct stat status {};
   // Of an empty file any read succeeds, so nothing is learnt and the safe answer is given.
   if (::fstat(fd, &status) == 0 && status.st_size == 0) return 4096;
-  const std::unique_ptr<std::byte, decltype(&std::free)> memory(
-      static_cast<std::byte*>(std::aligned_alloc(kLargest, 2 * kLargest)), &std::free);
+  const AlignedBytes memory = allocate_aligned(kLargest, 2 * kLargest);
   if (!memory) return 0;
   for (uint32_t align = 512; align <= kLargest; align *= 2) {
     // Memory and, where the file is long enough, offset are multiples of `align` and no more.

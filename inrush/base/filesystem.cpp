@@ -177,7 +177,7 @@ std::string device_model(int fd) {
       char target[256];
       const ssize_t length = ::readlink((folder + "/device/driver").c_str(), target, sizeof target);
       const std::string_view path(target, length > 0 ? static_cast<size_t>(length) : 0);
-      model = path.substr(path.rfind('/') + 1);
+      model = file_name(path);
     }
     return fmt::format("{} of {} sectors", model.empty() ? "disk" : model, size);
   }

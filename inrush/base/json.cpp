@@ -53,16 +53,16 @@ const char* reason_of(error_code code) {
   }
 }
 
-struct Frame {
-  bool is_object = false;
-  bool begun = false;
-  ondemand::object_iterator field;
-  ondemand::array_iterator element;
-};
-
 }  // namespace
 
 struct JsonReader::State {
+  struct Frame {
+    bool is_object = false;
+    bool begun = false;
+    ondemand::object_iterator field;
+    ondemand::array_iterator element;
+  };
+
   explicit State(const JsonText& json) : text(json) {}
 
   [[noreturn]] void fail(std::string reason) const { throw JsonFault{last, std::move(reason)}; }
@@ -124,7 +124,7 @@ void JsonReader::enter_object() {
 
 bool JsonReader::next_field(std::string_view& key) {
   State& s = *state_;
-  Frame& frame = s.frames.back();
+  auto& frame = s.frames.back();
   if (std::exchange(frame.begun, true)) ++frame.field;
   if (frame.field == ondemand::object_iterator()) {
     s.frames.pop_back();
@@ -147,7 +147,7 @@ void JsonReader::enter_array() {
 
 bool JsonReader::next_element() {
   State& s = *state_;
-  Frame& frame = s.frames.back();
+  auto& frame = s.frames.back();
   if (std::exchange(frame.begun, true)) ++frame.element;
   if (frame.element == ondemand::array_iterator()) {
     s.frames.pop_back();

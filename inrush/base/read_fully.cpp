@@ -54,7 +54,7 @@ ReadProgress::Part ReadProgress::next() {
   }
   if (!bounce_) {
     const uint64_t alignment = std::max<uint64_t>(shape_.align, alignof(std::max_align_t));
-    bounce_.reset(static_cast<std::byte*>(std::aligned_alloc(alignment, alignment)));
+    bounce_ = allocate_aligned(alignment, alignment);
     if (!bounce_) throw std::bad_alloc();
   }
   return {bounce_.get(), offset, shape_.align};

@@ -7,12 +7,11 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
-#include <memory>
 #include <optional>
 #include <span>
 #include <string>
 
+#include "inrush/base/aligned_bytes.h"
 #include "inrush/core/engine.h"
 
 namespace inrush {
@@ -50,9 +49,6 @@ class ReadProgress {
   [[nodiscard]] uint32_t stalls() const { return stalls_; }
 
  private:
-  struct Free {
-    void operator()(std::byte* memory) const { std::free(memory); }
-  };
   [[nodiscard]] State finish_at_end();
 
   std::byte* target_ = nullptr;
@@ -65,7 +61,7 @@ class ReadProgress {
   uint32_t stalls_ = 0;
   int error_number_ = 0;
   // One aligned block for a tail that has no room for a whole one.
-  std::unique_ptr<std::byte, Free> bounce_;
+  AlignedBytes bounce_;
 };
 
 // Blocks until the read is whole; false where it failed (ask `progress` why). With `stop` set

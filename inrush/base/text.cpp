@@ -45,6 +45,8 @@ std::vector<std::string_view> fields_of(std::string_view line) {
   return fields;
 }
 
+std::string_view file_name(std::string_view path) { return path.substr(path.rfind('/') + 1); }
+
 std::optional<uint64_t> to_number(std::string_view text) {
   uint64_t number = 0;
   const auto [end, fault] = std::from_chars(text.data(), text.data() + text.size(), number);

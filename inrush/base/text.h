@@ -20,6 +20,9 @@ std::string lower(std::string_view text);
 std::vector<std::string_view> lines_of(std::string_view text);
 std::vector<std::string_view> fields_of(std::string_view line);
 
+// What follows the last slash.
+std::string_view file_name(std::string_view path);
+
 // A whole decimal number and nothing else.
 std::optional<uint64_t> to_number(std::string_view text);
 

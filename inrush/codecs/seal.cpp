@@ -4,23 +4,21 @@
 
 #include <string_view>
 
+#include "inrush/codecs/sodium_bytes.h"
+
 namespace inrush {
 namespace {
 
 static_assert(crypto_generichash_BYTES == 32 && crypto_generichash_KEYBYTES == 32);
 
-const unsigned char* raw(const std::byte* bytes) {
-  return reinterpret_cast<const unsigned char*>(bytes);
-}
-
 std::array<std::byte, 32> keyed_hash(const SecretKey& key, std::string_view purpose,
                                      std::span<const std::byte> bytes) {
   crypto_generichash_state state;
   std::array<std::byte, 32> out;
-  crypto_generichash_init(&state, raw(key.bytes().data()), SecretKey::kSize, out.size());
+  crypto_generichash_init(&state, sodium_bytes(key.bytes().data()), SecretKey::kSize, out.size());
   crypto_generichash_update(&state, reinterpret_cast<const unsigned char*>(purpose.data()),
                             purpose.size());
-  crypto_generichash_update(&state, raw(bytes.data()), bytes.size());
+  crypto_generichash_update(&state, sodium_bytes(bytes.data()), bytes.size());
   crypto_generichash_final(&state, reinterpret_cast<unsigned char*>(out.data()), out.size());
   wipe(std::as_writable_bytes(std::span(&state, 1)));
   return out;

@@ -10,6 +10,7 @@
 
 #include "inrush/base/cgroup.h"
 #include "inrush/base/parallel.h"
+#include "inrush/codecs/sodium_bytes.h"
 #include "inrush/core/error.h"
 #include "inrush/core/quoted.h"
 
@@ -18,11 +19,6 @@ namespace {
 
 static_assert(SecretKey::kSize == crypto_secretbox_KEYBYTES);
 static_assert(crypto_secretbox_NONCEBYTES == 24 && crypto_secretbox_MACBYTES == 16);
-
-unsigned char* raw(std::byte* bytes) { return reinterpret_cast<unsigned char*>(bytes); }
-const unsigned char* raw(const std::byte* bytes) {
-  return reinterpret_cast<const unsigned char*>(bytes);
-}
 
 void begin_sodium() {
   static const bool begun = ::sodium_init() >= 0;  // once, whoever comes first
@@ -51,9 +47,10 @@ class SecretboxDecoder final : public Decoder {
       const auto chunk = data.first(std::min<uint64_t>(data.size(), box_.chunk_size));
       const uint64_t index = offset / box_.chunk_size;
       const auto nonce = nonce_of(box_.nonce, index);
-      if (crypto_secretbox_open_detached(raw(chunk.data()), raw(chunk.data()),
-                                         raw(box_.codes.at(index).data()), chunk.size(),
-                                         raw(nonce.data()), raw(key_.bytes().data())) != 0) {
+      if (crypto_secretbox_open_detached(sodium_bytes(chunk.data()), sodium_bytes(chunk.data()),
+                                         sodium_bytes(box_.codes.at(index).data()), chunk.size(),
+                                         sodium_bytes(nonce.data()),
+                                         sodium_bytes(key_.bytes().data())) != 0) {
         throw Error(ErrorCode::data,
                     fmt::format("decrypt {} [{}, +{}): tensor {}: the key is wrong, or the bytes "
                                 "were changed",
@@ -106,9 +103,9 @@ SecretKey derive_key(std::string_view passphrase, std::span<const std::byte, 16>
                                              cost.operations, cost.memory));
   }
   std::array<std::byte, SecretKey::kSize> key;
-  const int failed =
-      crypto_pwhash(raw(key.data()), key.size(), passphrase.data(), passphrase.size(),
-                    raw(salt.data()), cost.operations, cost.memory, crypto_pwhash_ALG_ARGON2ID13);
+  const int failed = crypto_pwhash(sodium_bytes(key.data()), key.size(), passphrase.data(),
+                                   passphrase.size(), sodium_bytes(salt.data()), cost.operations,
+                                   cost.memory, crypto_pwhash_ALG_ARGON2ID13);
   SecretKey made{std::span<const std::byte, SecretKey::kSize>(key)};
   wipe(key);
   if (failed != 0) {
@@ -128,7 +125,7 @@ std::array<std::byte, 24> nonce_of(const std::array<std::byte, 24>& first, uint6
   std::array<std::byte, 24> add{};
   for (size_t i = 0; i < sizeof index; ++i)
     add[i] = static_cast<std::byte>(index >> (8 * i) & 0xFF);
-  ::sodium_add(raw(nonce.data()), raw(add.data()), nonce.size());
+  ::sodium_add(sodium_bytes(nonce.data()), sodium_bytes(add.data()), nonce.size());
   return nonce;
 }
 
@@ -140,8 +137,9 @@ void encrypt(std::span<std::byte> data, const SecretKey& key, Secretbox& box) {
     const uint64_t begin = index * box.chunk_size;
     const auto chunk = data.subspan(begin, std::min<uint64_t>(data.size() - begin, box.chunk_size));
     const auto nonce = nonce_of(box.nonce, index);
-    crypto_secretbox_detached(raw(chunk.data()), raw(box.codes[index].data()), raw(chunk.data()),
-                              chunk.size(), raw(nonce.data()), raw(key.bytes().data()));
+    crypto_secretbox_detached(sodium_bytes(chunk.data()), sodium_bytes(box.codes[index].data()),
+                              sodium_bytes(chunk.data()), chunk.size(), sodium_bytes(nonce.data()),
+                              sodium_bytes(key.bytes().data()));
   });
 }
 

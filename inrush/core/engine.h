@@ -21,6 +21,10 @@ namespace inrush {
 using Clock = std::chrono::steady_clock;
 using Deadline = Clock::time_point;
 
+inline double seconds_between(Clock::time_point from, Clock::time_point to) {
+  return std::chrono::duration<double>(to - from).count();
+}
+
 struct Read {
   uint64_t tag = 0;             // handed back in the Completion
   uint32_t file = 0;            // what Engine::open returned

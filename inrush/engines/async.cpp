@@ -13,7 +13,7 @@ namespace inrush {
 namespace {
 
 // How long the destructor waits for the kernel to let go of reads: a disk answers in milliseconds.
-constexpr std::chrono::milliseconds kPatience{300};
+constexpr std::chrono::milliseconds kPatienceWithKernel{300};
 // Reads that the kernel would not take (EAGAIN, EBUSY) are offered again this soon.
 constexpr std::chrono::milliseconds kSoon{5};
 
@@ -192,7 +192,7 @@ class AsyncEngine final : public Engine {
   // that takes too long, a thread stays behind until it has let go.
   ~AsyncEngine() override {
     cancel();
-    const Deadline deadline = Clock::now() + kPatience;
+    const Deadline deadline = Clock::now() + kPatienceWithKernel;
     Completion ignored[16];
     while (in_flight() > 0 && Clock::now() < deadline) wait(ignored, deadline);
     if (in_flight() == 0) return;

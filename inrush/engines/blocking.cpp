@@ -17,7 +17,7 @@ namespace {
 
 // How long the destructor waits for threads in the middle of a read. A healthy disk answers in
 // milliseconds.
-constexpr std::chrono::milliseconds kPatience{300};
+constexpr std::chrono::milliseconds kPatienceWithThreads{300};
 
 struct Shared {
   Shared(std::shared_ptr<BlockingSource> from, int wake_fd)
@@ -77,8 +77,8 @@ class BlockingEngine final : public Engine {
     std::unique_lock lock(shared_->mutex);
     shared_->closed = true;
     shared_->queued.notify_all();
-    const bool stuck =
-        !shared_->quitted.wait_for(lock, kPatience, [&] { return shared_->working == 0; });
+    const bool stuck = !shared_->quitted.wait_for(lock, kPatienceWithThreads,
+                                                  [&] { return shared_->working == 0; });
     lock.unlock();
     for (std::thread& thread : threads_) {
       stuck ? thread.detach() : thread.join();

@@ -25,7 +25,7 @@ namespace {
 // Of a process that fills the copy: how often it is looked at, and for how long it may bring
 // nothing before the bytes are fetched anyway.
 constexpr std::chrono::milliseconds kLook{20};
-constexpr std::chrono::seconds kPatience{10};
+constexpr std::chrono::seconds kPatienceWithOthers{10};
 
 // Of a copy whose last bytes came, this much may be left to digest before the load has them: what
 // is wrong is known in time then. Else it is only not kept.
@@ -284,7 +284,7 @@ class CacheEngine final : public Engine {
     for (const Read& read : waiting_) {
       const auto& file = cached(blobs_[read.file]).file;
       if (file->refresh()) news_ = now;
-      impatient_ = now - news_ > kPatience;
+      impatient_ = now - news_ > kPatienceWithOthers;
       if (file->covers(read.offset, read.required)) {
         worker_.add({read, file, false});
       } else if (cancelled_ || file->filling() || impatient_) {

@@ -17,14 +17,14 @@ namespace inrush {
 namespace {
 
 // Between two calls of the library a thread looks whether it shall stop.
-constexpr uint64_t kMostAtOnce = 16 * kMiB;
+constexpr uint64_t kMostPerCall = 16 * kMiB;
 // What else the library would read into memory of its own first.
 constexpr uint32_t kAlign = 4096;
 
 class CufileSource final : public BlockingSource {
  public:
   explicit CufileSource(const EngineOptions& options)
-      : library_(!options.direct), files_("cufile", always_direct(options), kMostAtOnce) {}
+      : library_(!options.direct), files_("cufile", always_direct(options), kMostPerCall) {}
 
   ~CufileSource() override {
     for (vendor::FileHandle handle : handles_) {
@@ -86,7 +86,7 @@ class CufileSource final : public BlockingSource {
     uint64_t arrived = 0;
     while (arrived < read.size) {
       if (stop) return files_.error(read, ECANCELED, arrived);
-      const uint64_t most = std::min(read.size - arrived, kMostAtOnce);
+      const uint64_t most = std::min(read.size - arrived, kMostPerCall);
       const int64_t count =
           library_.read(handle_of(read.file), base, most, read.offset + arrived, into + arrived);
       if (is_cufile_result(count)) {

@@ -37,7 +37,8 @@ namespace inrush {
 
 namespace {
 
-constexpr uint64_t kMostAtOnce = 8 * kMiB;  // between two, a thread looks whether it shall stop
+constexpr uint64_t kMostBetweenLooks =
+    8 * kMiB;  // between two, a thread looks whether it shall stop
 constexpr uint32_t kMostThreads = 16;
 constexpr int kMostTries = 100;
 // Below this size of a region, fetching 2 MiB beyond its end would be a large part of it.
@@ -63,7 +64,7 @@ class MmapSource final : public BlockingSource {
   explicit MmapSource(const EngineOptions& options)
       : direct_(options.direct),
         read_ahead_(!faults_fetch_huge_pages()),
-        files_("mmap", buffered(options), kMostAtOnce) {}
+        files_("mmap", buffered(options), kMostBetweenLooks) {}
 
   [[nodiscard]] EngineTraits traits() const override { return files_.traits(); }
 
@@ -150,10 +151,10 @@ std::optional<Error> MmapSource::populate(const Read& read, uint64_t mapped,
                              file.blob.name, read.offset, read.size, mapped));
   }
   const uint64_t end = align_up(before + wanted, page_size_);
-  for (uint64_t at = 0; at < end; at += kMostAtOnce) {
+  for (uint64_t at = 0; at < end; at += kMostBetweenLooks) {
     if (stop) return files_.error(read, ECANCELED);
     const Pages pages{.data = read.target - before + at,
-                      .size = std::min(kMostAtOnce, end - at),
+                      .size = std::min(kMostBetweenLooks, end - at),
                       .offset = read.offset - before + at};
     int failed = populate_pages(file, pages);
     if (failed == EINVAL || failed == EFAULT || failed == EIO) {

@@ -11,11 +11,11 @@ namespace inrush {
 namespace {
 
 // Between two calls of the kernel a thread looks whether it shall stop.
-constexpr uint64_t kMostAtOnce = 8 * kMiB;
+constexpr uint64_t kMostPerRead = 8 * kMiB;
 
 class PreadSource final : public BlockingSource {
  public:
-  explicit PreadSource(const EngineOptions& options) : files_("pread", options, kMostAtOnce) {}
+  explicit PreadSource(const EngineOptions& options) : files_("pread", options, kMostPerRead) {}
 
   [[nodiscard]] EngineTraits traits() const override { return files_.traits(); }
 

@@ -20,7 +20,7 @@ namespace inrush {
 namespace {
 
 constexpr uint64_t kLargestRead = 64 * kMiB;
-constexpr uint32_t kMostInFlight = 256;
+constexpr uint32_t kMostAsked = 256;
 constexpr size_t kLineBuffer = 4 * kKiB;
 
 bool same_place(const RedisPlace& a, const RedisPlace& b) {
@@ -36,7 +36,7 @@ class RedisEngine final : public Engine {
     EngineTraits traits;
     traits.name = "redis";
     traits.largest_read = kLargestRead;
-    traits.most_in_flight = kMostInFlight;
+    traits.most_in_flight = kMostAsked;
     return traits;
   }
 
@@ -55,10 +55,10 @@ class RedisEngine final : public Engine {
   void attach(const Region& /*region*/) override {}
 
   void submit(std::span<const Read> reads) override {
-    if (flights_.size() + reads.size() > kMostInFlight) {
+    if (flights_.size() + reads.size() > kMostAsked) {
       throw Error(ErrorCode::usage,
                   fmt::format("submit to redis: {} reads on top of {} in flight are more than {}",
-                              reads.size(), flights_.size(), kMostInFlight));
+                              reads.size(), flights_.size(), kMostAsked));
     }
     for (const Read& read : reads) {
       if (read.file >= blobs_.size() || read.size == 0) {

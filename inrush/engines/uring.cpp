@@ -24,12 +24,12 @@ namespace inrush {
 namespace {
 
 // One entry carries 32 bits of length, and the kernel stops at 2 GiB less a page.
-constexpr uint64_t kMostAtOnce = kGiB;
+constexpr uint64_t kMostPerEntry = kGiB;
 constexpr uint32_t kMostRegisteredFiles = 4096;
 constexpr uint32_t kMostEntries = 4096;
 constexpr uint64_t kDropRequest = UINT64_MAX;  // user_data of cancellations
 
-std::string refusal(int error_number) {
+std::string uring_refusal(int error_number) {
   const std::string why = system_error(ErrorCode::source, "io_uring_setup", error_number).message();
   switch (error_number) {
     case EPERM:
@@ -148,7 +148,7 @@ void UringQueue::drop(uint32_t id) {
 
 std::string uring_unusable() {
   io_uring ring{};
-  if (const int failed = make_ring(ring, 2)) return refusal(failed);
+  if (const int failed = make_ring(ring, 2)) return uring_refusal(failed);
   io_uring_probe* probe = io_uring_get_probe_ring(&ring);
   const bool reads = probe && io_uring_opcode_supported(probe, IORING_OP_READ);
   if (probe) io_uring_free_probe(probe);
@@ -158,12 +158,12 @@ std::string uring_unusable() {
 
 std::unique_ptr<Engine> make_uring(const EngineOptions& options) {
   AsyncParts parts;
-  parts.files = std::make_unique<LocalFiles>("uring", options, kMostAtOnce);
+  parts.files = std::make_unique<LocalFiles>("uring", options, kMostPerEntry);
   parts.wake = std::make_unique<Wake>(options.wake_fd);
   const uint32_t depth = parts.files->traits().most_in_flight;
   io_uring ring{};
   if (const int failed = make_ring(ring, std::min(std::bit_ceil(depth), kMostEntries))) {
-    throw Error(ErrorCode::source, refusal(failed));
+    throw Error(ErrorCode::source, uring_refusal(failed));
   }
   parts.queue = std::make_unique<UringQueue>(ring, parts.wake->fd());
   return make_async_engine(std::move(parts));

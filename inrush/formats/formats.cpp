@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "inrush/base/parallel.h"
+#include "inrush/base/text.h"
 #include "inrush/core/error.h"
 #include "inrush/core/quoted.h"
 #include "inrush/formats/gguf.h"
@@ -38,8 +39,6 @@ constexpr size_t kHeadSize = 64;    // bytes shown to begins()
 constexpr size_t kMostHeads = 100;  // files of a folder whose names say nothing that are looked at
 constexpr size_t kMostThreads = 8;  // headers on a far store come one round trip after the other
 constexpr size_t kMostNamed = 5;    // in one error
-
-std::string_view file_name(std::string_view entry) { return entry.substr(entry.rfind('/') + 1); }
 
 std::string format_names() {
   std::string names;

@@ -10,6 +10,7 @@
 //
 // Each tensor begins at a multiple of the alignment. Rows are whole blocks of the type.
 #include "inrush/formats/gguf.h"
+#include "inrush/formats/fault.h"
 
 #include <fmt/format.h>
 
@@ -31,11 +32,11 @@ namespace {
 
 using namespace std::string_view_literals;
 
-constexpr uint64_t kFirstRead = 1ULL << 20;         // vocabularies make headers of megabytes
+constexpr uint64_t kFirstRequest = 1ULL << 20;      // vocabularies make headers of megabytes
 constexpr uint64_t kLargestHeader = 1ULL << 30;     // bytes
 constexpr uint64_t kLargestTensor = 1ULL << 60;     // bytes
 constexpr uint64_t kLargestMetadataText = 1 << 16;  // bytes of one value that are kept
-constexpr int kDeepest = 8;                         // arrays of arrays
+constexpr int kDeepestArray = 8;                    // arrays of arrays
 constexpr uint32_t kMostDimensions = 4;
 
 // What a type's blocks are: so many elements in so many bytes.
@@ -94,9 +95,9 @@ struct Header {
   uint64_t size = 0;  // bytes before the data, without padding
 };
 
-class HeaderParser {
+class GgufParser {
  public:
-  explicit HeaderParser(std::span<const std::byte> bytes) : bytes_(bytes) {}
+  explicit GgufParser(std::span<const std::byte> bytes) : bytes_(bytes) {}
 
   Header run() {
     bytes_.take(4);
@@ -152,7 +153,8 @@ class HeaderParser {
   }
 
   std::string skip_array(int depth) {
-    if (depth == kDeepest) bytes_.fail(fmt::format("arrays nested deeper than {}", kDeepest));
+    if (depth == kDeepestArray)
+      bytes_.fail(fmt::format("arrays nested deeper than {}", kDeepestArray));
     const auto type = bytes_.number<uint32_t>();
     const auto count = bytes_.number<uint64_t>();
     if (type >= kSizes.size()) bytes_.fail(fmt::format("an array of type {}", type));
@@ -253,27 +255,21 @@ class HeaderParser {
   Header header_;
 };
 
-[[noreturn]] void throw_at(const Blob& blob, uint64_t offset, uint64_t size,
-                           const std::string& reason) {
-  throw Error(ErrorCode::data,
-              fmt::format("index {} [{}, +{}): {}", blob.name, offset, size, reason));
-}
-
 // The header says nowhere how long it is: what was read is doubled until it holds all of it.
-Header read_header(Store& store, const Blob& blob) {
+Header read_gguf_header(Store& store, const Blob& blob) {
   std::vector<std::byte> bytes;
-  uint64_t size = std::min(blob.size, kFirstRead);
+  uint64_t size = std::min(blob.size, kFirstRequest);
   while (true) {
     const uint64_t known = bytes.size();
     bytes.resize(size);
     store.read(blob, known, std::span(bytes).subspan(known));
-    if (!begins_gguf(bytes)) throw_at(blob, 0, size, "no GGUF file");
+    if (!begins_gguf(bytes)) throw_at(blob.name, 0, size, "no GGUF file");
     try {
-      return HeaderParser(bytes).run();
+      return GgufParser(bytes).run();
     } catch (const BytesFault& fault) {
       const bool cut_off = fault.reason == "it is cut off";
       if (!cut_off || size == blob.size || size >= kLargestHeader) {
-        throw_at(blob, 0, size,
+        throw_at(blob.name, 0, size,
                  fmt::format("bad GGUF header at byte {}: {}", fault.offset, fault.reason));
       }
     }
@@ -285,7 +281,7 @@ void check_places(const Blob& blob, const Header& header, uint64_t data,
                   std::vector<TensorInfo>& tensors) {
   for (auto& tensor : tensors) {
     const auto fail = [&](const std::string& reason) {
-      throw_at(blob, data + tensor.offset, tensor.size,
+      throw_at(blob.name, data + tensor.offset, tensor.size,
                fmt::format("tensor {}: {}", quoted(tensor.name), reason));
     };
     if (tensor.offset % header.alignment != 0) {
@@ -307,7 +303,7 @@ void check_places(const Blob& blob, const Header& header, uint64_t data,
   });
   for (size_t i = 1; i < order.size(); ++i) {
     if (order[i - 1]->offset + order[i - 1]->size <= order[i]->offset) continue;
-    throw_at(blob, order[i]->offset, order[i]->size,
+    throw_at(blob.name, order[i]->offset, order[i]->size,
              fmt::format("tensors {} and {} overlap", quoted(order[i - 1]->name),
                          quoted(order[i]->name)));
   }
@@ -327,7 +323,7 @@ Index index_gguf(Store& store, const std::vector<std::string>& entries) {
   index.format = "gguf";
   for (const auto& entry : entries) {
     Blob blob = store.open(entry);
-    Header header = read_header(store, blob);
+    Header header = read_gguf_header(store, blob);
     check_places(blob, header, align_up(header.size, header.alignment), header.tensors);
     for (auto& tensor : header.tensors) {
       tensor.blob = static_cast<uint32_t>(index.blobs.size());

@@ -4,6 +4,7 @@
 //
 // Files are named relative to the index file's folder.
 #include "inrush/formats/hf_index.h"
+#include "inrush/base/text.h"
 
 #include <fmt/format.h>
 
@@ -20,19 +21,17 @@ namespace inrush {
 namespace {
 
 // In the order of preference: what the first names is taken before what the second does.
-struct Kind {
+struct IndexKind {
   std::string_view suffix;
   std::string_view preferred;
   std::string_view file;  // how the names of single files end, which go before later kinds
 };
 constexpr std::array kKinds{
-    Kind{".safetensors.index.json", "model.safetensors.index.json", ".safetensors"},
-    Kind{".bin.index.json", "pytorch_model.bin.index.json", ".bin"},
+    IndexKind{".safetensors.index.json", "model.safetensors.index.json", ".safetensors"},
+    IndexKind{".bin.index.json", "pytorch_model.bin.index.json", ".bin"},
 };
-constexpr uint64_t kLargest = 100'000'000;  // bytes, as the headers that it sums up
-constexpr size_t kMostNamed = 5;            // in one error
-
-std::string_view file_name(std::string_view entry) { return entry.substr(entry.rfind('/') + 1); }
+constexpr uint64_t kLargestHfIndex = 100'000'000;  // bytes, as the headers that it sums up
+constexpr size_t kMostAbsentNamed = 5;             // in one error
 
 bool stays_inside(std::string_view file) {
   if (file.empty() || file.back() == '/' || file.find('\0') != std::string_view::npos) return false;
@@ -45,9 +44,9 @@ bool stays_inside(std::string_view file) {
   return true;
 }
 
-class IndexParser {
+class HfIndexParser {
  public:
-  IndexParser(const JsonText& json, HfIndex& out) : reader_(json), out_(out) {}
+  HfIndexParser(const JsonText& json, HfIndex& out) : reader_(json), out_(out) {}
 
   void run() {
     bool has_map = false;
@@ -144,7 +143,7 @@ HfIndex parse_hf_index(const JsonText& json, const std::string& name) {
   HfIndex index;
   index.name = name;
   try {
-    IndexParser(json, index).run();
+    HfIndexParser(json, index).run();
   } catch (const JsonFault& fault) {
     const auto* const head = reinterpret_cast<const std::byte*>(json.data());
     throw Error(ErrorCode::data, fmt::format("index {} [0, +{}): bad index at byte {}: {}{}", name,
@@ -158,9 +157,9 @@ HfIndex parse_hf_index(const JsonText& json, const std::string& name) {
 
 HfIndex read_hf_index(Store& store, const std::string& entry) {
   const Blob blob = store.open(entry);
-  if (blob.size > kLargest) {
+  if (blob.size > kLargestHfIndex) {
     throw Error(ErrorCode::data, fmt::format("index {} [0, +{}): over the limit of {} bytes",
-                                             blob.name, blob.size, kLargest));
+                                             blob.name, blob.size, kLargestHfIndex));
   }
   JsonText json(blob.size);
   store.read(blob, 0, std::as_writable_bytes(std::span(json.data(), json.size())));
@@ -177,7 +176,7 @@ void check_promises(const HfIndex& promised, const Index& found) {
   for (const auto& [tensor, file] : promised.tensors) {
     while (at < found.by_name.size() && name_at(at) < tensor) ++at;
     if (at < found.by_name.size() && name_at(at) == tensor) continue;
-    if (absent.size() == kMostNamed) {
+    if (absent.size() == kMostAbsentNamed) {
       ++more;
     } else {
       absent.push_back(fmt::format("{} ({})", quoted(tensor), quoted(promised.files[file])));

@@ -17,9 +17,9 @@ namespace {
 
 constexpr size_t kMostValues = 1 << 24;  // what a pickle of 100,000 tensors makes is 4,000,000
 constexpr size_t kMostVisits = 1 << 24;  // values that the same list holds twice count twice
-constexpr size_t kDeepest = 128;
+constexpr size_t kDeepestValue = 128;
 
-enum class Kind : uint8_t {
+enum class ValueKind : uint8_t {
   none,
   number,
   text,
@@ -32,7 +32,7 @@ enum class Kind : uint8_t {
 };
 
 struct Value {
-  Kind kind = Kind::none;
+  ValueKind kind = ValueKind::none;
   int64_t number = 0;             // or, of a storage or a tensor, its index
   std::string text{};             // or "module.name" of a global
   std::vector<uint32_t> items{};  // of a sequence; keys and values of a dictionary, in turn
@@ -84,8 +84,10 @@ class Machine {
     return static_cast<uint32_t>(values_.size() - 1);
   }
   void push(Value value) { stack_.push_back(add(std::move(value))); }
-  void push_number(int64_t number) { push({.kind = Kind::number, .number = number}); }
-  void push_text(std::string_view text) { push({.kind = Kind::text, .text = std::string(text)}); }
+  void push_number(int64_t number) { push({.kind = ValueKind::number, .number = number}); }
+  void push_text(std::string_view text) {
+    push({.kind = ValueKind::text, .text = std::string(text)});
+  }
 
   uint32_t pop() {
     if (stack_.empty() || (!marks_.empty() && stack_.size() == marks_.back())) {
@@ -108,7 +110,7 @@ class Machine {
     return items;
   }
   void push_tuple(std::vector<uint32_t> items) {
-    push({.kind = Kind::sequence, .items = std::move(items)});
+    push({.kind = ValueKind::sequence, .items = std::move(items)});
   }
   void push_last(size_t count) {
     std::vector<uint32_t> items(count);
@@ -117,11 +119,11 @@ class Machine {
   }
 
   // The value on top takes these: a dictionary keys and values, a list what it holds.
-  void extend(std::vector<uint32_t> items, Kind kind) {
+  void extend(std::vector<uint32_t> items, ValueKind kind) {
     Value& value = values_[top()];
     // An object that was made is not looked into: what it takes is of no matter.
-    if (value.kind == Kind::opaque) return;
-    if (value.kind != kind || (kind == Kind::dictionary && items.size() % 2 != 0)) {
+    if (value.kind == ValueKind::opaque) return;
+    if (value.kind != kind || (kind == ValueKind::dictionary && items.size() % 2 != 0)) {
       bytes_.fail("items for what takes none");
     }
     value.items.insert(value.items.end(), items.begin(), items.end());
@@ -146,20 +148,20 @@ class Machine {
   }
 
   void push_global(std::string_view module, std::string_view name) {
-    push({.kind = Kind::global, .text = fmt::format("{}.{}", module, name)});
+    push({.kind = ValueKind::global, .text = fmt::format("{}.{}", module, name)});
   }
 
-  const Value& value(uint32_t index, Kind kind, const char* what) {
+  const Value& value(uint32_t index, ValueKind kind, const char* what) {
     if (values_[index].kind != kind) bytes_.fail(fmt::format("{} is something else", what));
     return values_[index];
   }
   const std::vector<uint32_t>& sequence(uint32_t index, size_t least, const char* what) {
-    const auto& items = value(index, Kind::sequence, what).items;
+    const auto& items = value(index, ValueKind::sequence, what).items;
     if (items.size() < least) bytes_.fail(fmt::format("{} has {} items", what, items.size()));
     return items;
   }
   uint64_t unsigned_number(uint32_t index, const char* what) {
-    const int64_t number = value(index, Kind::number, what).number;
+    const int64_t number = value(index, ValueKind::number, what).number;
     if (number < 0) bytes_.fail(fmt::format("{} is {}", what, number));
     return static_cast<uint64_t>(number);
   }
@@ -227,7 +229,7 @@ bool Machine::step_data(uint8_t code) {
       const auto digits = bytes_.take(size);
       int64_t number = 0;
       if (size > 8) {  // a seed, say; no extent of a tensor
-        push({.kind = Kind::opaque});
+        push({.kind = ValueKind::opaque});
         return true;
       }
       for (size_t i = size; i-- > 0;) number = number << 8 | static_cast<int64_t>(digits[i]);
@@ -239,17 +241,17 @@ bool Machine::step_data(uint8_t code) {
     }
     case 'G':  // a float
       bytes_.take(8);
-      push({.kind = Kind::opaque});
+      push({.kind = ValueKind::opaque});
       return true;
     case '}':
-      push({.kind = Kind::dictionary});
+      push({.kind = ValueKind::dictionary});
       return true;
     case ']':
     case ')':
-      push({.kind = Kind::sequence});
+      push({.kind = ValueKind::sequence});
       return true;
     case 0x8f:  // an empty set
-      push({.kind = Kind::opaque});
+      push({.kind = ValueKind::opaque});
       return true;
     default:
       return false;
@@ -260,7 +262,7 @@ bool Machine::step_data(uint8_t code) {
 bool Machine::step_text(uint8_t code) {
   const auto opaque = [&](uint64_t size) {
     bytes_.take(size);
-    push({.kind = Kind::opaque});
+    push({.kind = ValueKind::opaque});
     return true;
   };
   switch (code) {
@@ -330,18 +332,18 @@ bool Machine::step_stack(uint8_t code) {
     case 's': {
       const uint32_t item = pop();
       const uint32_t key = pop();
-      extend({key, item}, Kind::dictionary);
+      extend({key, item}, ValueKind::dictionary);
       return true;
     }
     case 'u':
-      extend(pop_to_mark(), Kind::dictionary);
+      extend(pop_to_mark(), ValueKind::dictionary);
       return true;
     case 'a':
-      extend({pop()}, Kind::sequence);
+      extend({pop()}, ValueKind::sequence);
       return true;
     case 'e':
     case 0x90:
-      extend(pop_to_mark(), Kind::sequence);
+      extend(pop_to_mark(), ValueKind::sequence);
       return true;
     default:
       return false;
@@ -358,8 +360,8 @@ bool Machine::step_objects(uint8_t code) {
     case 0x93: {
       const uint32_t name = pop();
       const uint32_t module = pop();
-      push_global(value(module, Kind::text, "a module's name").text,
-                  value(name, Kind::text, "an object's name").text);
+      push_global(value(module, ValueKind::text, "a module's name").text,
+                  value(name, ValueKind::text, "an object's name").text);
       return true;
     }
     case 'Q':
@@ -381,10 +383,10 @@ bool Machine::step_objects(uint8_t code) {
 // ("storage", type, key, device, count of elements)
 void Machine::load_storage() {
   const auto items = sequence(pop(), 5, "a persistent id");
-  if (value(items[0], Kind::text, "a persistent id").text != "storage") {
+  if (value(items[0], ValueKind::text, "a persistent id").text != "storage") {
     bytes_.fail("a persistent id that is no storage");
   }
-  const std::string& name = value(items[1], Kind::global, "a storage's type").text;
+  const std::string& name = value(items[1], ValueKind::global, "a storage's type").text;
   PickledStorage storage;
   bool known = false;
   for (const auto& row : kStorages) {
@@ -393,9 +395,9 @@ void Machine::load_storage() {
     storage.type = row.type.empty() ? nullptr : torch_type(row.type);
   }
   if (!known) bytes_.fail(fmt::format("{} is refused: no storage that is known", quoted(name)));
-  storage.key = value(items[2], Kind::text, "a storage's key").text;
+  storage.key = value(items[2], ValueKind::text, "a storage's key").text;
   storage.count = unsigned_number(items[4], "a storage's size");
-  push({.kind = Kind::storage, .number = static_cast<int64_t>(storages_.size())});
+  push({.kind = ValueKind::storage, .number = static_cast<int64_t>(storages_.size())});
   storages_.push_back(std::move(storage));
 }
 
@@ -408,22 +410,22 @@ const TorchType* Machine::type_of(const std::string& global) {
 // A call of one of the few functions that are known.
 void Machine::reduce() {
   const uint32_t arguments_index = pop();
-  const std::string function = value(pop(), Kind::global, "what is called").text;
+  const std::string function = value(pop(), ValueKind::global, "what is called").text;
   const auto arguments = sequence(arguments_index, 0, "arguments");
   if (function == "torch._utils._rebuild_tensor_v2" || function == "torch._utils._rebuild_tensor") {
     make_tensor(arguments, nullptr);
   } else if (function == "torch._utils._rebuild_tensor_v3") {
     if (arguments.size() < 7) bytes_.fail(fmt::format("{} without a dtype", function));
-    const std::string& dtype = value(arguments[6], Kind::global, "a dtype").text;
+    const std::string& dtype = value(arguments[6], ValueKind::global, "a dtype").text;
     const TorchType* type = type_of(dtype);
     if (type == nullptr) bytes_.fail(fmt::format("dtype {} is not known", quoted(dtype)));
     make_tensor(arguments, type);
   } else if (function == "torch._utils._rebuild_parameter" ||
              function == "torch._utils._rebuild_parameter_with_state") {
     stack_.push_back(sequence(arguments_index, 1, "a parameter").front());
-    value(stack_.back(), Kind::tensor, "a parameter");
+    value(stack_.back(), ValueKind::tensor, "a parameter");
   } else if (function == "collections.OrderedDict") {
-    Value made{.kind = Kind::dictionary};
+    Value made{.kind = ValueKind::dictionary};
     if (!arguments.empty()) {  // protocols below 2: a list of pairs
       for (const uint32_t pair : sequence(arguments[0], 0, "an OrderedDict")) {
         const auto& items = sequence(pair, 2, "a pair");
@@ -432,7 +434,7 @@ void Machine::reduce() {
     }
     push(std::move(made));
   } else if (function == "torch.device" || function == "_codecs.encode") {  // the latter: bytes
-    push({.kind = Kind::opaque});
+    push({.kind = ValueKind::opaque});
   } else if (function == "torch.Size") {
     push_tuple(arguments.empty() ? arguments : sequence(arguments[0], 0, "a size"));
   } else {
@@ -446,7 +448,7 @@ void Machine::reduce() {
 // (storage, offset, shape, strides, ...)
 void Machine::make_tensor(const std::vector<uint32_t>& arguments, const TorchType* type) {
   if (arguments.size() < 4) bytes_.fail("a tensor without shape and strides");
-  const Value& storage = value(arguments[0], Kind::storage, "a tensor's storage");
+  const Value& storage = value(arguments[0], ValueKind::storage, "a tensor's storage");
   PickledTensor tensor;
   tensor.storage = storages_[static_cast<size_t>(storage.number)];
   tensor.type = type != nullptr ? type : tensor.storage.type;
@@ -458,31 +460,32 @@ void Machine::make_tensor(const std::vector<uint32_t>& arguments, const TorchTyp
     bytes_.fail(
         fmt::format("{} strides for {} dimensions", tensor.strides.size(), tensor.shape.size()));
   }
-  push({.kind = Kind::tensor, .number = static_cast<int64_t>(tensors_.size())});
+  push({.kind = ValueKind::tensor, .number = static_cast<int64_t>(tensors_.size())});
   tensors_.push_back(std::move(tensor));
 }
 
 void Machine::visit(uint32_t index, const std::string& name, size_t depth) {
-  if (depth > kDeepest) bytes_.fail(fmt::format("nested deeper than {} levels", kDeepest));
+  if (depth > kDeepestValue)
+    bytes_.fail(fmt::format("nested deeper than {} levels", kDeepestValue));
   if (++visits_ > kMostVisits) bytes_.fail("more than 16,777,216 values");
   const Value& here = values_[index];
   const auto below = [&](const std::string& part) {
     return name.empty() ? part : name + "." + part;
   };
-  if (here.kind == Kind::tensor) {
+  if (here.kind == ValueKind::tensor) {
     found_.push_back(tensors_[static_cast<size_t>(here.number)]);
     found_.back().name = name.empty() ? "tensor" : name;
     if (!is_utf8(name)) bytes_.fail(fmt::format("tensor {}: not valid UTF-8", quoted(name)));
-  } else if (here.kind == Kind::sequence) {
+  } else if (here.kind == ValueKind::sequence) {
     for (size_t i = 0; i < here.items.size(); ++i) {
       visit(here.items[i], below(std::to_string(i)), depth + 1);
     }
-  } else if (here.kind == Kind::dictionary) {
+  } else if (here.kind == ValueKind::dictionary) {
     for (size_t i = 0; i + 1 < here.items.size(); i += 2) {
       const Value& key = values_[here.items[i]];
-      if (key.kind != Kind::text && key.kind != Kind::number) continue;
+      if (key.kind != ValueKind::text && key.kind != ValueKind::number) continue;
       visit(here.items[i + 1],
-            below(key.kind == Kind::text ? key.text : std::to_string(key.number)), depth + 1);
+            below(key.kind == ValueKind::text ? key.text : std::to_string(key.number)), depth + 1);
     }
   }
 }

@@ -7,6 +7,8 @@
 // They are stored, not compressed, and torch pads them so that their bytes begin at multiples
 // of 64.
 #include "inrush/formats/pytorch.h"
+#include "inrush/base/text.h"
+#include "inrush/formats/fault.h"
 
 #include <fmt/format.h>
 
@@ -29,7 +31,7 @@ using namespace std::string_view_literals;
 
 constexpr uint64_t kLargestPickle = 100'000'000;  // bytes
 constexpr std::string_view kPickle = "data.pkl";
-constexpr size_t kMostThreads = 8;  // headers on a far store come one round trip after the other
+constexpr size_t kMostReaders = 8;  // headers on a far store come one round trip after the other
 // A view that repeats its storage (stride 0) may come to more than the file holds, up to here.
 constexpr uint64_t kMostRepeated = 64ULL << 20;
 
@@ -37,12 +39,6 @@ constexpr std::array kSuffixes{".bin"sv, ".pt"sv, ".pth"sv, ".ckpt"sv};
 // What trainers leave beside the weights.
 constexpr std::array kNoWeights{"training_args"sv, "optimizer"sv, "scheduler"sv, "rng_state"sv,
                                 "scaler"sv};
-
-[[noreturn]] void throw_at(const Blob& blob, uint64_t offset, uint64_t size,
-                           const std::string& reason) {
-  throw Error(ErrorCode::data,
-              fmt::format("index {} [{}, +{}): {}", blob.name, offset, size, reason));
-}
 
 struct Archive {
   const Blob& blob;
@@ -57,7 +53,7 @@ struct Archive {
 
 void check_stored(const Blob& blob, const ZipEntry& entry) {
   if (entry.stored) return;
-  throw_at(blob, entry.header, entry.size,
+  throw_at(blob.name, entry.header, entry.size,
            fmt::format("entry {} of the zip archive is compressed or encrypted, which torch.save "
                        "does not do",
                        quoted(entry.name)));
@@ -68,7 +64,7 @@ Archive open_archive(const Blob& blob, const std::vector<ZipEntry>& entries) {
   const ZipEntry* pickle = nullptr;
   for (const auto& entry : entries) {
     if (!archive.entries.emplace(entry.name, &entry).second) {
-      throw_at(blob, entry.header, entry.size,
+      throw_at(blob.name, entry.header, entry.size,
                fmt::format("entry {} stands in the zip archive twice", quoted(entry.name)));
     }
     const std::string_view name = entry.name;
@@ -76,7 +72,7 @@ Archive open_archive(const Blob& blob, const std::vector<ZipEntry>& entries) {
     if (at_top && pickle == nullptr) pickle = &entry;
   }
   if (pickle == nullptr) {
-    throw_at(blob, 0, blob.size,
+    throw_at(blob.name, 0, blob.size,
              "no checkpoint of torch.save: there is no data.pkl in this zip archive");
   }
   archive.prefix = pickle->name.substr(0, pickle->name.size() - kPickle.size());
@@ -88,7 +84,7 @@ std::vector<std::byte> read_whole(Store& store, const Blob& blob, const ZipEntry
   check_stored(blob, entry);
   if (entry.size > kLargestPickle) {
     throw_at(
-        blob, entry.header, entry.size,
+        blob.name, entry.header, entry.size,
         fmt::format("entry {} is over the limit of {} bytes", quoted(entry.name), kLargestPickle));
   }
   offset = offset_of(store, blob, entry);
@@ -104,7 +100,7 @@ void check_byte_order(Store& store, const Archive& archive) {
   const auto bytes = read_whole(store, archive.blob, *entry, offset);
   const std::string_view order(reinterpret_cast<const char*>(bytes.data()), bytes.size());
   if (order == "little") return;
-  throw_at(archive.blob, offset, bytes.size(),
+  throw_at(archive.blob.name, offset, bytes.size(),
            fmt::format("its byte order is {}, and only little is read", quoted(order)));
 }
 
@@ -115,7 +111,7 @@ std::vector<PickledTensor> read_structure(Store& store, const Archive& archive) 
   try {
     return read_pickle(bytes);
   } catch (const BytesFault& fault) {
-    throw_at(archive.blob, offset, bytes.size(),
+    throw_at(archive.blob.name, offset, bytes.size(),
              fmt::format("bad pickle at byte {}: {}", offset + fault.offset, fault.reason));
   }
 }
@@ -131,7 +127,7 @@ class Storages {
       if (!added) continue;
       const ZipEntry* entry = archive.find("data/" + key);
       if (entry == nullptr) {
-        throw_at(archive.blob, 0, archive.blob.size,
+        throw_at(archive.blob.name, 0, archive.blob.size,
                  fmt::format("tensor {}: its storage {} is not in the zip archive",
                              quoted(tensor.name), quoted(key)));
       }
@@ -139,7 +135,7 @@ class Storages {
       at->second.size = entry->size;
       wanted.emplace_back(entry, &at->second.offset);
     }
-    parallel_for(wanted.size(), kMostThreads, [&](size_t i) {
+    parallel_for(wanted.size(), kMostReaders, [&](size_t i) {
       *wanted[i].second = offset_of(store, archive.blob, *wanted[i].first);
     });
   }
@@ -152,7 +148,7 @@ class Storages {
     tensor.strides = std::move(from.strides);
     const Place& place = places_.at(from.storage.key);
     const auto fail = [&](const std::string& reason) {
-      throw_at(blob, place.offset, place.size,
+      throw_at(blob.name, place.offset, place.size,
                fmt::format("tensor {}: {}", quoted(tensor.name), reason));
     };
     uint64_t begin = 0;
@@ -198,7 +194,7 @@ void add_file(Store& store, const std::string& entry, Index& out) {
 }  // namespace
 
 bool named_pytorch(std::string_view entry) {
-  const std::string_view name = entry.substr(entry.rfind('/') + 1);
+  const std::string_view name = file_name(entry);
   const auto begins = [&](std::string_view part) { return name.starts_with(part); };
   const auto ends = [&](std::string_view part) { return name.ends_with(part); };
   return std::any_of(kSuffixes.begin(), kSuffixes.end(), ends) &&

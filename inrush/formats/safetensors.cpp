@@ -9,6 +9,7 @@
 // Tensors fill the data from its first byte to the file's last without hole or overlap. They need
 // not be aligned. Fields of a tensor that are not known are skipped.
 #include "inrush/formats/safetensors.h"
+#include "inrush/formats/fault.h"
 
 #include <fmt/format.h>
 
@@ -32,11 +33,6 @@ constexpr std::string_view kSuffix = ".safetensors";
 constexpr size_t kFirstRead = 16384;
 // Bytes of JSON that a tensor takes; they are 105 to 140 in the models of the Hub.
 constexpr size_t kUsualEntry = 96;
-
-[[noreturn]] void throw_at(const std::string& name, uint64_t offset, uint64_t size,
-                           const std::string& reason) {
-  throw Error(ErrorCode::data, fmt::format("index {} [{}, +{}): {}", name, offset, size, reason));
-}
 
 uint64_t little_endian(std::span<const std::byte> bytes) {
   uint64_t value = 0;

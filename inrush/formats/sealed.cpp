@@ -11,6 +11,7 @@
 //   0xC0  16 bytes for each chunk, then the JSON of a safetensors header, zeros up to a multiple of
 //         4096, and the tensors
 #include "inrush/formats/sealed.h"
+#include "inrush/formats/fault.h"
 
 #include <fmt/format.h>
 
@@ -29,14 +30,8 @@ namespace {
 constexpr std::string_view kMagic = "INRSEAL1";
 constexpr uint64_t kReserved = 32;
 constexpr uint64_t kCodeSize = 16;
-constexpr uint64_t kLengthSize = 8;  // of a safetensors header, which a sealed file lacks
+constexpr uint64_t kUsualLengthSize = 8;  // of a safetensors header, which a sealed file lacks
 constexpr uint64_t kMostChunks = 1ULL << 26;
-
-[[noreturn]] void throw_at(const Blob& blob, uint64_t offset, uint64_t size,
-                           const std::string& reason) {
-  throw Error(ErrorCode::data,
-              fmt::format("index {} [{}, +{}): {}", blob.name, offset, size, reason));
-}
 
 template <size_t N>
 void take_into(Bytes& bytes, std::array<std::byte, N>& target) {
@@ -92,16 +87,16 @@ SealedHead read_head(Store& store, const Blob& blob) {
   std::array<std::byte, kSealedHeadSize> raw;
   const auto bytes = std::span(raw).first(std::min<uint64_t>(blob.size, kSealedHeadSize));
   store.read(blob, 0, bytes);
-  if (!begins_sealed(bytes)) throw_at(blob, 0, kMagic.size(), "no sealed file");
+  if (!begins_sealed(bytes)) throw_at(blob.name, 0, kMagic.size(), "no sealed file");
   SealedHead head;
   try {
     head = parse_head(bytes);
   } catch (const BytesFault& fault) {
-    throw_at(blob, 0, kSealedHeadSize,
+    throw_at(blob.name, 0, kSealedHeadSize,
              fmt::format("bad head at byte {}: {}", fault.offset, fault.reason));
   }
   if (head.data_start() > blob.size) {
-    throw_at(blob, 0, head.data_start(),
+    throw_at(blob.name, 0, head.data_start(),
              fmt::format("the header reaches past the end of the file, which has {} bytes: it is "
                          "truncated",
                          blob.size));
@@ -118,7 +113,7 @@ void count_chunks(SealedFile& file, const Blob& blob) {
     if (tensor.size != 0) tensor.encoding = kSecretbox;
   }
   if (count != file.head.chunks) {
-    throw_at(blob, 0, kSealedHeadSize,
+    throw_at(blob.name, 0, kSealedHeadSize,
              fmt::format("{} codes, but the tensors have {} chunks", file.head.chunks, count));
   }
 }
@@ -164,7 +159,7 @@ SealedFile read_sealed_file(Store& store, const Blob& blob) {
   JsonText json(file.head.json_size);
   std::memcpy(json.data(), at, file.head.json_size);
   // As if the file were the safetensors file that it was made of.
-  const uint64_t usual_start = kLengthSize + file.head.json_size;
+  const uint64_t usual_start = kUsualLengthSize + file.head.json_size;
   file.header = parse_safetensors_header(json, blob.size - start + usual_start, blob.name);
   for (TensorInfo& tensor : file.header.tensors) tensor.offset += start - usual_start;
   count_chunks(file, blob);

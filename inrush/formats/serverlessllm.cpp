@@ -7,6 +7,7 @@
 // first byte of the partition with six, and with five from the first byte of tensor.data_0, as if
 // the files were one. A tensor lies in one file. Two may share bytes.
 #include "inrush/formats/serverlessllm.h"
+#include "inrush/formats/fault.h"
 
 #include <fmt/format.h>
 
@@ -23,14 +24,10 @@
 namespace inrush {
 namespace {
 
-constexpr uint64_t kLargest = 100'000'000;   // bytes of an index
-constexpr size_t kMostPartitions = 1 << 16;  // files of one index
+constexpr uint64_t kLargestIndex = 100'000'000;  // bytes of an index
+constexpr size_t kMostPartitions = 1 << 16;      // files of one index
 constexpr size_t kMostRanks = 1 << 12;
-constexpr size_t kDeepest = 64;  // dimensions, as torch has it
-
-[[noreturn]] void throw_at(const std::string& name, uint64_t size, const std::string& reason) {
-  throw Error(ErrorCode::data, fmt::format("index {} [0, +{}): {}", name, size, reason));
-}
+constexpr size_t kMostExtents = 64;  // dimensions, as torch has it
 
 struct Alias {
   std::string_view name;
@@ -134,7 +131,7 @@ class IndexParser {
   void read_extents(const TensorInfo& tensor, std::vector<uint64_t>& extents) {
     reader_.enter_array();
     while (reader_.next_element()) {
-      if (extents.size() == kDeepest) fail(tensor, "more than 64 dimensions");
+      if (extents.size() == kMostExtents) fail(tensor, "more than 64 dimensions");
       extents.push_back(reader_.unsigned_integer());
     }
   }
@@ -250,8 +247,8 @@ std::vector<Blob> open_partitions(Store& store, const std::string& folder,
 
 void add_index(Store& store, const std::string& entry, Index& out) {
   const Blob blob = store.open(entry);
-  if (blob.size > kLargest) {
-    throw_at(blob.name, blob.size, fmt::format("over the limit of {} bytes", kLargest));
+  if (blob.size > kLargestIndex) {
+    throw_at(blob.name, 0, blob.size, fmt::format("over the limit of {} bytes", kLargestIndex));
   }
   JsonText json(blob.size);
   store.read(blob, 0, std::as_writable_bytes(std::span(json.data(), json.size())));
@@ -276,7 +273,7 @@ std::vector<TensorInfo> parse_serverless_index(const JsonText& json, const std::
   try {
     return IndexParser(json, partitions).run();
   } catch (const JsonFault& fault) {
-    throw_at(name, json.size(),
+    throw_at(name, 0, json.size(),
              fmt::format("bad index at byte {}: {}", fault.offset, fault.reason));
   }
 }
@@ -291,9 +288,7 @@ std::vector<std::string> serverless_ranks(Store& store) {
   return entries;
 }
 
-bool named_serverless(std::string_view entry) {
-  return entry.substr(entry.rfind('/') + 1) == kServerlessIndex;
-}
+bool named_serverless(std::string_view entry) { return file_name(entry) == kServerlessIndex; }
 
 // JSON looks like any other JSON.
 bool begins_serverless(std::span<const std::byte>) { return false; }

@@ -16,6 +16,7 @@
 //
 // A tensor with elements and without bytes was one of torch's meta tensors: it is read as zeros.
 #include "inrush/formats/tensorizer.h"
+#include "inrush/formats/fault.h"
 
 #include <fmt/format.h>
 
@@ -34,9 +35,9 @@ namespace {
 
 using namespace std::string_view_literals;
 
-constexpr std::string_view kMagic = "|TZR|";
-constexpr uint64_t kHeadSize = 0x49;
-constexpr uint64_t kLargestIndex = 1ULL << 30;  // bytes
+constexpr std::string_view kTensorizerMagic = "|TZR|";
+constexpr uint64_t kTensorizerHeadSize = 0x49;
+constexpr uint64_t kLargestLines = 1ULL << 30;  // bytes
 constexpr size_t kUsualLine = 64;               // bytes
 constexpr uint64_t kEndSize = 8;
 constexpr uint32_t kEncryptedVersion = 3;
@@ -44,12 +45,6 @@ constexpr uint32_t kFlagsVersion = 4;
 constexpr uint32_t kTagsVersion = 5;
 constexpr uint8_t kStateDict = 2;
 constexpr char kStructured = '\x1e';
-
-[[noreturn]] void throw_at(const Blob& blob, uint64_t offset, uint64_t size,
-                           const std::string& reason) {
-  throw Error(ErrorCode::data,
-              fmt::format("index {} [{}, +{}): {}", blob.name, offset, size, reason));
-}
 
 // "<f4", "|b1": what numpy calls the types that it has.
 const TorchType* plain_type(std::string_view code) {
@@ -101,7 +96,7 @@ std::string name_of_path(const std::string& path) {
   return name;
 }
 
-struct Head {
+struct TensorizerHead {
   uint32_t version = 0;
   bool encrypted = false;
   bool tagged = false;
@@ -109,27 +104,29 @@ struct Head {
   uint64_t index_size = 0;
 };
 
-Head read_head(Store& store, const Blob& blob) {
-  std::array<std::byte, kHeadSize> raw;
-  const auto bytes = std::span(raw).first(std::min<uint64_t>(blob.size, kHeadSize));
+TensorizerHead read_tensorizer_head(Store& store, const Blob& blob) {
+  std::array<std::byte, kTensorizerHeadSize> raw;
+  const auto bytes = std::span(raw).first(std::min<uint64_t>(blob.size, kTensorizerHeadSize));
   store.read(blob, 0, bytes);
-  if (!begins_tensorizer(bytes)) throw_at(blob, 0, kMagic.size(), "no tensorizer file");
-  if (bytes.size() < kHeadSize) {
-    throw_at(blob, 0, kHeadSize, fmt::format("it has {} bytes: it is truncated", blob.size));
+  if (!begins_tensorizer(bytes))
+    throw_at(blob.name, 0, kTensorizerMagic.size(), "no tensorizer file");
+  if (bytes.size() < kTensorizerHeadSize) {
+    throw_at(blob.name, 0, kTensorizerHeadSize,
+             fmt::format("it has {} bytes: it is truncated", blob.size));
   }
   Bytes head{std::span<const std::byte>(bytes)};
-  head.take(kMagic.size());
-  Head out;
+  head.take(kTensorizerMagic.size());
+  TensorizerHead out;
   out.version = head.number<uint32_t>();
   if (out.version < 1 || out.version > kTagsVersion) {
-    throw_at(blob, 5, 4, fmt::format("version {} is not known: 1 to 5 are", out.version));
+    throw_at(blob.name, 5, 4, fmt::format("version {} is not known: 1 to 5 are", out.version));
   }
   const auto flags = head.number<uint64_t>();
   const auto rest = head.take(24);
   const bool far =
       std::any_of(rest.begin(), rest.end(), [](std::byte b) { return b != std::byte{}; });
   if (far || flags > 3 || ((flags & 2) != 0 && out.version < kTagsVersion)) {
-    throw_at(blob, 9, 32, fmt::format("flags that version {} does not have", out.version));
+    throw_at(blob.name, 9, 32, fmt::format("flags that version {} does not have", out.version));
   }
   out.encrypted =
       out.version == kEncryptedVersion || (out.version >= kFlagsVersion && (flags & 1) != 0);
@@ -140,10 +137,10 @@ Head read_head(Store& store, const Blob& blob) {
   return out;
 }
 
-class IndexParser {
+class LinesParser {
  public:
-  IndexParser(std::span<const std::byte> bytes, const Blob& blob, const Head& head)
-      : bytes_(bytes), blob_(blob), head_(head), end_(kHeadSize + head.index_size) {
+  LinesParser(std::span<const std::byte> bytes, const Blob& blob, const TensorizerHead& head)
+      : bytes_(bytes), blob_(blob), head_(head), end_(kTensorizerHeadSize + head.index_size) {
     // Before it was released, version 5 had tags without a flag.
     if (head_.version == kTagsVersion && !head_.tagged && bytes.size() >= 4) {
       const auto first = Bytes(bytes).number<uint32_t>();
@@ -243,7 +240,7 @@ class IndexParser {
     // Keys of a Redis server are tensors and the index, and nothing else.
     const bool keys = blob_.name.starts_with("redis://") || blob_.name.starts_with("rediss://");
     if (!keys && blob_.size - end_ < kEndSize) {
-      throw_at(blob_, end_, kEndSize,
+      throw_at(blob_.name, end_, kEndSize,
                fmt::format("the end reaches past that of the file, which has {} bytes: it is "
                            "truncated",
                            blob_.size));
@@ -256,7 +253,7 @@ class IndexParser {
 
   Bytes bytes_;
   const Blob& blob_;
-  Head head_;
+  TensorizerHead head_;
   uint64_t end_;  // of what is known so far: the index, then one record after the other
   std::vector<TensorsEntry> entries_;
 };
@@ -264,25 +261,26 @@ class IndexParser {
 }  // namespace
 
 TensorsFile read_tensors_file(Store& store, const Blob& blob) {
-  const Head head = read_head(store, blob);
-  if (head.index_size > blob.size - kHeadSize) {
-    throw_at(blob, kHeadSize, head.index_size,
+  const TensorizerHead head = read_tensorizer_head(store, blob);
+  if (head.index_size > blob.size - kTensorizerHeadSize) {
+    throw_at(blob.name, kTensorizerHeadSize, head.index_size,
              fmt::format("the index reaches past the end of the file, which has {} bytes: it is "
                          "truncated",
                          blob.size));
   }
-  if (head.index_size > kLargestIndex) {
-    throw_at(blob, kHeadSize, head.index_size,
-             fmt::format("an index over the limit of {} bytes", kLargestIndex));
+  if (head.index_size > kLargestLines) {
+    throw_at(blob.name, kTensorizerHeadSize, head.index_size,
+             fmt::format("an index over the limit of {} bytes", kLargestLines));
   }
-  if (head.count == 0) throw_at(blob, 0x39, 8, "it has no tensors");
+  if (head.count == 0) throw_at(blob.name, 0x39, 8, "it has no tensors");
   std::vector<std::byte> bytes(head.index_size);
-  store.read(blob, kHeadSize, bytes);
+  store.read(blob, kTensorizerHeadSize, bytes);
   try {
-    return {head.version, head.encrypted, IndexParser(bytes, blob, head).run()};
+    return {head.version, head.encrypted, LinesParser(bytes, blob, head).run()};
   } catch (const BytesFault& fault) {
-    throw_at(blob, kHeadSize, head.index_size,
-             fmt::format("bad index at byte {}: {}", kHeadSize + fault.offset, fault.reason));
+    throw_at(
+        blob.name, kTensorizerHeadSize, head.index_size,
+        fmt::format("bad index at byte {}: {}", kTensorizerHeadSize + fault.offset, fault.reason));
   }
 }
 
@@ -290,7 +288,7 @@ bool named_tensorizer(std::string_view entry) { return entry.ends_with(".tensors
 
 bool begins_tensorizer(std::span<const std::byte> head) {
   const std::string_view text(reinterpret_cast<const char*>(head.data()), head.size());
-  return text.starts_with(kMagic);
+  return text.starts_with(kTensorizerMagic);
 }
 
 Index index_tensorizer(Store& store, const std::vector<std::string>& entries) {

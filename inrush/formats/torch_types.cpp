@@ -8,9 +8,9 @@ namespace inrush {
 namespace {
 
 // No file is longer, and no sum of a few of them overflows.
-constexpr uint64_t kLargest = 1ULL << 60;
+constexpr uint64_t kLargestStorage = 1ULL << 60;
 
-constexpr std::array kTypes{
+constexpr std::array kTorchTypes{
     TorchType{"bool", Dtype::boolean, 1},
     TorchType{"uint8", Dtype::u8, 1},
     TorchType{"int8", Dtype::i8, 1},
@@ -77,11 +77,11 @@ std::optional<uint64_t> span_of(const TensorInfo& tensor) {
     uint64_t reach = 0;
     if (__builtin_mul_overflow(stride, length - 1, &reach) ||
         __builtin_add_overflow(last, reach, &last) ||
-        __builtin_mul_overflow(count, length, &count) || count > kLargest) {
+        __builtin_mul_overflow(count, length, &count) || count > kLargestStorage) {
       return std::nullopt;
     }
   }
-  return last < kLargest ? std::optional(last + 1) : std::nullopt;
+  return last < kLargestStorage ? std::optional(last + 1) : std::nullopt;
 }
 
 // As bytes: one more dimension, of an element's.
@@ -97,9 +97,9 @@ void spread_to_bytes(const TorchType& type, TensorInfo& tensor) {
 }  // namespace
 
 const TorchType* torch_type(std::string_view name) {
-  const auto* const row = std::find_if(kTypes.begin(), kTypes.end(),
+  const auto* const row = std::find_if(kTorchTypes.begin(), kTorchTypes.end(),
                                        [&](const TorchType& type) { return type.name == name; });
-  return row == kTypes.end() ? nullptr : row;
+  return row == kTorchTypes.end() ? nullptr : row;
 }
 
 bool set_torch_type(const TorchType& type, TensorInfo& tensor) {
@@ -107,7 +107,7 @@ bool set_torch_type(const TorchType& type, TensorInfo& tensor) {
   drop_plain_strides(tensor);
   const auto span = span_of(tensor);
   if (!span || __builtin_mul_overflow(*span, uint64_t{type.size}, &tensor.size) ||
-      tensor.size > kLargest) {
+      tensor.size > kLargestStorage) {
     return false;
   }
   const bool packed = type.dtype == Dtype::f4;  // two to an element of torch

@@ -7,6 +7,7 @@
 //
 // At the place that a header names stand 3 4, 30 bytes, name, extra fields, and then the bytes.
 #include "inrush/formats/zip.h"
+#include "inrush/formats/fault.h"
 
 #include <fmt/format.h>
 
@@ -24,19 +25,13 @@ namespace {
 
 using namespace std::string_view_literals;
 
-constexpr uint64_t kEndSize = 22;
+constexpr uint64_t kEndRecordSize = 22;
 constexpr uint64_t kEnd64Size = 56;
 constexpr uint64_t kPointerSize = 20;
 constexpr uint64_t kLocalSize = 30;
-constexpr uint64_t kLongestTail = kEndSize + 65535 + kPointerSize;
+constexpr uint64_t kLongestTail = kEndRecordSize + 65535 + kPointerSize;
 constexpr uint64_t kLargestDirectory = 100'000'000;  // bytes
 constexpr uint32_t kIn64 = 0xFFFFFFFF;               // the value is in 64 bits elsewhere
-
-[[noreturn]] void throw_at(const Blob& blob, uint64_t offset, uint64_t size,
-                           const std::string& reason) {
-  throw Error(ErrorCode::data,
-              fmt::format("index {} [{}, +{}): {}", blob.name, offset, size, reason));
-}
 
 std::vector<std::byte> read(Store& store, const Blob& blob, uint64_t offset, uint64_t size) {
   std::vector<std::byte> bytes(size);
@@ -52,12 +47,12 @@ struct Directory {
 
 Directory find_directory_64(Store& store, const Blob& blob, uint64_t at) {
   if (at > blob.size || blob.size - at < kEnd64Size) {
-    throw_at(blob, at, kEnd64Size, "the zip archive's 64-bit end lies outside the file");
+    throw_at(blob.name, at, kEnd64Size, "the zip archive's 64-bit end lies outside the file");
   }
   const auto bytes = read(store, blob, at, kEnd64Size);
   Bytes end(bytes);
   if (end.text(4) != "PK\x06\x06"sv) {
-    throw_at(blob, at, kEnd64Size, "no 64-bit end of a zip archive where one should be");
+    throw_at(blob.name, at, kEnd64Size, "no 64-bit end of a zip archive where one should be");
   }
   end.take(20);
   Directory directory;
@@ -69,19 +64,19 @@ Directory find_directory_64(Store& store, const Blob& blob, uint64_t at) {
 }
 
 Directory find_directory(Store& store, const Blob& blob) {
-  if (blob.size == 0) throw_at(blob, 0, 0, "the file is empty");
+  if (blob.size == 0) throw_at(blob.name, 0, 0, "the file is empty");
   const uint64_t tail_size = std::min(blob.size, kLongestTail);
   const uint64_t tail_offset = blob.size - tail_size;
   const auto tail = read(store, blob, tail_offset, tail_size);
   const std::string_view text(reinterpret_cast<const char*>(tail.data()), tail.size());
   size_t at = text.rfind("PK\x05\x06"sv);
-  while (at != std::string_view::npos && text.size() - at < kEndSize) {
+  while (at != std::string_view::npos && text.size() - at < kEndRecordSize) {
     at = at == 0 ? std::string_view::npos : text.rfind("PK\x05\x06"sv, at - 1);
   }
   if (at == std::string_view::npos) {
     std::vector<std::byte> head = read(store, blob, 0, std::min<uint64_t>(blob.size, 32));
     const bool zip = text.starts_with("PK") || seems_to_be(head).find("zip") != std::string::npos;
-    throw_at(blob, 0, blob.size,
+    throw_at(blob.name, 0, blob.size,
              zip ? "the zip archive has no end: it is truncated"
                  : fmt::format("no zip archive, as torch.save writes{}", seems_to_be(head)));
   }
@@ -140,13 +135,13 @@ ZipEntry read_entry(Bytes& bytes) {
 std::vector<ZipEntry> read_zip(Store& store, const Blob& blob) {
   const Directory directory = find_directory(store, blob);
   if (directory.size > blob.size || directory.offset > blob.size - directory.size) {
-    throw_at(blob, directory.offset, directory.size,
+    throw_at(blob.name, directory.offset, directory.size,
              fmt::format("the zip archive's directory reaches past the end of the file, which has "
                          "{} bytes",
                          blob.size));
   }
   if (directory.size > kLargestDirectory) {
-    throw_at(blob, directory.offset, directory.size,
+    throw_at(blob.name, directory.offset, directory.size,
              fmt::format("a directory over the limit of {} bytes", kLargestDirectory));
   }
   const auto raw = read(store, blob, directory.offset, directory.size);
@@ -155,7 +150,7 @@ std::vector<ZipEntry> read_zip(Store& store, const Blob& blob) {
   try {
     while (entries.size() < directory.count) entries.push_back(read_entry(bytes));
   } catch (const BytesFault& fault) {
-    throw_at(blob, directory.offset, directory.size,
+    throw_at(blob.name, directory.offset, directory.size,
              fmt::format("bad directory of a zip archive at byte {}: {}",
                          directory.offset + fault.offset, fault.reason));
   }
@@ -164,7 +159,7 @@ std::vector<ZipEntry> read_zip(Store& store, const Blob& blob) {
 
 uint64_t offset_of(Store& store, const Blob& blob, const ZipEntry& entry) {
   const auto outside = [&] {
-    throw_at(blob, entry.header, entry.size,
+    throw_at(blob.name, entry.header, entry.size,
              fmt::format("entry {} of the zip archive reaches past the end of the file, which has "
                          "{} bytes",
                          quoted(entry.name), blob.size));
@@ -173,7 +168,7 @@ uint64_t offset_of(Store& store, const Blob& blob, const ZipEntry& entry) {
   const auto raw = read(store, blob, entry.header, kLocalSize);
   Bytes bytes(raw);
   if (bytes.text(4) != "PK\x03\x04"sv) {
-    throw_at(blob, entry.header, kLocalSize,
+    throw_at(blob.name, entry.header, kLocalSize,
              fmt::format("no header of entry {} of the zip archive", quoted(entry.name)));
   }
   bytes.take(22);

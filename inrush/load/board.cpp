@@ -19,10 +19,6 @@ constexpr auto kShutDown = std::chrono::milliseconds(900);
 constexpr int64_t kReportEveryNs = 100'000'000;
 constexpr uint64_t kLeastTeaching = 64 * kMiB;  // smaller loads say little about a path
 
-double seconds_between(Clock::time_point from, Clock::time_point to) {
-  return std::chrono::duration<double>(to - from).count();
-}
-
 SinkOptions sink_options(Preparation& preparation) {
   SinkOptions options;
   options.budget = preparation.budget;

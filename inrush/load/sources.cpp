@@ -18,10 +18,6 @@ constexpr double kSmoothing = 0.2;
 constexpr uint32_t kMostLastMinute = 2;
 constexpr double kClearlySooner = 3;
 
-double seconds_between(Clock::time_point from, Clock::time_point to) {
-  return std::chrono::duration<double>(to - from).count();
-}
-
 }  // namespace
 
 Sources::Sources(const Checkpoint& checkpoint) {

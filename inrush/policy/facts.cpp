@@ -18,8 +18,6 @@ namespace inrush {
 
 namespace {
 
-constexpr uint64_t kWindow = Residency::kWindow;
-
 // "always [madvise] never" -> "madvise"
 std::string bracketed(const std::string& text) {
   const size_t open = text.find('[');
@@ -33,8 +31,8 @@ template <typename Visit>
 void each_window(const Range& range, Visit visit) {
   const uint64_t end = range.offset + range.size;
   for (uint64_t at = range.offset; at < end;) {
-    const uint64_t window = at / kWindow;
-    const uint64_t next = std::min(end, (window + 1) * kWindow);
+    const uint64_t window = at / Residency::kWindow;
+    const uint64_t next = std::min(end, (window + 1) * Residency::kWindow);
     visit(window, next - at);
     at = next;
   }
@@ -43,7 +41,7 @@ void each_window(const Range& range, Visit visit) {
 std::vector<std::vector<bool>> wanted_windows(std::span<const Blob> blobs, const Plan& plan) {
   std::vector<std::vector<bool>> wanted(blobs.size());
   for (size_t i = 0; i < blobs.size(); ++i) {
-    wanted[i].assign((blobs[i].size + kWindow - 1) / kWindow, false);
+    wanted[i].assign((blobs[i].size + Residency::kWindow - 1) / Residency::kWindow, false);
   }
   for (const Range& range : plan.ranges) {
     if (range.blob >= wanted.size()) continue;
@@ -78,7 +76,7 @@ Warmth warmth_at(const Facts& facts, uint32_t blob, uint64_t window) {
 }
 
 bool is_warm(const Blob& blob) {
-  const std::vector<bool> all((blob.size + kWindow - 1) / kWindow, true);
+  const std::vector<bool> all((blob.size + Residency::kWindow - 1) / Residency::kWindow, true);
   const Residency residency = probe_residency(blob, ask_filesystem(blob), all, ProbeTime{});
   return std::all_of(residency.windows.begin(), residency.windows.end(),
                      [](Warmth warmth) { return warmth == Warmth::warm; });

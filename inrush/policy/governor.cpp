@@ -7,7 +7,7 @@ namespace {
 
 // A window is long enough to average over the reads in flight and the noise of a disk, short
 // enough that a load of one second sees several.
-constexpr auto kWindow = std::chrono::milliseconds(20);
+constexpr auto kRateWindow = std::chrono::milliseconds(20);
 constexpr uint32_t kLeastReads = 8;
 constexpr double kWorthDoubling = 1.10;
 constexpr double kGoodEnough = 0.97;
@@ -34,7 +34,7 @@ void Governor::delivered(uint64_t bytes, Clock::time_point now) {
   ++window_reads_;
   window_bytes_ += bytes;
   const auto elapsed = now - window_start_;
-  if (elapsed < kWindow || window_reads_ < std::max(kLeastReads, target_)) return;
+  if (elapsed < kRateWindow || window_reads_ < std::max(kLeastReads, target_)) return;
   const double rate =
       static_cast<double>(window_bytes_) / std::chrono::duration<double>(elapsed).count();
   window_start_ = now;

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "inrush/base/align.h"
+#include "inrush/base/aligned_bytes.h"
 #include "inrush/base/cgroup.h"
 #include "inrush/base/direct_io.h"
 #include "inrush/base/json.h"
@@ -52,18 +53,7 @@ std::vector<Block> blocks_of(std::span<const Blob> blobs, const std::vector<int>
   return blocks;
 }
 
-struct FreeMemory {
-  void operator()(std::byte* memory) const { std::free(memory); }
-};
-using Buffer = std::unique_ptr<std::byte, FreeMemory>;
-
-Buffer make_buffer(uint64_t size) {
-  return Buffer(static_cast<std::byte*>(std::aligned_alloc(kHugePage, align_up(size, kHugePage))));
-}
-
-double since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
+double since(Clock::time_point start) { return seconds_between(start, Clock::now()); }
 
 LimitResult result_of(uint64_t bytes, double seconds, std::string method) {
   LimitResult result;
@@ -79,7 +69,7 @@ LimitResult direct_by_uring(const std::vector<Block>& blocks, double seconds) {
   const std::string method = fmt::format("io_uring direct, 1 MiB x {}", kDepth);
   io_uring ring{};
   if (::io_uring_queue_init(kDepth, &ring, 0) != 0) return result_of(0, 0, method);
-  Buffer memory = make_buffer(kDepth * kBlock);
+  AlignedBytes memory = allocate_aligned(kHugePage, kDepth * kBlock);
   const Clock::time_point start = Clock::now();
   size_t next = 0;
   unsigned in_flight = 0;
@@ -150,7 +140,7 @@ LimitResult measure_cold(std::span<const Blob> blobs, double seconds) {
   if (blocks.empty()) return result_of(0, 0, "there is not 1 MiB to read");
   LimitResult result = direct_by_uring(blocks, seconds);
   if (result.bytes > 0) return result;
-  const Buffer memory = make_buffer(kThreads * kBlock);
+  const AlignedBytes memory = allocate_aligned(kHugePage, kThreads * kBlock);
   if (!memory) return result_of(0, 0, "no memory for buffers");
   result = read_on_threads(blocks, seconds, kThreads, [&](unsigned thread, size_t /*block*/) {
     return memory.get() + thread * kBlock;
@@ -168,7 +158,7 @@ LimitResult measure_warm(std::span<const Blob> blobs, double seconds) {
   if (blocks.empty()) return result_of(0, 0, "there is not 1 MiB to read");
   const uint64_t size = align_up(blocks.size() * kBlock, kHugePage);
   // Warms the pages; 4 threads, because some disks want several requests.
-  const Buffer scratch = make_buffer(4 * kBlock);
+  const AlignedBytes scratch = allocate_aligned(kHugePage, 4 * kBlock);
   if (!scratch) return result_of(0, 0, "no memory for buffers");
   read_on_threads(blocks, 30, 4, [&](unsigned thread, size_t /*block*/) {
     return scratch.get() + thread * kBlock;

@@ -12,7 +12,6 @@ namespace inrush {
 
 namespace {
 
-constexpr uint64_t kWindow = Residency::kWindow;
 constexpr size_t kMostMappings = 4096;
 constexpr uint64_t kLeastRun = 64 * kKiB;
 
@@ -43,9 +42,9 @@ std::vector<std::vector<bool>> mappable_windows(const Plan& plan, const Facts& f
     for (const Range& range : plan.ranges) {
       if (range.blob >= mappable.size() || range.size == 0) continue;
       auto& windows = mappable[range.blob];
-      const uint64_t first = std::min<uint64_t>(range.offset / kWindow, windows.size());
-      const uint64_t end =
-          std::min<uint64_t>((range.offset + range.size - 1) / kWindow + 1, windows.size());
+      const uint64_t first = std::min<uint64_t>(range.offset / Residency::kWindow, windows.size());
+      const uint64_t end = std::min<uint64_t>(
+          (range.offset + range.size - 1) / Residency::kWindow + 1, windows.size());
       const auto begin = windows.begin() + static_cast<ptrdiff_t>(first);
       const auto stop = windows.begin() + static_cast<ptrdiff_t>(end);
       const auto count = std::count(begin, stop, true);
@@ -59,7 +58,7 @@ std::vector<std::vector<bool>> mappable_windows(const Plan& plan, const Facts& f
 
 bool may_map(const Range& range, const std::vector<std::vector<bool>>& mappable) {
   if (range.blob >= mappable.size() || range.size == 0) return false;
-  const uint64_t window = range.offset / kWindow;
+  const uint64_t window = range.offset / Residency::kWindow;
   return window < mappable[range.blob].size() && mappable[range.blob][window];
 }
 
@@ -92,8 +91,8 @@ std::vector<MapRun> map_runs(const Plan& plan, const std::vector<std::vector<boo
 
 bool is_resident(const Range& range, const Facts& facts) {
   if (range.size == 0) return true;
-  const uint64_t last = (range.offset + range.size - 1) / kWindow;
-  for (uint64_t window = range.offset / kWindow; window <= last; ++window) {
+  const uint64_t last = (range.offset + range.size - 1) / Residency::kWindow;
+  for (uint64_t window = range.offset / Residency::kWindow; window <= last; ++window) {
     if (warmth_at(facts, range.blob, window) != Warmth::warm) return false;
   }
   return true;

@@ -12,7 +12,6 @@ namespace inrush {
 
 namespace {
 
-constexpr uint64_t kWindow = Residency::kWindow;
 // Pages looked at in a row to tell runs of 64 KiB from smaller ones.
 constexpr uint64_t kTexturePages = 33;
 constexpr size_t kTexturesAtMost = 8;
@@ -46,7 +45,7 @@ class Judge {
 
  private:
   [[nodiscard]] uint64_t bytes_in(uint32_t window, uint64_t count = 1) const {
-    return std::min((window + count) * kWindow, size_) - window * kWindow;
+    return std::min((window + count) * Residency::kWindow, size_) - window * Residency::kWindow;
   }
 
   [[nodiscard]] uint64_t pages_in(uint32_t window, uint64_t count = 1) const {
@@ -72,13 +71,14 @@ class Judge {
       }
       const uint32_t first = windows_[next];
       const uint64_t count = end - next;
-      const auto resident = probe_.resident(first * kWindow, bytes_in(first, count));
+      const auto resident = probe_.resident(first * Residency::kWindow, bytes_in(first, count));
       const Warmth verdict = verdict_on(resident, pages_in(first, count));
       for (; next < end; ++next) {
         const uint32_t window = windows_[next];
         verdict_[window] =
             verdict == Warmth::mixed && count > 1
-                ? verdict_on(probe_.resident(window * kWindow, bytes_in(window)), pages_in(window))
+                ? verdict_on(probe_.resident(window * Residency::kWindow, bytes_in(window)),
+                             pages_in(window))
                 : verdict;
       }
     }
@@ -88,7 +88,7 @@ class Judge {
   // Looks into one window: 8 pages where the probe counts, else one page in either half.
   Warmth look(uint32_t window) {
     const uint64_t pages = pages_in(window);
-    const uint64_t start = window * kWindow;
+    const uint64_t start = window * Residency::kWindow;
     const uint64_t at = scatter(window);
     if (traits_.counts) {
       const uint64_t count = std::min<uint64_t>(8, pages);
@@ -195,7 +195,8 @@ class Judge {
     uint64_t changes = 0;
     std::optional<uint64_t> before;
     for (uint64_t i = 0; i < pages; ++i) {
-      const auto now = probe_.resident(window * kWindow + (start + i) * page_size(), page_size());
+      const auto now =
+          probe_.resident(window * Residency::kWindow + (start + i) * page_size(), page_size());
       if (!now) continue;
       warm += *now;
       if (before && *before != *now) ++changes;
@@ -232,7 +233,8 @@ Residency residency_of(std::vector<Warmth> windows, const char* method, uint64_t
   Residency residency{std::move(windows), method, 0};
   for (size_t i = 0; i < residency.windows.size(); ++i) {
     if (residency.windows[i] != Warmth::warm) continue;
-    residency.warm_bytes += std::min((i + 1) * kWindow, blob_size) - i * kWindow;
+    residency.warm_bytes +=
+        std::min((i + 1) * Residency::kWindow, blob_size) - i * Residency::kWindow;
   }
   return residency;
 }
@@ -247,7 +249,8 @@ bool stands_up(const Blob& blob, const FilesystemFact& filesystem) {
     if (row.name != std::string_view("timing")) continue;
     const auto probe = row.make(blob, any, refusal);
     for (uint64_t i = 0; probe && i < kLooks; ++i) {
-      const uint64_t offset = align_down((blob.size - 1) / kLooks * i + scatter(i) % kWindow, 4096);
+      const uint64_t offset =
+          align_down((blob.size - 1) / kLooks * i + scatter(i) % Residency::kWindow, 4096);
       if (probe->resident(std::min(offset, blob.size - 1), 1) == 0U) return false;
     }
   }

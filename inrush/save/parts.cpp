@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "inrush/base/align.h"
+#include "inrush/base/aligned_bytes.h"
 #include "inrush/base/parallel.h"
 #include "inrush/core/error.h"
 
@@ -19,11 +20,6 @@ namespace {
 // A writer that takes anything gets pieces of parts from here on where they are: copying a piece
 // costs less than a system call only below it.
 constexpr uint64_t kLeastBorrowed = 64 * kKiB;
-
-struct Free {
-  void operator()(std::byte* memory) const { std::free(memory); }
-};
-using Block = std::unique_ptr<std::byte, Free>;
 
 // Where the parts begin: all of one size but the last.
 uint64_t part_size(const WriterTraits& traits, uint64_t total) {
@@ -64,7 +60,7 @@ class Parts {
     size_t at = static_cast<size_t>(next - begins_.begin()) - 1;
     uint64_t inside = offset - begins_[at];
     const uint64_t least = std::min(least_borrowed_, size);
-    Block block;
+    AlignedBytes block;
     size_t filled = 0;
     const auto flush = [&] {
       if (filled > 0) writer_.write(offset, {block.get(), filled});
@@ -97,23 +93,23 @@ class Parts {
     }
   }
 
-  void give_back(Block block) {
+  void give_back(AlignedBytes block) {
     const std::scoped_lock lock(mutex_);
     blocks_.push_back(std::move(block));
   }
 
-  Block take_block() {
+  AlignedBytes take_block() {
     {
       const std::scoped_lock lock(mutex_);
       if (!blocks_.empty()) {
-        Block block = std::move(blocks_.back());
+        AlignedBytes block = std::move(blocks_.back());
         blocks_.pop_back();
         return block;
       }
     }
     const uint64_t align = std::max<uint64_t>(traits_.memory_align, alignof(std::max_align_t));
     const uint64_t room = align_up(std::min(size_, total_), align);
-    Block block(static_cast<std::byte*>(std::aligned_alloc(align, room)));
+    AlignedBytes block = allocate_aligned(align, room);
     if (!block) {
       throw Error(ErrorCode::memory, fmt::format("save: no memory for a part of {} bytes", room));
     }
@@ -128,7 +124,7 @@ class Parts {
   uint64_t least_borrowed_ = UINT64_MAX;  // a smaller piece of a part is copied
   WriterTraits traits_;
   std::mutex mutex_;
-  std::vector<Block> blocks_;  // unused ones
+  std::vector<AlignedBytes> blocks_;  // unused ones
 };
 
 }  // namespace

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "inrush/base/align.h"
+#include "inrush/base/aligned_bytes.h"
 #include "inrush/base/cgroup.h"
 #include "inrush/base/parallel.h"
 #include "inrush/codecs/seal.h"
@@ -21,11 +22,8 @@
 namespace inrush {
 namespace {
 
-constexpr uint64_t kLengthSize = 8;  // of a safetensors header; a sealed file says it elsewhere
-
-struct Free {
-  void operator()(std::byte* bytes) const { std::free(bytes); }
-};
+constexpr uint64_t kUsualLengthSize =
+    8;  // of a safetensors header; a sealed file says it elsewhere
 
 struct Chunk {
   const SaveTensor* tensor;
@@ -63,8 +61,7 @@ void write_chunks(Writer& writer, const std::vector<Chunk>& chunks, uint64_t chu
   const size_t threads = std::min<size_t>(writer.traits().width, chunks.size());
   std::atomic<size_t> next{0};
   parallel_for(threads, threads, [&](size_t) {
-    const std::unique_ptr<std::byte, Free> block(
-        static_cast<std::byte*>(std::aligned_alloc(align, align_up(chunk_size, align))));
+    const AlignedBytes block = allocate_aligned(align, chunk_size);
     if (!block) {
       throw Error(ErrorCode::memory,
                   fmt::format("save: no memory for a chunk of {} bytes", chunk_size));
@@ -146,7 +143,7 @@ struct Sealer::State {
 
   void write(Writer& writer, std::vector<SaveTensor> tensors, const SaveOptions::Metadata& metadata,
              Sealer& sealer) {
-    std::string json = safetensors_header(tensors, metadata).substr(kLengthSize);
+    std::string json = safetensors_header(tensors, metadata).substr(kUsualLengthSize);
     std::vector<uint64_t> sizes;
     uint64_t total = 0;
     for (const SaveTensor& tensor : tensors) total += sizes.emplace_back(size_of(tensor));

@@ -12,7 +12,7 @@
 namespace inrush {
 namespace {
 
-Library open_library() {
+Library open_cufile() {
   return Library::open({"libcufile.so.0"}, read_environment().cufile_library);
 }
 
@@ -68,14 +68,14 @@ std::string text_of_cufile(int result) {
 }
 
 CuFileLibrary find_cufile() {
-  const Library library = open_library();
+  const Library library = open_cufile();
   const vendor::FileTable table = bind(library);
   int version = 0;
   const bool told = table.version != nullptr && table.version(&version).error == 0;
   return {library.path(), told ? fmt::format("{}.{}", version / 1000, version % 1000 / 10) : ""};
 }
 
-CuFile::CuFile(bool compatible) : table_(bind(open_library())) {
+CuFile::CuFile(bool compatible) : table_(bind(open_cufile())) {
   // Refused where somebody has opened it already; what then holds is asked below.
   if (table_.set_parameter != nullptr) {
     table_.set_parameter(vendor::kParameterCompatible, compatible);

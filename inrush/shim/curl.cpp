@@ -19,7 +19,7 @@ void find(void* library, const char* symbol, Function& function) {
   }
 }
 
-void* open_library() {
+void* open_curl() {
   void* const library = ::dlopen(kLibrary, RTLD_NOW | RTLD_LOCAL);
   if (library != nullptr) return library;
   throw Error(ErrorCode::source,
@@ -29,7 +29,7 @@ void* open_library() {
 
 Curl make_table() {
   Curl table{};
-  void* const library = open_library();
+  void* const library = open_curl();
   find(library, "curl_easy_init", table.easy_init);
   find(library, "curl_easy_cleanup", table.easy_cleanup);
   find(library, "curl_easy_setopt", table.easy_setopt);

@@ -14,7 +14,7 @@ namespace {
 constexpr int kLeastCuda = 12000;      // 12.0
 constexpr int kLeastHip = 50'000'000;  // 5.0
 
-Library open_library(DeviceVendor vendor) {
+Library open_driver(DeviceVendor vendor) {
   const Environment environment = read_environment();
   if (vendor == DeviceVendor::cuda) {
     return Library::open({"libcuda.so.1"}, environment.cuda_library);
@@ -40,7 +40,7 @@ std::string_view name_of(DeviceVendor vendor) {
 }
 
 void DeviceDriver::bind_cuda() {
-  const Library library = open_library(DeviceVendor::cuda);
+  const Library library = open_driver(DeviceVendor::cuda);
   library_ = library.path();
   attributes_ = vendor::kCudaAttributes;
   vendor::DeviceTable& t = table_;
@@ -78,7 +78,7 @@ void DeviceDriver::bind_cuda() {
 }
 
 void DeviceDriver::bind_hip() {
-  const Library library = open_library(DeviceVendor::hip);
+  const Library library = open_driver(DeviceVendor::hip);
   library_ = library.path();
   attributes_ = vendor::kHipAttributes;
   vendor::DeviceTable& t = table_;

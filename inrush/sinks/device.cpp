@@ -16,7 +16,7 @@ namespace {
 
 // What a lane around the page cache reads at a time. Slots of twice that hold 64 reads in twice the
 // pinned memory, all of which the kernel has to find and clear first.
-constexpr uint64_t kBlock = 1 * kMiB;
+constexpr uint64_t kPinnedBlock = 1 * kMiB;
 // What cuFile reads at a time: below it its own costs show.
 constexpr uint64_t kDeviceBlock = 4 * kMiB;
 constexpr uint32_t kDeviceMemory = 1U << static_cast<uint32_t>(MemoryKind::device);
@@ -24,7 +24,7 @@ constexpr uint32_t kStreams = 4;
 // Where so many slots are being copied from, the device is what is waited for: one comes free soon,
 // and more of them would be found, cleared and pinned for nothing. 16 MiB are 0.3 ms of PCIe 5.
 constexpr uint32_t kEnoughCopying = 4 * kStreams;
-constexpr auto kPatience = std::chrono::seconds(2);
+constexpr auto kPatienceAtEnd = std::chrono::seconds(2);
 
 // What a device that does not answer may still read or write. It is never freed.
 struct Held {
@@ -68,7 +68,7 @@ DeviceSink::DeviceSink(const Index& index, const Plan& plan, SinkOptions options
 
 DeviceSink::~DeviceSink() {
   bool quiet = true;
-  for (const auto& copies : copies_) quiet &= copies->finish(Clock::now() + kPatience);
+  for (const auto& copies : copies_) quiet &= copies->finish(Clock::now() + kPatienceAtEnd);
   if (quiet) return;
   auto* held = new Held{std::move(ring_), std::move(device_slots_), {}};
   for (Home& home : homes_) held->owners.push_back(std::move(home.memory.owner));
@@ -96,7 +96,7 @@ DeviceSink::Shelf DeviceSink::make_shelf(uint64_t budget, uint64_t most, const c
 
 void DeviceSink::settle_slots() {
   const auto& device = devices_.devices.front();
-  pinned_ = make_shelf(options_.budget, kBlock, "pinned");
+  pinned_ = make_shelf(options_.budget, kPinnedBlock, "pinned");
   ring_ = std::make_unique<PinnedRing>(device, pinned_.slot_size, pinned_.count);
   layout_.regions = {ring_->region()};
   if (options_.device_staging > 0) {

@@ -14,7 +14,7 @@
 namespace inrush {
 namespace {
 
-constexpr auto kPatience = std::chrono::seconds(2);
+constexpr auto kPatienceWithCopies = std::chrono::seconds(2);
 
 struct Pending {
   vendor::Event event;
@@ -170,7 +170,7 @@ DeviceCopies::DeviceCopies(std::shared_ptr<const Device> device, uint32_t stream
   });
 }
 
-DeviceCopies::~DeviceCopies() { finish(Clock::now() + kPatience); }
+DeviceCopies::~DeviceCopies() { finish(Clock::now() + kPatienceWithCopies); }
 
 void DeviceCopies::fence(vendor::Stream consumer) {
   const std::lock_guard lock(shared_->mutex);

@@ -13,7 +13,7 @@
 namespace inrush {
 namespace {
 
-constexpr uint64_t kBlock = 2 * kMiB;
+constexpr uint64_t kSmallBlock = 2 * kMiB;
 constexpr uint64_t kSmall = 512 * kKiB;
 // Where it can be had: what the drivers' own allocators align to. At least: loads of 16 bytes.
 constexpr uint64_t kAlignment = 256;
@@ -73,7 +73,7 @@ class Batch {
     }
     Block& block = blocks_[device];
     uint64_t offset = block.offset_for(request);
-    if (offset + request.size > kBlock) {
+    if (offset + request.size > kSmallBlock) {
       close(device, block);
       offset = 0;
     }

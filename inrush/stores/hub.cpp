@@ -18,7 +18,7 @@
 namespace inrush {
 namespace {
 
-constexpr const char* kKnown =
+constexpr const char* kKnownHub =
     "ca_file, connect_timeout, connections, headers, hedge, proxy, "
     "timeout; and from Python cache, endpoint, token";
 
@@ -136,7 +136,7 @@ Place find_hub(const std::string& uri, const StorageOptions& options) {
   const HubSnapshot& snapshot = *place->second.snapshot;
   std::map<std::string, std::string> words = options.words;
   auto settled = client_options(words);
-  check_all_known(words, snapshot.shown, kKnown);
+  check_all_known(words, snapshot.shown, kKnownHub);
   std::shared_ptr<const Signer> signer;
   if (snapshot.credentials) signer = std::make_shared<BearerSigner>(snapshot.credentials);
   auto client = std::make_shared<const Client>(std::move(settled), std::move(signer));

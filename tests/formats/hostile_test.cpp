@@ -12,7 +12,7 @@
 namespace inrush::test {
 namespace {
 
-Index open(const std::string& path) {
+Index index_at(const std::string& path) {
   const auto place = find_place(path);
   std::vector<std::string> entries;
   if (!place.entry.empty()) entries.push_back(place.entry);
@@ -186,7 +186,7 @@ TEST(HostileFile, is_refused_with_file_range_and_reason) {
     for (const auto& hostile : table) {
       SCOPED_TRACE(hostile.name);
       const auto path = folder.write("x.safetensors", hostile.bytes);
-      const auto text = message_of(ErrorCode::data, [&] { open(path); });
+      const auto text = message_of(ErrorCode::data, [&] { index_at(path); });
       EXPECT_TRUE(contains(text, path));
       EXPECT_TRUE(contains(text, " ["));
       EXPECT_TRUE(contains(text, in_the_file(hostile.reason, hostile.bytes)));
@@ -220,11 +220,11 @@ TEST(OddFile, is_accepted_where_safetensors_accepts_it) {
     SCOPED_TRACE(file.name);
     const auto path = folder.write("x.safetensors", file.bytes);
     EXPECT_NO_THROW({
-      const Index index = open(path);
+      const Index index = index_at(path);
       EXPECT_GE(index.tensors.size(), 1U);
     });
   }
-  EXPECT_TRUE(open(folder.write("x.safetensors", safetensors_file("{}", 0))).tensors.empty());
+  EXPECT_TRUE(index_at(folder.write("x.safetensors", safetensors_file("{}", 0))).tensors.empty());
 }
 
 TEST(TruncatedFile, is_refused_at_every_length) {
@@ -233,11 +233,11 @@ TEST(TruncatedFile, is_refused_at_every_length) {
       R"("b":{"dtype":"U8","shape":[5],"data_offsets":[8,13]}})",
       13);
   const Folder folder;
-  EXPECT_EQ(open(folder.write("x.safetensors", whole)).tensors.size(), 2U);
+  EXPECT_EQ(index_at(folder.write("x.safetensors", whole)).tensors.size(), 2U);
   for (size_t size = 0; size < whole.size(); ++size) {
     SCOPED_TRACE(size);
     const auto path = folder.write("x.safetensors", whole.substr(0, size));
-    const auto text = message_of(ErrorCode::data, [&] { open(path); });
+    const auto text = message_of(ErrorCode::data, [&] { index_at(path); });
     EXPECT_TRUE(contains(text, path));
   }
 }
@@ -252,7 +252,7 @@ TEST(FlippedByte, never_does_worse_than_an_error) {
       bytes[i] = static_cast<char>(bytes[i] ^ (1 << bit));
       const auto path = folder.write("x.safetensors", bytes);
       try {
-        for (const auto& tensor : open(path).tensors) {
+        for (const auto& tensor : index_at(path).tensors) {
           ASSERT_LE(tensor.offset + tensor.size, bytes.size());
         }
       } catch (const Error& error) {
@@ -270,7 +270,7 @@ TEST(ManyEntries, that_overlap_are_refused_before_anything_is_made_of_them) {
   }
   const Folder folder;
   const auto path = folder.write("x.safetensors", safetensors_file(json + "}", 160'000));
-  EXPECT_TRUE(contains(message_of(ErrorCode::data, [&] { open(path); }), "overlap"));
+  EXPECT_TRUE(contains(message_of(ErrorCode::data, [&] { index_at(path); }), "overlap"));
 }
 
 TEST(ManyEmptyTensors, are_indexed) {
@@ -281,7 +281,7 @@ TEST(ManyEmptyTensors, are_indexed) {
   }
   const Folder folder;
   const auto path = folder.write("x.safetensors", safetensors_file(json + "}", 0));
-  EXPECT_EQ(open(path).tensors.size(), 50'000U);
+  EXPECT_EQ(index_at(path).tensors.size(), 50'000U);
 }
 
 }  // namespace

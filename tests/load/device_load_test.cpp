@@ -3,6 +3,7 @@
 
 #include <atomic>
 
+#include "inrush/base/align.h"
 #include "inrush/checkpoint.h"
 #include "tests/fake_driver/fixture.h"
 #include "tests/load/fixture.h"
@@ -13,8 +14,6 @@ namespace {
 using test::Bytes;
 using test::DeviceTest;
 using test::Folder;
-
-constexpr uint64_t kMiB = 1ULL << 20;
 
 class DeviceLoad : public DeviceTest {
  protected:

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <thread>
 
+#include "inrush/base/align.h"
 #include "tests/load/fixture.h"
 
 namespace inrush {
@@ -13,8 +14,6 @@ namespace {
 
 using test::Bytes;
 using test::Folder;
-
-constexpr size_t kMega = 1 << 20;
 
 Bytes bytes_of(const Tensor& tensor) {
   return {tensor.memory.data, tensor.memory.data + tensor.memory.size};
@@ -41,8 +40,8 @@ class EveryWay : public testing::TestWithParam<Case> {};
 
 TEST_P(EveryWay, delivers_every_byte_in_file_order) {
   Folder folder;
-  folder.shard("a.safetensors", "a.", {3, 5 * kMega + 17, 0, 1, 4096, 70000}, GetParam().pad);
-  folder.shard("b.safetensors", "b.", {9 * kMega, 123457}, GetParam().pad + 3);
+  folder.shard("a.safetensors", "a.", {3, 5 * kMiB + 17, 0, 1, 4096, 70000}, GetParam().pad);
+  folder.shard("b.safetensors", "b.", {9 * kMiB, 123457}, GetParam().pad + 3);
   folder.make_cold();
   const Checkpoint checkpoint = Checkpoint::open(folder.path());
   LoadOptions options;
@@ -70,20 +69,20 @@ TEST_P(EveryWay, delivers_every_byte_in_file_order) {
 
 INSTANTIATE_TEST_SUITE_P(
     Load, EveryWay,
-    testing::Values(Case{"", true, 64 * kMega, 0}, Case{"", false, 4 * kMega, 5},
-                    Case{"URING", true, 64 * kMega, 0}, Case{"URING", false, 4 * kMega, 1},
-                    Case{"AIO", true, 64 * kMega, 0}, Case{"AIO", false, 4 * kMega, 7},
-                    Case{"PREAD", true, 64 * kMega, 0}, Case{"PREAD", false, 2 * kMega, 2},
-                    Case{"URING_BUFFERED", false, 4 * kMega, 0},
-                    Case{"AIO_BUFFERED", false, 4 * kMega, 0},
-                    Case{"PREAD_BUFFERED", true, 64 * kMega, 3},
-                    Case{"PREAD_BUFFERED", false, 2 * kMega, 0}, Case{"MMAP", true, 64 * kMega, 0},
-                    Case{"MMAP", false, 4 * kMega, 1}),
+    testing::Values(Case{"", true, 64 * kMiB, 0}, Case{"", false, 4 * kMiB, 5},
+                    Case{"URING", true, 64 * kMiB, 0}, Case{"URING", false, 4 * kMiB, 1},
+                    Case{"AIO", true, 64 * kMiB, 0}, Case{"AIO", false, 4 * kMiB, 7},
+                    Case{"PREAD", true, 64 * kMiB, 0}, Case{"PREAD", false, 2 * kMiB, 2},
+                    Case{"URING_BUFFERED", false, 4 * kMiB, 0},
+                    Case{"AIO_BUFFERED", false, 4 * kMiB, 0},
+                    Case{"PREAD_BUFFERED", true, 64 * kMiB, 3},
+                    Case{"PREAD_BUFFERED", false, 2 * kMiB, 0}, Case{"MMAP", true, 64 * kMiB, 0},
+                    Case{"MMAP", false, 4 * kMiB, 1}),
     name_of_case);
 
 TEST(Load, tensors_outlive_the_load_and_the_checkpoint) {
   Folder folder;
-  folder.shard("a.safetensors", "a.", {3 * kMega, 100, 2 * kMega});
+  folder.shard("a.safetensors", "a.", {3 * kMiB, 100, 2 * kMiB});
   for (const char* backend : {"URING", "MMAP", "PREAD_BUFFERED"}) {
     std::vector<Tensor> kept;
     {
@@ -100,7 +99,7 @@ TEST(Load, tensors_outlive_the_load_and_the_checkpoint) {
 
 TEST(Load, memory_of_the_caller_is_filled_in_place) {
   Folder folder;
-  folder.shard("a.safetensors", "a.", {5 * kMega + 11, 333, 4096}, 1);
+  folder.shard("a.safetensors", "a.", {5 * kMiB + 11, 333, 4096}, 1);
   for (const char* backend : {"URING", "MMAP", "PREAD", "PREAD_BUFFERED"}) {
     for (const bool collect : {false, true}) {
       std::map<uint32_t, Bytes> given;
@@ -131,8 +130,8 @@ TEST(Load, memory_of_the_caller_is_filled_in_place) {
 
 TEST(Load, an_out_tensor_is_filled_and_the_rest_is_ours) {
   Folder folder;
-  folder.shard("a.safetensors", "a.", {kMega, 3 * kMega, 77});
-  Bytes mine(3 * kMega);
+  folder.shard("a.safetensors", "a.", {kMiB, 3 * kMiB, 77});
+  Bytes mine(3 * kMiB);
   LoadOptions options;
   Memory memory;
   memory.data = mine.data();
@@ -147,7 +146,7 @@ TEST(Load, an_out_tensor_is_filled_and_the_rest_is_ours) {
 
 TEST(Load, a_budget_below_the_least_is_an_error_that_names_it) {
   Folder folder;
-  folder.shard("a.safetensors", "a.", {3 * kMega});
+  folder.shard("a.safetensors", "a.", {3 * kMiB});
   LoadOptions options;
   options.budget = 1000;
   try {
@@ -161,9 +160,9 @@ TEST(Load, a_budget_below_the_least_is_an_error_that_names_it) {
 
 TEST(Load, cancel_ends_a_waiting_consumer_at_once) {
   Folder folder;
-  folder.shard("a.safetensors", "a.", std::vector<size_t>(40, kMega));
+  folder.shard("a.safetensors", "a.", std::vector<size_t>(40, kMiB));
   LoadOptions options;
-  options.budget = 4 * kMega;
+  options.budget = 4 * kMiB;
   options.choice.backend = {"PREAD"};
   Load load(Checkpoint::open(folder.path()), options);
   ASSERT_TRUE(load.next());
@@ -181,14 +180,14 @@ TEST(Load, cancel_ends_a_waiting_consumer_at_once) {
 
 TEST(Load, a_streaming_load_waits_for_its_consumer) {
   Folder folder;
-  folder.shard("a.safetensors", "a.", std::vector<size_t>(64, kMega));
+  folder.shard("a.safetensors", "a.", std::vector<size_t>(64, kMiB));
   LoadOptions options;
-  options.budget = 8 * kMega;
+  options.budget = 8 * kMiB;
   options.choice.mapping = MappingRule::never;
   Load load(Checkpoint::open(folder.path()), options);
   ASSERT_TRUE(load.next());
   std::this_thread::sleep_for(std::chrono::milliseconds(200));
-  EXPECT_LE(load.stats().bytes_read, 12 * kMega);
+  EXPECT_LE(load.stats().bytes_read, 12 * kMiB);
   uint64_t count = 1;
   while (auto tensor = load.next()) {
     EXPECT_EQ(bytes_of(*tensor), folder.expected[tensor->name]);
@@ -199,16 +198,16 @@ TEST(Load, a_streaming_load_waits_for_its_consumer) {
 
 TEST(Load, a_file_rewritten_in_mid_load_is_an_error) {
   Folder folder;
-  folder.shard("a.safetensors", "a.", std::vector<size_t>(32, kMega));
+  folder.shard("a.safetensors", "a.", std::vector<size_t>(32, kMiB));
   for (const char* backend : {"URING", "MMAP", "PREAD_BUFFERED"}) {
     LoadOptions options;
-    options.budget = 4 * kMega;
+    options.budget = 4 * kMiB;
     options.choice.backend = {backend};
     Load load(Checkpoint::open(folder.path()), options);
     ASSERT_TRUE(load.next());
     {
       std::fstream file(folder.path() + "/a.safetensors", std::ios::in | std::ios::out);
-      file.seekp(5 * kMega);
+      file.seekp(5 * kMiB);
       file << "changed";
     }
     try {
@@ -225,13 +224,13 @@ TEST(Load, a_file_rewritten_in_mid_load_is_an_error) {
 TEST(Load, a_file_that_shrinks_in_mid_load_is_an_error) {
   for (const char* backend : {"", "URING", "MMAP", "PREAD", "PREAD_BUFFERED", "AIO"}) {
     Folder folder;
-    folder.shard("a.safetensors", "a.", std::vector<size_t>(64, kMega));
+    folder.shard("a.safetensors", "a.", std::vector<size_t>(64, kMiB));
     LoadOptions options;
-    options.budget = 4 * kMega;
+    options.budget = 4 * kMiB;
     if (*backend != 0) options.choice.backend = {backend};
     Load load(Checkpoint::open(folder.path()), options);
     ASSERT_TRUE(load.next());
-    std::filesystem::resize_file(folder.path() + "/a.safetensors", 3 * kMega);
+    std::filesystem::resize_file(folder.path() + "/a.safetensors", 3 * kMiB);
     EXPECT_THROW(
         {
           while (load.next()) {
@@ -244,10 +243,10 @@ TEST(Load, a_file_that_shrinks_in_mid_load_is_an_error) {
 
 TEST(Load, wait_needs_no_consumer_when_it_collects) {
   Folder folder;
-  folder.shard("a.safetensors", "a.", std::vector<size_t>(20, kMega));
+  folder.shard("a.safetensors", "a.", std::vector<size_t>(20, kMiB));
   LoadOptions options;
   options.collect = true;
-  options.budget = 4 * kMega;
+  options.budget = 4 * kMiB;
   options.order = Order::ready;
   Load load(Checkpoint::open(folder.path()), options);
   EXPECT_TRUE(load.wait(in(30)));
@@ -281,12 +280,12 @@ class SumDecoder final : public Decoder {
 
 TEST(Load, decoders_see_every_byte_once) {
   Folder folder;
-  folder.shard("a.safetensors", "a.", {5 * kMega + 9, 0, 17, 4096, 3 * kMega});
+  folder.shard("a.safetensors", "a.", {5 * kMiB + 9, 0, 17, 4096, 3 * kMiB});
   for (const DecodeOrder order : {DecodeOrder::in_order, DecodeOrder::any_order}) {
     for (const bool collect : {false, true}) {
       LoadOptions options;
       options.collect = collect;
-      options.budget = 8 * kMega;
+      options.budget = 8 * kMiB;
       options.decoder = [order](const TensorInfo&) { return std::make_unique<SumDecoder>(order); };
       Load load(Checkpoint::open(folder.path()), options);
       while (load.next()) {
@@ -304,13 +303,13 @@ TEST(Load, decoders_see_every_byte_once) {
 
 TEST(Load, several_consumers_get_their_own_copies) {
   Folder folder;
-  folder.shard("a.safetensors", "a.", {2 * kMega + 4, 999, kMega});
+  folder.shard("a.safetensors", "a.", {2 * kMiB + 4, 999, kMiB});
   const Checkpoint checkpoint = Checkpoint::open(folder.path());
   LoadOptions options;
   Selection all;
   for (uint32_t i = 0; i < 3; ++i) all.wants.push_back({i, {}});
   Selection rows;
-  rows.wants.push_back({0, {{kMega, 2 * kMega, 1}}});
+  rows.wants.push_back({0, {{kMiB, 2 * kMiB, 1}}});
   options.selections = {all, rows, all};
   Load load(checkpoint, options);
   std::map<uint32_t, std::vector<Tensor>> got;
@@ -321,7 +320,7 @@ TEST(Load, several_consumers_get_their_own_copies) {
   std::memset(got[0][0].memory.data, 0, got[0][0].memory.size);
   for (const Tensor& tensor : got[2]) EXPECT_EQ(bytes_of(tensor), folder.expected[tensor.name]);
   const Bytes& first = folder.expected["a.0"];
-  EXPECT_EQ(bytes_of(got[1][0]), Bytes(first.begin() + kMega, first.begin() + 2 * kMega));
+  EXPECT_EQ(bytes_of(got[1][0]), Bytes(first.begin() + kMiB, first.begin() + 2 * kMiB));
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <thread>
 
+#include "inrush/base/align.h"
 #include "inrush/base/fd.h"
 #include "inrush/engines/engines.h"
 #include "inrush/load.h"
@@ -22,12 +23,10 @@ using test::Remote;
 using test::RemoteEngine;
 using test::RemoteStore;
 
-constexpr uint64_t kMega = 1 << 20;
-
 // The same files in several places, and an engine for each of them.
 class Mirrors : public testing::Test {
  protected:
-  void make(std::vector<Nature> natures, uint64_t bytes = 24 * kMega) {
+  void make(std::vector<Nature> natures, uint64_t bytes = 24 * kMiB) {
     Random random(77);
     files_ = test::random_files(random, bytes);
     for (const Nature& nature : natures) {
@@ -78,7 +77,7 @@ class Mirrors : public testing::Test {
 };
 
 TEST_F(Mirrors, a_faster_place_takes_more) {
-  make({{.bytes_per_second = 40 * kMega}, {.bytes_per_second = 160 * kMega}});
+  make({{.bytes_per_second = 40 * kMiB}, {.bytes_per_second = 160 * kMiB}});
   const LoadStats stats = load_all(options());
   ASSERT_EQ(stats.sources.size(), 2U);
   EXPECT_GT(stats.sources[0].bytes, 0U);
@@ -93,7 +92,7 @@ TEST_F(Mirrors, what_fails_now_and_then_at_each_is_read_in_the_end) {
 }
 
 TEST_F(Mirrors, a_place_that_dies_leaves_its_ranges_to_the_others) {
-  make({{.bytes_per_second = 80 * kMega, .dies_after = 5}, {.bytes_per_second = 80 * kMega}});
+  make({{.bytes_per_second = 80 * kMiB, .dies_after = 5}, {.bytes_per_second = 80 * kMiB}});
   const LoadStats stats = load_all(options());
   EXPECT_TRUE(stats.sources[0].given_up);
   ASSERT_EQ(stats.fallbacks.size(), 1U);
@@ -101,8 +100,8 @@ TEST_F(Mirrors, a_place_that_dies_leaves_its_ranges_to_the_others) {
 }
 
 TEST_F(Mirrors, when_all_die_the_load_fails_with_the_reason) {
-  make({{.bytes_per_second = 80 * kMega, .dies_after = 3},
-        {.bytes_per_second = 80 * kMega, .dies_after = 4}});
+  make({{.bytes_per_second = 80 * kMiB, .dies_after = 3},
+        {.bytes_per_second = 80 * kMiB, .dies_after = 4}});
   const Checkpoint checkpoint = open();
   Load load(checkpoint, options());
   try {
@@ -153,7 +152,7 @@ class MuteEngine final : public Engine {
 };
 
 TEST_F(Mirrors, what_a_silent_place_owes_is_read_from_another_once) {
-  make({{.bytes_per_second = 200 * kMega}, {.bytes_per_second = 200 * kMega}});
+  make({{.bytes_per_second = 200 * kMiB}, {.bytes_per_second = 200 * kMiB}});
   LoadOptions asked = options();
   const EngineFactory plain = asked.engines;
   asked.engines = [plain](const std::string& name, const EngineOptions& given) {
@@ -169,9 +168,9 @@ TEST_F(Mirrors, what_a_silent_place_owes_is_read_from_another_once) {
 }
 
 TEST_F(Mirrors, a_small_budget_and_a_silent_place_do_not_deadlock) {
-  make({{.bytes_per_second = 200 * kMega}, {.bytes_per_second = 200 * kMega}});
+  make({{.bytes_per_second = 200 * kMiB}, {.bytes_per_second = 200 * kMiB}});
   LoadOptions asked = options();
-  asked.budget = 6 * kMega;
+  asked.budget = 6 * kMiB;
   const EngineFactory plain = asked.engines;
   asked.engines = [plain](const std::string& name, const EngineOptions& given) {
     std::unique_ptr<Engine> engine = plain(name, given);
@@ -182,7 +181,7 @@ TEST_F(Mirrors, a_small_budget_and_a_silent_place_do_not_deadlock) {
 }
 
 TEST_F(Mirrors, another_size_other_tensors_or_another_etag_is_refused_before_a_byte_is_read) {
-  make({{}, {}}, kMega);
+  make({{}, {}}, kMiB);
   const auto [name, content] = *files_.begin();
   remotes_[1]->put(name, content);  // the same bytes as another generation: another ETag
   try {
@@ -196,7 +195,7 @@ TEST_F(Mirrors, another_size_other_tensors_or_another_etag_is_refused_before_a_b
 }
 
 TEST_F(Mirrors, an_object_replaced_at_one_place_in_mid_load_is_an_error) {
-  make({{.latency = 20ms}, {.latency = 20ms}}, 8 * kMega);
+  make({{.latency = 20ms}, {.latency = 20ms}}, 8 * kMiB);
   Load load(open(), options());
   for (const auto& [name, content] : files_) remotes_[1]->put(name, content);
   EXPECT_THROW(

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "inrush/base/align.h"
 #include "inrush/load.h"
 #include "inrush/save.h"
 #include "tests/policy/folders.h"
@@ -18,20 +19,18 @@ namespace {
 
 using namespace testing_places;
 
-constexpr uint64_t kMiB = 1ULL << 20;
-
-struct Case {
+struct PlaceCase {
   const char* place;
   uid_t user;
   const char* way;         // Choice::name by default
   const char* never_cold;  // and with mapping=never, cold
 };
 
-std::ostream& operator<<(std::ostream& out, const Case& it) {
+std::ostream& operator<<(std::ostream& out, const PlaceCase& it) {
   return out << it.place << (it.user == 0 ? " as root" : " as nobody");
 }
 
-class LoadOnPlaces : public testing::TestWithParam<Case> {
+class LoadOnPlaces : public testing::TestWithParam<PlaceCase> {
  protected:
   LoadOnPlaces() : folder_(GetParam().place) {
     ::setenv("INRUSH_PROFILE", "off", 1);
@@ -86,7 +85,7 @@ class LoadOnPlaces : public testing::TestWithParam<Case> {
     });
   }
 
-  Folder folder_;
+  testing_places::Folder folder_;
   std::string path_;
   std::map<std::string, std::string> bytes_;
 };
@@ -108,17 +107,19 @@ TEST_P(LoadOnPlaces, cold_without_mapping) {
   EXPECT_EQ(load(options, GetParam().never_cold), 0);
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Everywhere, LoadOnPlaces,
-    testing::Values(Case{"plain", 0, "mmap", "uring"}, Case{"plain", 65534, "mmap", "uring"},
-                    Case{"overlay", 0, "mmap", "uring"}, Case{"overlay", 65534, "mmap", "uring"},
-                    Case{"squashfs", 0, "mmap", "pread_buffered"},
-                    Case{"squashfs", 65534, "mmap", "pread_buffered"},
-                    Case{"tmpfs", 0, "mmap", "pread_buffered"},
-                    Case{"tmpfs", 65534, "mmap", "pread_buffered"}),
-    [](const auto& test) {
-      return std::string(test.param.place) + (test.param.user == 0 ? "_owner" : "_other");
-    });
+INSTANTIATE_TEST_SUITE_P(Everywhere, LoadOnPlaces,
+                         testing::Values(PlaceCase{"plain", 0, "mmap", "uring"},
+                                         PlaceCase{"plain", 65534, "mmap", "uring"},
+                                         PlaceCase{"overlay", 0, "mmap", "uring"},
+                                         PlaceCase{"overlay", 65534, "mmap", "uring"},
+                                         PlaceCase{"squashfs", 0, "mmap", "pread_buffered"},
+                                         PlaceCase{"squashfs", 65534, "mmap", "pread_buffered"},
+                                         PlaceCase{"tmpfs", 0, "mmap", "pread_buffered"},
+                                         PlaceCase{"tmpfs", 65534, "mmap", "pread_buffered"}),
+                         [](const auto& test) {
+                           return std::string(test.param.place) +
+                                  (test.param.user == 0 ? "_owner" : "_other");
+                         });
 
 }  // namespace
 }  // namespace inrush

@@ -15,7 +15,7 @@ namespace {
 using test::Bytes;
 using test::Folder;
 
-Bytes bytes_of(const Tensor& tensor) {
+Bytes bytes_in(const Tensor& tensor) {
   return {tensor.memory.data, tensor.memory.data + tensor.memory.size};
 }
 
@@ -37,7 +37,7 @@ TEST(PoolLoad, a_few_blocks_serve_a_whole_checkpoint) {
     Load load(Checkpoint::open(folder.path()), pooled(backend, 4 * kMiB));
     std::set<const std::byte*> places;
     while (auto tensor = load.next()) {
-      EXPECT_EQ(bytes_of(*tensor), folder.expected[tensor->name]) << backend;
+      EXPECT_EQ(bytes_in(*tensor), folder.expected[tensor->name]) << backend;
       EXPECT_FALSE(tensor->mapped);
       places.insert(tensor->memory.data);
     }
@@ -58,7 +58,7 @@ TEST(PoolLoad, what_the_caller_keeps_is_never_overwritten) {
     while (auto tensor = load.next()) {
       kept.push_back(std::move(*tensor));
       if (kept.size() > 6) kept.erase(kept.begin() + random() % 6);
-      for (const Tensor& one : kept) ASSERT_EQ(bytes_of(one), folder.expected[one.name]) << backend;
+      for (const Tensor& one : kept) ASSERT_EQ(bytes_in(one), folder.expected[one.name]) << backend;
     }
   }
 }
@@ -78,11 +78,11 @@ TEST(PoolLoad, a_caller_who_keeps_all_is_told_at_once_and_may_go_on) {
   }
   EXPECT_LT(Clock::now() - start, std::chrono::seconds(10));
   EXPECT_GE(kept.size(), 3U);
-  for (const Tensor& one : kept) EXPECT_EQ(bytes_of(one), folder.expected[one.name]);
+  for (const Tensor& one : kept) EXPECT_EQ(bytes_in(one), folder.expected[one.name]);
   size_t count = kept.size();
   kept.clear();
   while (auto tensor = load.next()) {
-    EXPECT_EQ(bytes_of(*tensor), folder.expected[tensor->name]);
+    EXPECT_EQ(bytes_in(*tensor), folder.expected[tensor->name]);
     ++count;
   }
   EXPECT_EQ(count, 12U);
@@ -100,7 +100,7 @@ TEST(PoolLoad, the_least_pool_lets_every_caller_keep_one_tensor) {
     size_t count = 0;
     while (auto tensor = load.next()) {
       if (last) {
-        EXPECT_EQ(bytes_of(*last), folder.expected[last->name]);
+        EXPECT_EQ(bytes_in(*last), folder.expected[last->name]);
       }
       last = std::move(tensor);
       ++count;
@@ -117,7 +117,7 @@ TEST(PoolLoad, tensors_outlive_the_load) {
     Load load(Checkpoint::open(folder.path()), pooled("", 16 * kMiB));
     while (auto tensor = load.next()) kept.push_back(std::move(*tensor));
   }
-  for (const Tensor& one : kept) EXPECT_EQ(bytes_of(one), folder.expected[one.name]);
+  for (const Tensor& one : kept) EXPECT_EQ(bytes_in(one), folder.expected[one.name]);
 }
 
 TEST(PoolLoad, memory_of_the_caller_goes_beside_it) {
@@ -129,7 +129,7 @@ TEST(PoolLoad, memory_of_the_caller_goes_beside_it) {
   options.out["a.1"].size = mine.size();
   Load load(Checkpoint::open(folder.path()), options);
   while (auto tensor = load.next()) {
-    EXPECT_EQ(bytes_of(*tensor), folder.expected[tensor->name]);
+    EXPECT_EQ(bytes_in(*tensor), folder.expected[tensor->name]);
   }
   EXPECT_EQ(mine, folder.expected["a.1"]);
 }

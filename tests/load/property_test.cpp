@@ -23,9 +23,9 @@ using test::RemoteEngine;
 using test::RemoteStore;
 
 // No case takes a second on an idle machine; a deadlock takes for ever.
-constexpr auto kPatience = 60s;
+constexpr auto kPropertyPatience = 60s;
 
-FileBytes bytes_of(const Memory& memory) { return {memory.data, memory.data + memory.size}; }
+FileBytes bytes_at(const Memory& memory) { return {memory.data, memory.data + memory.size}; }
 
 // A checkpoint far away, what is wanted of it, and how it is to be loaded.
 class Scenario {
@@ -82,7 +82,7 @@ class Scenario {
       const FileBytes& file = files.at(checkpoint->index().blobs[info.blob].name);
       ASSERT_EQ(tensor.shape, target.shape);
       ASSERT_EQ(tensor.memory.size, target.size);
-      ASSERT_EQ(bytes_of(tensor.memory), test::wanted_bytes(file, info, want)) << tensor.name;
+      ASSERT_EQ(bytes_at(tensor.memory), test::wanted_bytes(file, info, want)) << tensor.name;
       ASSERT_TRUE(options.order == Order::ready || last < static_cast<int64_t>(i));
       last = static_cast<int64_t>(i);
       return;
@@ -119,7 +119,7 @@ class Scenario {
 // Takes everything, with a consumer that is slow now and then. `Job` is a Load or a Board.
 template <typename Job>
 void take_all(Scenario& scenario, Job& job, const Plan& plan) {
-  const Deadline patience = Clock::now() + kPatience;
+  const Deadline patience = Clock::now() + kPropertyPatience;
   uint64_t taken = 0;
   while (true) {
     bool timed_out = false;
@@ -225,7 +225,7 @@ TEST_P(LoadProperty, a_range_that_cannot_be_read_is_one_clean_error) {
     const std::string& name = index.blobs[range.blob].name;
     scenario.remote->break_at(name, range.offset + scenario.below(range.size));
     scenario.options.engines = scenario.engines(scenario.nature());
-    const Deadline patience = Clock::now() + kPatience;
+    const Deadline patience = Clock::now() + kPropertyPatience;
     {
       Load load(*scenario.checkpoint, scenario.options);
       bool timed_out = false;
@@ -265,7 +265,7 @@ TEST_P(LoadProperty, cancel_at_any_moment_ends_it_within_a_second) {
     bool timed_out = false;
     bool whole = false;
     try {
-      const Deadline patience = Clock::now() + kPatience;
+      const Deadline patience = Clock::now() + kPropertyPatience;
       while (load->next(patience, timed_out)) {
       }
       whole = !timed_out;
@@ -300,11 +300,11 @@ TEST_P(LoadProperty, destruction_at_any_moment_leaves_nothing) {
       Load load(*scenario.checkpoint, scenario.options);
       bool timed_out = false;
       for (uint64_t i = scenario.below(6); i > 0; --i) {
-        if (auto tensor = load.next(start + kPatience, timed_out)) kept.push_back(*tensor);
+        if (auto tensor = load.next(start + kPropertyPatience, timed_out)) kept.push_back(*tensor);
       }
     }
     expect_quiet(scenario);
-    for (const Tensor& tensor : kept) bytes_of(tensor.memory);  // still there
+    for (const Tensor& tensor : kept) bytes_at(tensor.memory);  // still there
     if (HasFatalFailure()) return;
   }
 }

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <thread>
 
+#include "inrush/base/align.h"
 #include "inrush/core/error.h"
 #include "tests/load/fixture.h"
 
@@ -15,8 +16,6 @@ namespace {
 
 using test::Folder;
 
-constexpr size_t kMega = 1 << 20;
-
 bool holds(const Memory& memory, const test::Bytes& bytes) {
   return memory.size == bytes.size() &&
          (bytes.empty() || std::memcmp(memory.data, bytes.data(), bytes.size()) == 0);
@@ -24,8 +23,8 @@ bool holds(const Memory& memory, const test::Bytes& bytes) {
 
 TEST(View, gives_tensors_in_any_order_cold_and_warm) {
   Folder folder;
-  folder.shard("a.safetensors", "a.", {3, 20 * kMega + 17, 0, 4096, 70000});
-  folder.shard("b.safetensors", "b.", {2 * kMega, 123457});
+  folder.shard("a.safetensors", "a.", {3, 20 * kMiB + 17, 0, 4096, 70000});
+  folder.shard("b.safetensors", "b.", {2 * kMiB, 123457});
   const Checkpoint checkpoint = Checkpoint::open(folder.path());
   for (const bool cold : {true, false}) {
     if (cold) folder.make_cold();
@@ -40,7 +39,7 @@ TEST(View, gives_tensors_in_any_order_cold_and_warm) {
 
 TEST(View, serves_several_threads_at_once) {
   Folder folder;
-  folder.shard("a.safetensors", "a.", std::vector<size_t>(40, kMega + 3));
+  folder.shard("a.safetensors", "a.", std::vector<size_t>(40, kMiB + 3));
   folder.make_cold();
   const Checkpoint checkpoint = Checkpoint::open(folder.path());
   View view(checkpoint);
@@ -61,7 +60,7 @@ TEST(View, serves_several_threads_at_once) {
 
 TEST(View, what_it_gave_outlives_it) {
   Folder folder;
-  folder.shard("a.safetensors", "a.", {3 * kMega, 5});
+  folder.shard("a.safetensors", "a.", {3 * kMiB, 5});
   std::optional<Memory> memory;
   {
     const Checkpoint checkpoint = Checkpoint::open(folder.path());
@@ -74,7 +73,7 @@ TEST(View, what_it_gave_outlives_it) {
 
 TEST(View, a_file_that_shrank_is_an_error_before_its_pages_are_handed_over) {
   Folder folder;
-  folder.shard("a.safetensors", "a.", {3 * kMega, kMega});
+  folder.shard("a.safetensors", "a.", {3 * kMiB, kMiB});
   const Checkpoint checkpoint = Checkpoint::open(folder.path());
   View view(checkpoint);
   ASSERT_TRUE(view.tensor(*checkpoint.index().find("a.0")));
@@ -84,13 +83,13 @@ TEST(View, a_file_that_shrank_is_an_error_before_its_pages_are_handed_over) {
 
 TEST(View, a_file_that_is_replaced_is_still_the_one_that_was_opened) {
   Folder folder;
-  folder.shard("a.safetensors", "a.", {3 * kMega, kMega});
+  folder.shard("a.safetensors", "a.", {3 * kMiB, kMiB});
   const auto first = folder.expected;
   const Checkpoint checkpoint = Checkpoint::open(folder.path());
   View view(checkpoint);
   ASSERT_TRUE(view.tensor(*checkpoint.index().find("a.0")));
   Folder other;
-  other.shard("a.safetensors", "a.", {3 * kMega, kMega});
+  other.shard("a.safetensors", "a.", {3 * kMiB, kMiB});
   const std::string path = folder.path() + "/a.safetensors";
   std::filesystem::copy_file(other.path() + "/a.safetensors", path + ".new");
   std::filesystem::rename(path + ".new", path);
@@ -101,7 +100,7 @@ TEST(View, a_file_that_is_replaced_is_still_the_one_that_was_opened) {
 
 TEST(View, works_in_a_child_after_a_fork) {
   Folder folder;
-  folder.shard("a.safetensors", "a.", std::vector<size_t>(30, kMega));
+  folder.shard("a.safetensors", "a.", std::vector<size_t>(30, kMiB));
   folder.make_cold();
   const Checkpoint checkpoint = Checkpoint::open(folder.path());
   View view(checkpoint);

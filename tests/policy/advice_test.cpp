@@ -7,15 +7,15 @@
 namespace inrush {
 namespace {
 
-constexpr uint64_t kGB = 1'000'000'000;
+constexpr uint64_t kBillion = 1'000'000'000;
 
 Facts healthy() {
   Facts facts;
-  facts.machine = {"6.8.0-1", 8, 64 * kGB, 0, 0, 1 << 30, 4096, "madvise"};
+  facts.machine = {"6.8.0-1", 8, 64 * kBillion, 0, 0, 1 << 30, 4096, "madvise"};
   facts.filesystem.type = "ext4";
   facts.filesystem.may_map = facts.filesystem.direct = true;
   facts.engines = {{"uring", ""}, {"mmap", ""}};
-  facts.wanted_bytes = 3 * kGB;
+  facts.wanted_bytes = 3 * kBillion;
   facts.blobs = 1;
   return facts;
 }
@@ -32,8 +32,8 @@ TEST(Advice, a_healthy_machine_needs_none) { EXPECT_EQ(all_of(healthy()), ""); }
 
 TEST(Advice, names_the_limit_that_is_too_small) {
   Facts facts = healthy();
-  facts.machine.memory_available = kGB;
-  facts.machine.memory_limit = 2 * kGB;
+  facts.machine.memory_available = kBillion;
+  facts.machine.memory_limit = 2 * kBillion;
   EXPECT_NE(all_of(facts).find("cgroup's memory limit, now 2000 MB"), std::string::npos);
   facts = healthy();
   facts.machine.memlock_limit = 64 << 10;

@@ -12,7 +12,7 @@
 namespace inrush {
 namespace {
 
-constexpr double kMiB = 1048576;
+constexpr double kMebi = 1048576;
 
 // Bytes a second with n units in flight.
 using Curve = std::function<double(double n)>;
@@ -40,7 +40,7 @@ struct Course {
 
 struct Setup {
   GovernorLimits limits;
-  double block = kMiB;
+  double block = kMebi;
   double seconds = 2;
   double noise = 0.10;
   uint64_t seed = 1;
@@ -83,7 +83,7 @@ constexpr uint64_t kSeeds = 20;
 TEST(Governor, reaches_a_disks_rate_whatever_depth_it_wants) {
   for (const double depth : {1, 2, 4, 8, 16, 32, 64}) {
     for (const double rate : {0.5e9, 2e9, 7e9}) {
-      if (depth * kMiB / rate > 0.05) continue;  // no disk takes that long over a read
+      if (depth * kMebi / rate > 0.05) continue;  // no disk takes that long over a read
       for (uint64_t seed = 0; seed < kSeeds; ++seed) {
         const Course run =
             simulate(saturating(rate, depth), {.limits = {8, 64, 1}, .seconds = 4, .seed = seed});
@@ -106,9 +106,9 @@ TEST(Governor, finds_the_streams_of_a_far_store) {
   for (const double latency_ms : {1, 5, 20}) {
     for (uint64_t seed = 0; seed < kSeeds; ++seed) {
       // 200 MB/s a stream, 1.5 GB/s in all.
-      const Curve curve = far_away(latency_ms, 200e6, 1.5e9, 4 * kMiB);
+      const Curve curve = far_away(latency_ms, 200e6, 1.5e9, 4 * kMebi);
       const Course run =
-          simulate(curve, {.limits = {4, 64, 1}, .block = 4 * kMiB, .seconds = 3, .seed = seed});
+          simulate(curve, {.limits = {4, 64, 1}, .block = 4 * kMebi, .seconds = 3, .seed = seed});
       EXPECT_GE(run.final_rate, 0.95 * run.best_rate) << latency_ms << " ms";
       EXPECT_LE(run.seconds_to_95, 0.5) << latency_ms << " ms";
       EXPECT_LE(run.units, 64U);
@@ -130,7 +130,7 @@ TEST(Governor, goes_back_where_more_in_flight_is_slower) {
   const Curve curve = [](double n) { return 2e8 / (1 + 0.15 * (n - 1)); };
   for (uint64_t seed = 0; seed < kSeeds; ++seed) {
     const Course run =
-        simulate(curve, {.limits = {8, 32, 1}, .block = 4 * kMiB, .seconds = 20, .seed = seed});
+        simulate(curve, {.limits = {8, 32, 1}, .block = 4 * kMebi, .seconds = 20, .seed = seed});
     EXPECT_LE(run.units, 4U);
   }
 }
@@ -152,8 +152,8 @@ TEST(Governor, follows_a_place_that_becomes_faster) {
   double now = 0;
   const auto run_until = [&](double end, const Curve& curve) {
     while (now < end) {
-      now += kMiB / curve(governor.target());
-      governor.delivered(static_cast<uint64_t>(kMiB),
+      now += kMebi / curve(governor.target());
+      governor.delivered(static_cast<uint64_t>(kMebi),
                          Clock::time_point(std::chrono::nanoseconds(1 + std::llround(now * 1e9))));
     }
   };

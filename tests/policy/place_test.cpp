@@ -4,12 +4,12 @@
 #include <string>
 #include <vector>
 
+#include "inrush/base/align.h"
 #include "inrush/policy/choose.h"
 
 namespace inrush {
 namespace {
 
-constexpr uint64_t kMiB = 1ULL << 20;
 constexpr uint64_t kKiB = 1ULL << 10;
 
 // Blobs by the residency of their windows: c(old), w(arm), m(ixed).

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "inrush/base/align.h"
 #include "inrush/policy/filesystem.h"
 #include "tests/policy/folders.h"
 #include "tests/policy/places.h"
@@ -19,7 +20,6 @@ namespace {
 using namespace testing_places;
 
 constexpr uint64_t kWindow = Residency::kWindow;
-constexpr uint64_t kMiB = 1ULL << 20;
 constexpr uid_t kNobody = 65534;
 
 std::vector<bool> all_windows(const Blob& blob) {
