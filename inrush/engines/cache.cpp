@@ -17,6 +17,7 @@
 #include "inrush/codecs/crc32.h"
 #include "inrush/engines/engines.h"
 #include "inrush/engines/rows.h"
+#include "inrush/engines/submission.h"
 #include "inrush/engines/wake.h"
 
 namespace inrush {
@@ -192,17 +193,8 @@ class CacheEngine final : public Engine {
   }
 
   void submit(std::span<const Read> reads) override {
-    const uint32_t most = traits().most_in_flight;
-    if (in_flight_ + reads.size() > most) {
-      throw Error(ErrorCode::usage,
-                  fmt::format("submit to cache: {} reads on top of {} in flight are more than {}",
-                              reads.size(), in_flight_, most));
-    }
-    for (const Read& read : reads) {
-      if (read.file >= blobs_.size() || read.size == 0) {
-        throw Error(ErrorCode::usage, "submit to cache: a read of nothing, or of no blob");
-      }
-    }
+    check_room(traits(), reads.size(), in_flight_);
+    check_reads(traits(), reads, blobs_.size());
     std::vector<Read> fetched;
     for (const Read& read : reads) {
       const auto& file = cached(blobs_[read.file]).file;

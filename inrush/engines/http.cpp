@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "inrush/engines/rows.h"
+#include "inrush/engines/submission.h"
 #include "inrush/engines/wake.h"
 #include "inrush/net/attempts.h"
 #include "inrush/net/object.h"
@@ -91,10 +92,7 @@ class HttpEngine final : public Engine {
                               reads.size(), flights_.size(), traits_.most_in_flight));
     }
     for (const Read& read : reads) {
-      if (read.file >= blobs_.size() || read.size == 0 || read.target == nullptr ||
-          read.offset >= blobs_[read.file].size) {
-        throw Error(ErrorCode::usage, "submit to http: a read of nothing, or of no blob");
-      }
+      if (read.offset >= blobs_[read.file].size) throw refused(traits_, read, "it is past the end");
     }
     for (const Read& read : reads) begin(take(read), false);
   }
