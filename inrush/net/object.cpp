@@ -17,8 +17,9 @@
 namespace inrush {
 namespace {
 
-// Headers of checkpoints mostly fit: opening and indexing a shard is one round trip then.
-constexpr uint64_t kFirstLook = 256 << 10;
+// Headers of checkpoints mostly fit, and the 256 KiB of tensorizer's with what is before them:
+// opening and indexing a shard is one round trip then.
+constexpr uint64_t kFirstLook = 260 << 10;
 
 bool is_empty(const ResponseHead& head) {
   if (head.status == 200) return head.header("content-length") == "0";

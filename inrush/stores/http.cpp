@@ -11,6 +11,7 @@
 #include "inrush/core/quoted.h"
 #include "inrush/net/bearer.h"
 #include "inrush/net/object.h"
+#include "inrush/stores/opened.h"
 #include "inrush/stores/remote.h"
 
 namespace inrush {
@@ -66,7 +67,7 @@ class HttpFolder final : public Store {
 
   Blob open(const std::string& name) override {
     const Url url = url_of(name);
-    return open_object(client_, {url, shown_url(url)});
+    return opened_.get(name, [&] { return open_object(client_, {url, shown_url(url)}); });
   }
 
   Identity identity(const Blob& blob) override { return identity_of_object(blob); }
@@ -97,6 +98,7 @@ class HttpFolder final : public Store {
   Url folder_;         // its path ends with a slash
   std::string entry_;  // as written in the URI, encoded; empty: the folder was named
   std::string query_;
+  OpenedBlobs opened_;
 };
 
 std::shared_ptr<const Signer> signer_for(const Url& url, const StorageOptions& options) {

@@ -22,7 +22,7 @@ huggingface_hub = pytest.importorskip("huggingface_hub")
 
 Expected = dict[str, bytes]
 
-HEAD = 256 << 10  # bytes that an open fetches of each file
+HEAD = 260 << 10  # bytes that an open fetches of each file
 
 
 @pytest.fixture
