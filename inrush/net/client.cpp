@@ -179,6 +179,8 @@ void Client::settle(CURL* easy) const {
   set(CURLOPT_BUFFERSIZE, kReceiveBuffer);
   set(CURLOPT_TCP_KEEPALIVE, 1L);
   set(CURLOPT_NETRC, static_cast<long>(CURL_NETRC_OPTIONAL));
+  // What a proxy says before its tunnel stands is no answer of the server's.
+  set(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
   set(CURLOPT_HTTP_VERSION, static_cast<long>(CURL_HTTP_VERSION_2TLS));
   set(CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(options_.connect_timeout.count()));
   set(CURLOPT_LOW_SPEED_LIMIT, 1L);

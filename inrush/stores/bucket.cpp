@@ -55,8 +55,9 @@ class BucketStore final : public Store {
 
   // Whether there is an object of that name.
   bool has(const std::string& name) {
-    return settled<bool>(
-        [&](const Url& base) { return object_exists(*bucket_.client, url_of(base, name)); });
+    return settled<bool>([&](const Url& base) {
+      return look_for_object(*bucket_.client, url_of(base, name)).status < 400;
+    });
   }
 
  private:

@@ -52,14 +52,17 @@ class HttpFolder final : public Store {
 
   std::vector<std::string> list() override {
     std::vector<std::string> names;
+    std::string refusal;  // some servers refuse what is not there, too
     for (const char* name : kUsualFiles) {
-      if (object_exists(*client_, url_of(name))) names.emplace_back(name);
+      const ResponseHead head = look_for_object(*client_, url_of(name));
+      if (head.status < 400) names.emplace_back(name);
+      if (head.status == 403) refusal = describe_refusal(head, {}) + ", and ";
     }
     if (names.empty()) {
       throw Error(ErrorCode::source,
-                  fmt::format("open {}: none of the usual files is there ({}), and an HTTP server "
-                              "cannot be asked for others: open a file by its URL",
-                              uri(), fmt::join(kUsualFiles, ", ")));
+                  fmt::format("open {}: {}none of the usual files is there ({}), and an HTTP "
+                              "server cannot be asked for others: open a file by its URL",
+                              uri(), refusal, fmt::join(kUsualFiles, ", ")));
     }
     std::sort(names.begin(), names.end());
     return names;
