@@ -29,7 +29,7 @@ constexpr std::chrono::milliseconds kLook{20};
 constexpr std::chrono::seconds kPatience{10};
 
 // Of a copy whose last bytes came, this much may be left to digest before the load has them: what
-// is wrong is known in time then. Else it is only not kept.
+// is wrong is known in time then. Else Checkpoint::confirm() tells it.
 constexpr uint64_t kSoonDigested = 32ULL << 20;
 constexpr uint64_t kDigestStep = 1ULL << 20;
 
@@ -121,10 +121,8 @@ class FileWorker {
       if (job.fills) {
         if (!skip && job.file->filling()) {
           job.file->fill(job.read.offset, bytes, fmt::format("{:08x}", crc32(0, bytes)));
-          const std::string wrong = job.file->finish(kSoonDigested);
-          if (!wrong.empty()) {
-            return Error(ErrorCode::data, fmt::format("{}: {}", job.file->title(), wrong));
-          }
+          job.file->finish(kSoonDigested);
+          job.file->demand_right();
         }
         return std::nullopt;
       }
@@ -182,6 +180,7 @@ class CacheEngine final : public Engine {
       }
       inner_ = row->make(options_);
     }
+    if (cached(blob).file) cached(blob).file->demand_right();
     inner_files_.push_back(inner_->open(inner));
     blobs_.push_back(blob);
     if (cached(blob).file) cached(blob).file->enter();

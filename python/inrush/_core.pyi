@@ -279,6 +279,11 @@ class Checkpoint:
     def find(self, name: str) -> TensorInfo | None:
         """The tensor of that name, or None."""
 
+    def confirm(self, timeout: float | None = None) -> bool:
+        """
+        Whether what loads brought was compared with the place's digests before the timeout.
+        """
+
     def __len__(self) -> int: ...
 
 class Selection:
