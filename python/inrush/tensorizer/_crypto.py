@@ -38,12 +38,12 @@ class MemLimit(enum.IntEnum):
     SENSITIVE = 1 << 30
 
 
-def _checked_key(key: Any) -> bytes:
+def _checked_key(key: Any) -> bytes | bytearray:
     if not isinstance(key, (bytes, bytearray, memoryview)):
         raise TypeError(f"a key is bytes, not {type(key).__name__}")
     if len(key) != _KEY_SIZE:
         raise ValueError(f"a key of {len(key)} bytes, not {_KEY_SIZE}")
-    return bytes(key)
+    return bytearray(key) if isinstance(key, memoryview) else key
 
 
 def _source_bytes(source: str | bytes, encoding: str) -> bytes:
@@ -67,9 +67,8 @@ class EncryptionParams:
     MemLimit = MemLimit
 
     def __init__(self, key: bytes) -> None:
-        self._key = _checked_key(key)
         self._salt: bytes | None = None
-        self._cipher = Cipher(Key(self._key))
+        self._cipher = Cipher(Key(_checked_key(key)))
 
     @classmethod
     def random(cls) -> EncryptionParams:
@@ -97,7 +96,6 @@ class EncryptionParams:
             operations=int(OpsLimit.MODERATE if opslimit is None else opslimit),
             memory=int(MemLimit.MODERATE if memlimit is None else memlimit),
         )
-        made._key = made._cipher.key
         return made
 
     @property
