@@ -101,7 +101,7 @@ class EncryptionParams:
     @property
     def key(self) -> bytes:
         """The key, 32 bytes."""
-        return self._key
+        return bytes(self._cipher.key)
 
     @property
     def salt(self) -> bytes:
@@ -114,18 +114,24 @@ class EncryptionParams:
 class DecryptionParams:
     """What a `TensorDeserializer` decrypts with; made by `from_key` or `from_string`."""
 
-    def __init__(self, key: Key) -> None:
-        self._key = key
+    def __init__(self) -> None:
+        self._key: Key | None = None
 
     @classmethod
     def from_key(cls, key: bytes) -> DecryptionParams:
         """The 32 bytes that it was encrypted with."""
-        return cls(Key(_checked_key(key)))
+        made = cls()
+        made._key = Key(_checked_key(key))
+        return made
 
     @classmethod
     def from_string(cls, source: str | bytes, *, encoding: str = "utf-8") -> DecryptionParams:
         """The passphrase that its key was derived from."""
-        return cls(Key(passphrase=_source_bytes(source, encoding)))
+        made = cls()
+        made._key = Key(passphrase=_source_bytes(source, encoding))
+        return made
 
     def __inrush_key__(self) -> Key:
+        if self._key is None:
+            raise CryptographyError("decryption without a key: from_key() or from_string() has one")
         return self._key
