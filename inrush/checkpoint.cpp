@@ -48,6 +48,14 @@ Checkpoint Checkpoint::open(std::unique_ptr<Store> store, const std::vector<std:
       std::make_shared<State>(State{std::move(store), std::move(uri), std::move(index)}));
 }
 
+bool Checkpoint::confirm(Deadline deadline) const {
+  const bool here = confirm_copies(index().blobs, deadline);
+  const auto& others = mirrors();
+  return std::all_of(others.begin(), others.end(),
+                     [&](const Checkpoint& other) { return other.confirm(deadline); }) &&
+         here;
+}
+
 const Index& Checkpoint::index() const { return state_->index; }
 
 Store& Checkpoint::store() const { return *state_->store; }

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "inrush/core/engine.h"
 #include "inrush/core/index.h"
 #include "inrush/core/storage.h"
 #include "inrush/core/store.h"
@@ -40,6 +41,11 @@ class Checkpoint {
   [[nodiscard]] const std::vector<Checkpoint>& mirrors() const;
   // Why places were left out.
   [[nodiscard]] const std::vector<std::string>& left_out() const;
+
+  // Waits until what loads have brought of it was compared with the digests that its place names
+  // for whole files, which may take longer than they did; false at the deadline. Throws Error{data}
+  // naming the file and both digests if they differ.
+  [[nodiscard]] bool confirm(Deadline deadline) const;
 
   [[nodiscard]] const Index& index() const;
   [[nodiscard]] Store& store() const;

@@ -28,13 +28,7 @@ namespace {
 // The key that was given, or those that its passphrase leads to. Any thread.
 class KeyRing {
  public:
-  explicit KeyRing(KeyOptions given) : given_(std::move(given)) {}
-  ~KeyRing() {
-    wipe(std::as_writable_bytes(std::span(given_.passphrase)));
-    if (given_.key) wipe(*given_.key);
-  }
-  KeyRing(const KeyRing&) = delete;
-  KeyRing& operator=(const KeyRing&) = delete;
+  explicit KeyRing(const KeyOptions& given) : given_(given) {}
 
   // `where` begins what an error says.
   SecretKey key(const std::optional<TensorsKeyDerivation>& derivation, const std::string& where) {
@@ -285,6 +279,11 @@ DecoderFactory sealed_checks(const Checkpoint& checkpoint, const CheckOptions& o
 }
 
 }  // namespace
+
+KeyOptions::~KeyOptions() {
+  wipe(std::as_writable_bytes(std::span(passphrase)));
+  if (key) wipe(*key);
+}
 
 DecoderFactory checks_of(const Checkpoint& checkpoint, const CheckOptions& options) {
   const Index& index = checkpoint.index();

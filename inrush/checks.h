@@ -24,6 +24,11 @@ enum class Verify : uint8_t {
 // A key, or the passphrase that one is derived from. Files say what the derivation costs: more
 // than is allowed here is refused.
 struct KeyOptions {
+  KeyOptions() = default;
+  KeyOptions(const KeyOptions&) = default;
+  KeyOptions& operator=(const KeyOptions&) = default;
+  ~KeyOptions();  // wipes what is secret
+
   std::optional<std::array<std::byte, 32>> key;
   std::string passphrase;
   uint64_t most_operations = 16;

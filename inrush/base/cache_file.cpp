@@ -99,6 +99,19 @@ void CacheFile::leave() {
   filling_ = false;
   elsewhere_ = false;
   lock_ = Fd();
+  left_.notify_all();
+}
+
+bool CacheFile::wait_compared(Deadline deadline) {
+  std::unique_lock lock(mutex_);
+  return names_.digest.empty() || left_.wait_until(lock, deadline, [this] { return users_ == 0; });
+}
+
+void CacheFile::demand_right() const {
+  const std::lock_guard lock(mutex_);
+  if (!wrong_.empty()) {
+    throw Error(ErrorCode::data, fmt::format("read {}: {}", blob_.name, wrong_));
+  }
 }
 
 bool CacheFile::covers(uint64_t offset, uint64_t size) const {
@@ -314,6 +327,7 @@ std::string CacheFile::finish(std::optional<uint64_t> most) {
   }
   const std::lock_guard lock(mutex_);
   if (!wrong.empty()) {
+    wrong_ = wrong;
     discard();
   } else if (::fdatasync(writing_.get()) == 0 &&
              ::renameat(folder_->fd(), names_.bytes.c_str(), folder_->fd(), names_.whole.c_str()) ==

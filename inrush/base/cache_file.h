@@ -6,6 +6,7 @@
 #pragma once
 
 #include <atomic>
+#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -40,9 +41,6 @@ class CacheFile {
   // Reads what is covered. Throws Error{source}.
   void read(uint64_t offset, std::span<std::byte> target) const;
 
-  // The blob's name, for errors.
-  [[nodiscard]] const std::string& title() const { return blob_.name; }
-
   // Whether it is whole and known to be on disk.
   [[nodiscard]] bool is_sealed() const {
     const std::lock_guard lock(mutex_);
@@ -68,6 +66,14 @@ class CacheFile {
   // Between these it is filled, unless another process is at it: its lock is held only so long.
   void enter();
   void leave();
+
+  // Waits until nobody is between these, and what has a digest was compared with it; false at the
+  // deadline. At once for a copy without a digest.
+  bool wait_compared(Deadline deadline);
+
+  // Throws Error{data} where what it brought was found to be other bytes than it must be: the copy
+  // is gone then, and whoever was given them may not have been told.
+  void demand_right() const;
 
   // Takes up what another process has filled since, or its place if it is gone. Whether anything
   // is new.
@@ -109,8 +115,10 @@ class CacheFile {
   bool refused_ = false;               // there is no room for it, or no more to be done
   std::pair<uint64_t, int64_t> seen_;  // inode and time of the ledger that was read last
   uint64_t unsaved_ = 0;
-  uint32_t users_ = 0;    // between enter() and leave()
-  uint32_t writers_ = 0;  // that write a block now
+  uint32_t users_ = 0;            // between enter() and leave()
+  std::condition_variable left_;  // nobody is
+  std::string wrong_;             // what was found to be wrong with it
+  uint32_t writers_ = 0;          // that write a block now
   Clock::time_point saved_{};
 
   std::mutex digest_mutex_;  // over what follows; taken before mutex_

@@ -14,6 +14,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <string_view>
+#include <unordered_map>
 #include <utility>
 
 #include "inrush/base/cache_folder.h"
@@ -60,6 +61,9 @@ class HubFolder final : public CacheFolder {
   HubFolder(std::shared_ptr<const HubSnapshot> snapshot, Fd folder)
       : snapshot_(std::move(snapshot)), folder_(std::move(folder)) {
     writable_ = ::faccessat(folder_.get(), ".", W_OK, AT_EACCESS) == 0;
+    for (const HubFile& file : snapshot_->files) {
+      files_.emplace(snapshot_->shown + "/" + file.name, &file);
+    }
   }
 
   [[nodiscard]] int fd() const override { return folder_.get(); }
@@ -92,12 +96,8 @@ class HubFolder final : public CacheFolder {
 
  private:
   [[nodiscard]] const HubFile* find(const Blob& blob) const {
-    const auto found =
-        std::find_if(snapshot_->files.begin(), snapshot_->files.end(), [&](const HubFile& file) {
-          return blob.name.size() == snapshot_->shown.size() + 1 + file.name.size() &&
-                 blob.name.ends_with(file.name);
-        });
-    return found == snapshot_->files.end() ? nullptr : &*found;
+    const auto found = files_.find(blob.name);
+    return found == files_.end() ? nullptr : found->second;
   }
 
   // The file in the snapshot; where links cannot be made the blob itself goes there.
@@ -142,6 +142,7 @@ class HubFolder final : public CacheFolder {
   }
 
   std::shared_ptr<const HubSnapshot> snapshot_;
+  std::unordered_map<std::string, const HubFile*> files_;  // of the snapshot, as blobs are named
   Fd folder_;
   bool writable_ = false;
 };

@@ -37,6 +37,8 @@ struct Blob {
   // what its handle is), and what the path to it is known by in the profile. Empty for local files.
   std::string engine{};  // "http"
   std::string path{};    // "https://host:8443": never a credential
+  // Put together from keys that hold what an index names: nothing stands behind the last tensor.
+  bool pieced = false;
 };
 
 }  // namespace inrush

@@ -17,6 +17,7 @@
 #include "inrush/codecs/crc32.h"
 #include "inrush/engines/engines.h"
 #include "inrush/engines/rows.h"
+#include "inrush/engines/submission.h"
 #include "inrush/engines/wake.h"
 
 namespace inrush {
@@ -28,7 +29,7 @@ constexpr std::chrono::milliseconds kLook{20};
 constexpr std::chrono::seconds kPatienceWithOthers{10};
 
 // Of a copy whose last bytes came, this much may be left to digest before the load has them: what
-// is wrong is known in time then. Else it is only not kept.
+// is wrong is known in time then. Else Checkpoint::confirm() tells it.
 constexpr uint64_t kSoonDigested = 32ULL << 20;
 constexpr uint64_t kDigestStep = 1ULL << 20;
 
@@ -120,10 +121,8 @@ class FileWorker {
       if (job.fills) {
         if (!skip && job.file->filling()) {
           job.file->fill(job.read.offset, bytes, fmt::format("{:08x}", crc32(0, bytes)));
-          const std::string wrong = job.file->finish(kSoonDigested);
-          if (!wrong.empty()) {
-            return Error(ErrorCode::data, fmt::format("{}: {}", job.file->title(), wrong));
-          }
+          job.file->finish(kSoonDigested);
+          job.file->demand_right();
         }
         return std::nullopt;
       }
@@ -181,6 +180,7 @@ class CacheEngine final : public Engine {
       }
       inner_ = row->make(options_);
     }
+    if (cached(blob).file) cached(blob).file->demand_right();
     inner_files_.push_back(inner_->open(inner));
     blobs_.push_back(blob);
     if (cached(blob).file) cached(blob).file->enter();
@@ -192,17 +192,8 @@ class CacheEngine final : public Engine {
   }
 
   void submit(std::span<const Read> reads) override {
-    const uint32_t most = traits().most_in_flight;
-    if (in_flight_ + reads.size() > most) {
-      throw Error(ErrorCode::usage,
-                  fmt::format("submit to cache: {} reads on top of {} in flight are more than {}",
-                              reads.size(), in_flight_, most));
-    }
-    for (const Read& read : reads) {
-      if (read.file >= blobs_.size() || read.size == 0) {
-        throw Error(ErrorCode::usage, "submit to cache: a read of nothing, or of no blob");
-      }
-    }
+    check_room(traits(), reads.size(), in_flight_);
+    check_reads(traits(), reads, blobs_.size());
     std::vector<Read> fetched;
     for (const Read& read : reads) {
       const auto& file = cached(blobs_[read.file]).file;

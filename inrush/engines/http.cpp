@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "inrush/engines/rows.h"
+#include "inrush/engines/submission.h"
 #include "inrush/engines/wake.h"
 #include "inrush/net/attempts.h"
 #include "inrush/net/object.h"
@@ -54,18 +55,14 @@ double seconds(Clock::duration time) { return std::chrono::duration<double>(time
 class HttpEngine final : public Engine {
  public:
   explicit HttpEngine(const EngineOptions& options)
-      : curl_(load_curl()), wake_(options.wake_fd), multi_(curl_.multi_init()) {
-    if (multi_ == nullptr) throw Error(ErrorCode::memory, "libcurl: out of memory");
+      : curl_(load_curl()), wake_(options.wake_fd), multi_(nullptr, curl_.multi_cleanup) {
     traits_.name = "http";
     traits_.most_in_flight = std::max(options.depth, 1U);
-    // A connection for each request: many streams on one would share its congestion window.
-    curl_.multi_setopt(multi_, CURLMOPT_PIPELINING, static_cast<long>(CURLPIPE_NOTHING));
-    curl_.multi_setopt(multi_, CURLMOPT_MAXCONNECTS, static_cast<long>(traits_.most_in_flight) + 2);
   }
 
   ~HttpEngine() override {
     for (auto& [tag, flight] : flights_) land(flight);
-    curl_.multi_cleanup(multi_);
+    if (client_) client_->give_back(std::move(multi_));
   }
   HttpEngine(const HttpEngine&) = delete;
   HttpEngine& operator=(const HttpEngine&) = delete;
@@ -74,9 +71,19 @@ class HttpEngine final : public Engine {
 
   uint32_t open(const Blob& blob) override {
     const HttpObject& object = object_of(blob);
+    if (!client_) {
+      multi_ = object.client->borrow_multi();
+      client_ = object.client;
+    }
     // Beyond it requests wait inside libcurl, and look silent: hedging knows of it.
     most_connections_ = object.client->options().connections;
-    curl_.multi_setopt(multi_, CURLMOPT_MAX_HOST_CONNECTIONS, static_cast<long>(most_connections_));
+    const auto set = [&](CURLMoption option, long value) {
+      curl_.multi_setopt(multi_.get(), option, value);
+    };
+    // A connection for each request: many streams on one would share its congestion window.
+    set(CURLMOPT_PIPELINING, CURLPIPE_NOTHING);
+    set(CURLMOPT_MAXCONNECTS, static_cast<long>(traits_.most_in_flight) + 2);
+    set(CURLMOPT_MAX_HOST_CONNECTIONS, static_cast<long>(most_connections_));
     object.forget_head();
     blobs_.push_back(blob);
     return static_cast<uint32_t>(blobs_.size() - 1);
@@ -85,16 +92,10 @@ class HttpEngine final : public Engine {
   void attach(const Region& /*region*/) override {}
 
   void submit(std::span<const Read> reads) override {
-    if (reads.size() + flights_.size() + completed_.size() > traits_.most_in_flight) {
-      throw Error(ErrorCode::usage,
-                  fmt::format("submit to http: {} reads on top of {} in flight are more than {}",
-                              reads.size(), flights_.size(), traits_.most_in_flight));
-    }
+    check_room(traits_, reads.size(), flights_.size() + completed_.size());
+    check_reads(traits_, reads, blobs_.size());
     for (const Read& read : reads) {
-      if (read.file >= blobs_.size() || read.size == 0 || read.target == nullptr ||
-          read.offset >= blobs_[read.file].size) {
-        throw Error(ErrorCode::usage, "submit to http: a read of nothing, or of no blob");
-      }
+      if (read.offset >= blobs_[read.file].size) throw refused(traits_, read, "it is past the end");
     }
     for (const Read& read : reads) begin(take(read), false);
   }
@@ -103,14 +104,18 @@ class HttpEngine final : public Engine {
     for (;;) {
       const bool rang = wake_.take();
       if (cancelled_) cancel_all();
-      turn();
+      if (client_) turn();
       const size_t count = collect(done);
       const Clock::time_point now = Clock::now();
       if (count > 0 || rang || now >= deadline) return count;
+      if (!client_) {
+        wake_.sleep(deadline);
+        continue;
+      }
       curl_waitfd extra{wake_.fd(), CURL_WAIT_POLLIN, 0};
       const auto left = std::min<Clock::duration>(deadline - now, flights_.empty() ? kLong : kTick);
       const auto pause = std::chrono::ceil<std::chrono::milliseconds>(left);
-      curl_.multi_poll(multi_, &extra, 1, static_cast<int>(pause.count()), nullptr);
+      curl_.multi_poll(multi_.get(), &extra, 1, static_cast<int>(pause.count()), nullptr);
     }
   }
 
@@ -142,13 +147,13 @@ class HttpEngine final : public Engine {
   // One round of libcurl, of what it has ended, and of what time has come for.
   void turn() {
     int running = 0;
-    const CURLMcode code = curl_.multi_perform(multi_, &running);
+    const CURLMcode code = curl_.multi_perform(multi_.get(), &running);
     if (code != CURLM_OK) {
       throw Error(ErrorCode::memory, fmt::format("libcurl: {}", curl_.multi_strerror(code)));
     }
     for (auto& [tag, flight] : flights_) settle_hedge(flight);
     int left = 0;
-    while (const CURLMsg* message = curl_.multi_info_read(multi_, &left)) {
+    while (const CURLMsg* message = curl_.multi_info_read(multi_.get(), &left)) {
       if (message->msg != CURLMSG_DONE) continue;
       const CURLcode result = message->data.result;
       // Those that were dropped are not in it any more.
@@ -188,7 +193,7 @@ class HttpEngine final : public Engine {
       return flight.winner == self;
     };
     owners_.emplace(transfer->easy(), &flight);
-    curl_.multi_add_handle(multi_, transfer->easy());
+    curl_.multi_add_handle(multi_.get(), transfer->easy());
     return transfer;
   }
 
@@ -207,7 +212,7 @@ class HttpEngine final : public Engine {
   void drop(std::unique_ptr<Transfer>& transfer) {
     if (!transfer) return;
     owners_.erase(transfer->easy());
-    curl_.multi_remove_handle(multi_, transfer->easy());
+    curl_.multi_remove_handle(multi_.get(), transfer->easy());
     idle_.push_back(transfer->release());
     transfer.reset();
   }
@@ -381,7 +386,8 @@ class HttpEngine final : public Engine {
 
   const Curl& curl_;
   Wake wake_;
-  CURLM* multi_;
+  std::shared_ptr<const Client> client_;  // of the first blob, whose connections they are
+  MultiHandle multi_;
   EngineTraits traits_;
   std::vector<Blob> blobs_;
   std::vector<EasyHandle> idle_;                  // outlives the transfers below

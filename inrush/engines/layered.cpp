@@ -1,19 +1,14 @@
 #include "inrush/engines/layered.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <utility>
+
+#include "inrush/engines/submission.h"
 
 namespace inrush {
 
 void LayeredEngine::submit(std::span<const Read> reads) {
-  const EngineTraits limits = traits();
-  if (flights_.size() + reads.size() > limits.most_in_flight) {
-    throw Error(ErrorCode::usage,
-                fmt::format("submit to {}: {} reads on top of {} in flight are more than {}",
-                            limits.name, reads.size(), flights_.size(), limits.most_in_flight));
-  }
+  check_room(traits(), reads.size(), flights_.size());
   const uint64_t first = next_id_;
   std::vector<Read> parts;
   for (const Read& read : reads) {

@@ -8,6 +8,7 @@
 
 #include "inrush/base/align.h"
 #include "inrush/base/direct_io.h"
+#include "inrush/engines/submission.h"
 
 namespace inrush {
 
@@ -62,33 +63,26 @@ const LocalFile& LocalFiles::at(uint32_t file) const {
 }
 
 void LocalFiles::check(std::span<const Read> reads, size_t in_flight) const {
-  if (reads.size() + in_flight > traits_.most_in_flight) {
-    throw Error(ErrorCode::usage,
-                fmt::format("submit to {}: {} reads on top of {} in flight are more than {}",
-                            traits_.name, reads.size(), in_flight, traits_.most_in_flight));
-  }
-  for (const Read& read : reads) check(read);
-}
-
-void LocalFiles::check(const Read& read) const {
-  const auto refuse = [&](const std::string& why) {
-    return Error(ErrorCode::usage, fmt::format("submit to {}: file {} [{}, +{}): {}", traits_.name,
-                                               read.file, read.offset, read.size, why));
-  };
   size_t count = 0;
   {
     const std::lock_guard lock(mutex_);
     count = files_.size();
   }
-  if (read.file >= count) throw refuse("no such file was opened");
+  check_room(traits_, reads.size(), in_flight);
+  check_reads(traits_, reads, count);
+  for (const Read& read : reads) check_shape(read);
+}
+
+void LocalFiles::check_shape(const Read& read) const {
   const LocalFile& file = at(read.file);
-  if (read.size == 0 || read.target == nullptr) throw refuse("it has no bytes or no target");
   if (!is_aligned(read.offset, file.shape.align) || !is_aligned(read.target, file.memory_align)) {
-    throw refuse(fmt::format("offset and target must be multiples of {} and {}", file.shape.align,
-                             file.memory_align));
+    throw refused(traits_, read,
+                  fmt::format("offset and target must be multiples of {} and {}", file.shape.align,
+                              file.memory_align));
   }
   if (!is_aligned(read.size, file.shape.align) && read.offset + read.size < file.blob.size) {
-    throw refuse(
+    throw refused(
+        traits_, read,
         fmt::format("the size must be a multiple of {}, or reach the end", file.shape.align));
   }
 }

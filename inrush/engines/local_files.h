@@ -41,7 +41,7 @@ class LocalFiles {
   [[nodiscard]] Error error(const Read& read, int error_number, uint64_t arrived = 0) const;
 
  private:
-  void check(const Read& read) const;
+  void check_shape(const Read& read) const;
 
   bool direct_;
   uint64_t most_at_once_;

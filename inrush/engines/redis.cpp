@@ -13,6 +13,7 @@
 #include "inrush/core/quoted.h"
 #include "inrush/engines/retry.h"
 #include "inrush/engines/rows.h"
+#include "inrush/engines/submission.h"
 #include "inrush/engines/wake.h"
 #include "inrush/wire/redis.h"
 
@@ -55,16 +56,8 @@ class RedisEngine final : public Engine {
   void attach(const Region& /*region*/) override {}
 
   void submit(std::span<const Read> reads) override {
-    if (flights_.size() + reads.size() > kMostAsked) {
-      throw Error(ErrorCode::usage,
-                  fmt::format("submit to redis: {} reads on top of {} in flight are more than {}",
-                              reads.size(), flights_.size(), kMostAsked));
-    }
-    for (const Read& read : reads) {
-      if (read.file >= blobs_.size() || read.size == 0) {
-        throw Error(ErrorCode::usage, "submit to redis: a read of nothing, or of no blob");
-      }
-    }
+    check_room(traits(), reads.size(), flights_.size());
+    check_reads(traits(), reads, blobs_.size());
     if (expected_.empty()) heard_ = Clock::now();
     for (const Read& read : reads) accept(read);
     pump();

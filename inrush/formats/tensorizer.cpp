@@ -237,9 +237,7 @@ class LinesParser {
       bytes_.fail(
           fmt::format("something stands behind the {} lines that it says it has", head_.count));
     }
-    // Keys of a Redis server are tensors and the index, and nothing else.
-    const bool keys = blob_.name.starts_with("redis://") || blob_.name.starts_with("rediss://");
-    if (!keys && blob_.size - end_ < kEndSize) {
+    if (!blob_.pieced && blob_.size - end_ < kEndSize) {
       throw_at(blob_.name, end_, kEndSize,
                fmt::format("the end reaches past that of the file, which has {} bytes: it is "
                            "truncated",

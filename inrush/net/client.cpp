@@ -19,7 +19,8 @@ constexpr long kReceiveBuffer = 512 << 10;  // bytes; the most that libcurl allo
 // Of libcurl before 7.85 and after it, and since 7.87.
 constexpr auto kProtocols = static_cast<CURLoption>(CURLOPTTYPE_LONG + 181);
 constexpr auto kQuickExit = static_cast<CURLoption>(CURLOPTTYPE_LONG + 322);
-constexpr size_t kMostKept = 16;  // idle handles
+constexpr size_t kMostKept = 16;    // idle handles
+constexpr size_t kMostEngines = 4;  // whose connections are kept
 constexpr long kStallSeconds = 15;
 
 // Seconds, as "2.5".
@@ -125,9 +126,22 @@ void check_all_known(const std::map<std::string, std::string>& words, const std:
 }
 
 struct Client::Pool {
-  std::mutex mutex;
+  std::mutex mutex;  // over what follows
   std::vector<EasyHandle> idle;
+  std::vector<MultiHandle> idle_multis;
   pid_t owner = ::getpid();
+
+  Pool() { idle_multis.reserve(kMostEngines); }
+
+  // The parent's connections are its own to close: in TLS that sends something.
+  void leave_to_parent() {
+    if (owner == ::getpid()) return;
+    for (EasyHandle& handle : idle) [[maybe_unused]] CURL* left = handle.release();
+    for (MultiHandle& handle : idle_multis) [[maybe_unused]] CURLM* left = handle.release();
+    idle.clear();
+    idle_multis.clear();
+    owner = ::getpid();
+  }
 };
 
 Client::Client(ClientOptions options, std::shared_ptr<const Signer> signer)
@@ -135,23 +149,14 @@ Client::Client(ClientOptions options, std::shared_ptr<const Signer> signer)
   load_curl();
 }
 
-Client::~Client() {
-  // The parent's connections are its own to close: in TLS that sends something.
-  if (pool_->owner != ::getpid()) {
-    for (EasyHandle& handle : pool_->idle) [[maybe_unused]] CURL* left = handle.release();
-  }
-}
+Client::~Client() { pool_->leave_to_parent(); }
 
 EasyHandle Client::borrow() const {
   const Curl& curl = load_curl();
   EasyHandle handle(nullptr, curl.easy_cleanup);
   {
     const std::lock_guard lock(pool_->mutex);
-    if (pool_->owner != ::getpid()) {
-      for (EasyHandle& kept : pool_->idle) [[maybe_unused]] CURL* left = kept.release();
-      pool_->idle.clear();
-      pool_->owner = ::getpid();
-    }
+    pool_->leave_to_parent();
     if (!pool_->idle.empty()) {
       handle = std::move(pool_->idle.back());
       pool_->idle.pop_back();
@@ -174,6 +179,8 @@ void Client::settle(CURL* easy) const {
   set(CURLOPT_BUFFERSIZE, kReceiveBuffer);
   set(CURLOPT_TCP_KEEPALIVE, 1L);
   set(CURLOPT_NETRC, static_cast<long>(CURL_NETRC_OPTIONAL));
+  // What a proxy says before its tunnel stands is no answer of the server's.
+  set(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
   set(CURLOPT_HTTP_VERSION, static_cast<long>(CURL_HTTP_VERSION_2TLS));
   set(CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(options_.connect_timeout.count()));
   set(CURLOPT_LOW_SPEED_LIMIT, 1L);
@@ -196,6 +203,29 @@ void Client::give_back(EasyHandle handle) const {
   const std::lock_guard lock(pool_->mutex);
   if (pool_->idle.size() < kMostKept && pool_->owner == ::getpid()) {
     pool_->idle.push_back(std::move(handle));
+  }
+}
+
+MultiHandle Client::borrow_multi() const {
+  const Curl& curl = load_curl();
+  {
+    const std::lock_guard lock(pool_->mutex);
+    pool_->leave_to_parent();
+    if (!pool_->idle_multis.empty()) {
+      MultiHandle handle = std::move(pool_->idle_multis.back());
+      pool_->idle_multis.pop_back();
+      return handle;
+    }
+  }
+  MultiHandle handle(curl.multi_init(), curl.multi_cleanup);
+  if (handle == nullptr) throw Error(ErrorCode::memory, "libcurl: out of memory");
+  return handle;
+}
+
+void Client::give_back(MultiHandle handle) const {
+  const std::lock_guard lock(pool_->mutex);
+  if (pool_->idle_multis.size() < kMostEngines && pool_->owner == ::getpid()) {
+    pool_->idle_multis.push_back(std::move(handle));
   }
 }
 

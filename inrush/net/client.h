@@ -1,6 +1,6 @@
 // How this process speaks HTTP with the hosts of one store: time limits, TLS roots, proxies, and
-// connections kept for requests that are waited for. Any thread; a forked child gets connections
-// of its own.
+// connections kept from one request or engine to the next. Any thread; a forked child gets
+// connections of its own.
 #pragma once
 
 #include <chrono>
@@ -50,6 +50,7 @@ void check_all_known(const std::map<std::string, std::string>& words, const std:
 std::string find_tls_roots();
 
 using EasyHandle = std::unique_ptr<CURL, decltype(&::curl_easy_cleanup)>;
+using MultiHandle = std::unique_ptr<CURLM, decltype(&::curl_multi_cleanup)>;
 
 struct Answer {
   ResponseHead head;
@@ -79,6 +80,11 @@ class Client {
   // A handle with all that is settled for every request; give_back() keeps its connections.
   [[nodiscard]] EasyHandle borrow() const;
   void give_back(EasyHandle handle) const;
+
+  // One that drives many requests; give_back(), without any in it, keeps its connections for the
+  // next engine.
+  [[nodiscard]] MultiHandle borrow_multi() const;
+  void give_back(MultiHandle handle) const;
 
   // Makes a used handle as a borrowed one is.
   void settle(CURL* easy) const;

@@ -17,8 +17,9 @@
 namespace inrush {
 namespace {
 
-// Headers of checkpoints mostly fit: opening and indexing a shard is one round trip then.
-constexpr uint64_t kFirstLook = 256 << 10;
+// Headers of checkpoints mostly fit, and the 256 KiB of tensorizer's with what is before them:
+// opening and indexing a shard is one round trip then.
+constexpr uint64_t kFirstLook = 260 << 10;
 
 bool is_empty(const ResponseHead& head) {
   if (head.status == 200) return head.header("content-length") == "0";
@@ -67,7 +68,7 @@ uint64_t size_from(const ResponseHead& answer, uint64_t received, const std::str
 std::optional<KnownSum> ask_sum(const HttpObject& object) {
   HttpRequest request;
   request.method = "HEAD";
-  request.url = object.url();
+  request.url = object.home;  // and not where it was redirected to, which gets no credentials
   request.headers.emplace_back("x-amz-checksum-mode", "ENABLED");
   std::vector<int> any{200, 400, 401, 403, 404, 405, 412, 416, 500, 501, 502, 503};
   try {
@@ -197,13 +198,13 @@ Blob open_object(const std::shared_ptr<const Client>& client, const HomeContent&
   }
 }
 
-bool object_exists(const Client& client, const Url& url) {
+ResponseHead look_for_object(const Client& client, const Url& url) {
   HttpRequest request;
   request.method = "HEAD";
   request.url = url;
-  const Answer answer =
-      client.ask(request, {.what = "open " + shown_url(url), .welcome = {200, 206, 403, 404, 410}});
-  return answer.head.status < 400;
+  return client
+      .ask(request, {.what = "open " + shown_url(url), .welcome = {200, 206, 403, 404, 410}})
+      .head;
 }
 
 const HttpObject& object_of(const Blob& blob) {

@@ -76,8 +76,9 @@ Blob open_object(const std::shared_ptr<const Client>& client, const HomeContent&
 // The blob of an immutable content, which nobody has looked at yet.
 Blob unseen_object(const std::shared_ptr<const Client>& client, const HomeContent& content);
 
-// Whether it is there; throws Error{source} if that cannot be found out.
-bool object_exists(const Client& client, const Url& url);
+// What is said of it: a status of 403, 404 or 410 if it is not there, or not for us. Throws
+// Error{source} if that cannot be found out.
+ResponseHead look_for_object(const Client& client, const Url& url);
 
 const HttpObject& object_of(const Blob& blob);
 

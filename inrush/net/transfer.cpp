@@ -38,9 +38,25 @@ bool may_pass(CURLcode code) {
   }
 }
 
+// Of these, what was so from the first try on mostly stays so.
+bool rarely_passes(CURLcode code) {
+  return code == CURLE_COULDNT_RESOLVE_HOST || code == CURLE_COULDNT_RESOLVE_PROXY ||
+         code == CURLE_COULDNT_CONNECT || code == CURLE_SSL_CONNECT_ERROR;
+}
+
 bool may_pass(int status) {
   return status == 408 || status == 425 || status == 429 || status == 500 || status == 502 ||
          status == 503 || status == 504 || status == 509 || (status >= 520 && status <= 524);
+}
+
+// What libcurl says of a proxy may name it with its user and password.
+std::string without_users(std::string text) {
+  for (size_t at = text.find('@'); at != std::string::npos; at = text.find('@')) {
+    const size_t before = text.find_last_of(" \"'/", at);
+    const size_t begin = before == std::string::npos ? 0 : before + 1;
+    text.erase(begin, at + 1 - begin);
+  }
+  return text;
 }
 
 // The same content, as far as both sides tell.
@@ -318,14 +334,31 @@ Verdict Transfer::verdict(CURLcode code) const {
   }
   if (code == CURLE_OK && wanted_ && received_ < wanted_->size) code = CURLE_PARTIAL_FILE;
   if (code == CURLE_OK) return {};
+  if (head_.status == 0) {
+    if (auto refusal = judge_tunnel()) return *refusal;
+  }
   Verdict verdict;
   verdict.kind = may_pass(code) ? Verdict::Kind::again : Verdict::Kind::failed;
-  verdict.nobody_there = code == CURLE_COULDNT_RESOLVE_HOST ||
-                         code == CURLE_COULDNT_RESOLVE_PROXY || code == CURLE_COULDNT_CONNECT;
+  verdict.nobody_there = rarely_passes(code);
   verdict.reason =
       code == CURLE_PARTIAL_FILE && wanted_
           ? fmt::format("the connection ended after {} of {} bytes", received_, wanted_->size)
-          : (trouble_[0] != 0 ? trouble_.data() : curl_.easy_strerror(code));
+          : without_users(trouble_[0] != 0 ? trouble_.data() : curl_.easy_strerror(code));
+  return verdict;
+}
+
+// A proxy that was asked for a tunnel to the server, and gave none.
+std::optional<Verdict> Transfer::judge_tunnel() const {
+  long status = 0;
+  curl_.easy_getinfo(easy_.get(), CURLINFO_HTTP_CONNECTCODE, &status);
+  if (status == 0 || status / 100 == 2) return std::nullopt;
+  ResponseHead proxy;
+  proxy.status = static_cast<int>(status);
+  Verdict verdict;
+  verdict.kind = may_pass(proxy.status) ? Verdict::Kind::again : Verdict::Kind::failed;
+  verdict.nobody_there = true;
+  verdict.reason =
+      fmt::format("the proxy gives no way to {}: {}", url_.host, describe_refusal(proxy, {}));
   return verdict;
 }
 

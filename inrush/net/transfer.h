@@ -29,7 +29,7 @@ struct Verdict {
   std::string reason;  // "403 Forbidden: AccessDenied"
   std::optional<std::chrono::milliseconds> pause;
   Url location;               // of a redirect
-  bool nobody_there = false;  // no such name, or no connection: rarely worth more than a few tries
+  bool nobody_there = false;  // no such name, no connection: rarely worth more than a few tries
   bool no_parts = false;      // the server sends it as a whole, or coded
 };
 
@@ -91,6 +91,7 @@ class Transfer {
   bool judge_range();
   [[nodiscard]] bool is_welcome() const;
   [[nodiscard]] Verdict judge_status() const;
+  [[nodiscard]] std::optional<Verdict> judge_tunnel() const;
 
   const Curl& curl_;
   EasyHandle easy_;

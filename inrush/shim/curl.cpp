@@ -35,6 +35,7 @@ Curl make_table() {
   find(library, "curl_easy_setopt", table.easy_setopt);
   find(library, "curl_easy_perform", table.easy_perform);
   find(library, "curl_easy_reset", table.easy_reset);
+  find(library, "curl_easy_getinfo", table.easy_getinfo);
   find(library, "curl_easy_strerror", table.easy_strerror);
   find(library, "curl_multi_init", table.multi_init);
   find(library, "curl_multi_cleanup", table.multi_cleanup);

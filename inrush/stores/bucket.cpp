@@ -9,6 +9,7 @@
 #include "inrush/core/error.h"
 #include "inrush/core/quoted.h"
 #include "inrush/net/object.h"
+#include "inrush/stores/opened.h"
 
 namespace inrush {
 namespace {
@@ -37,10 +38,12 @@ class BucketStore final : public Store {
       throw Error(ErrorCode::data, fmt::format("open {} in {}: the name leads out of the folder",
                                                quoted(name), uri()));
     }
-    return settled<Blob>([&](const Url& base) {
-      return open_object(bucket_.client, {.url = url_of(base, name),
-                                          .name = bucket_.shown + prefix_ + name,
-                                          .asks_sum = bucket_.asks_sums});
+    return opened_.get(name, [&] {
+      return settled<Blob>([&](const Url& base) {
+        return open_object(bucket_.client, {.url = url_of(base, name),
+                                            .name = bucket_.shown + prefix_ + name,
+                                            .asks_sum = bucket_.asks_sums});
+      });
     });
   }
 
@@ -52,8 +55,9 @@ class BucketStore final : public Store {
 
   // Whether there is an object of that name.
   bool has(const std::string& name) {
-    return settled<bool>(
-        [&](const Url& base) { return object_exists(*bucket_.client, url_of(base, name)); });
+    return settled<bool>([&](const Url& base) {
+      return look_for_object(*bucket_.client, url_of(base, name)).status < 400;
+    });
   }
 
  private:
@@ -124,6 +128,7 @@ class BucketStore final : public Store {
   std::string prefix_;   // "" or with its slash
   std::string pattern_;  // of the names that list() gives; empty: all
   std::string entry_;
+  OpenedBlobs opened_;
 };
 
 // Names of files have an ending; what has none may be a folder.

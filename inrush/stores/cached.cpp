@@ -69,7 +69,8 @@ class CachedStore final : public Store {
     if (!both.file) return;
     const Filling filling(*both.file);
     both.file->fill(offset, target, fmt::format("{:08x}", crc32(0, target)));
-    demand_right(blob, both.file->finish(kLittle));
+    both.file->finish(kLittle);
+    both.file->demand_right();
   }
 
   // Whether the copy is whole now. Throws Error{data} if it is, and is not what it must be.
@@ -85,15 +86,12 @@ class CachedStore final : public Store {
       }
     }
     if (both.file->missing() > 0) return false;
-    demand_right(blob, both.file->finish());
+    both.file->finish();
+    both.file->demand_right();
     return true;
   }
 
  private:
-  static void demand_right(const Blob& blob, const std::string& wrong) {
-    if (!wrong.empty()) throw Error(ErrorCode::data, fmt::format("read {}: {}", blob.name, wrong));
-  }
-
   std::unique_ptr<Store> inner_;
   std::shared_ptr<CacheFolder> folder_;
 };
@@ -134,6 +132,16 @@ void use_whole_copies(Store& store, std::vector<Blob>& blobs) {
   });
   if (!all) return;
   for (Blob& blob : blobs) blob = local_copy(blob);
+}
+
+bool confirm_copies(std::span<const Blob> blobs, Deadline deadline) {
+  for (const Blob& blob : blobs) {
+    if (blob.engine != "cache" || !cached(blob).file) continue;
+    const bool compared = cached(blob).file->wait_compared(deadline);
+    cached(blob).file->demand_right();
+    if (!compared) return false;
+  }
+  return true;
 }
 
 }  // namespace inrush

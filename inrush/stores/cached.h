@@ -2,9 +2,11 @@
 #pragma once
 
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "inrush/base/cache_folder.h"
+#include "inrush/core/engine.h"
 #include "inrush/core/storage.h"
 #include "inrush/core/store.h"
 
@@ -19,5 +21,9 @@ std::unique_ptr<Store> keep_in(std::unique_ptr<Store> inner, std::shared_ptr<Cac
 // Where all of these blobs, which are the store's, are here as a whole: they become local files.
 // What little of them no load ever reads is fetched for that.
 void use_whole_copies(Store& store, std::vector<Blob>& blobs);
+
+// Waits until no load is at a copy of these blobs that must have a digest; false at the deadline.
+// Throws Error{data} for one whose bytes were found to be other ones.
+bool confirm_copies(std::span<const Blob> blobs, Deadline deadline);
 
 }  // namespace inrush

@@ -11,6 +11,7 @@
 #include "inrush/core/quoted.h"
 #include "inrush/net/bearer.h"
 #include "inrush/net/object.h"
+#include "inrush/stores/opened.h"
 #include "inrush/stores/remote.h"
 
 namespace inrush {
@@ -51,14 +52,17 @@ class HttpFolder final : public Store {
 
   std::vector<std::string> list() override {
     std::vector<std::string> names;
+    std::string refusal;  // some servers refuse what is not there, too
     for (const char* name : kUsualFiles) {
-      if (object_exists(*client_, url_of(name))) names.emplace_back(name);
+      const ResponseHead head = look_for_object(*client_, url_of(name));
+      if (head.status < 400) names.emplace_back(name);
+      if (head.status == 403) refusal = describe_refusal(head, {}) + ", and ";
     }
     if (names.empty()) {
       throw Error(ErrorCode::source,
-                  fmt::format("open {}: none of the usual files is there ({}), and an HTTP server "
-                              "cannot be asked for others: open a file by its URL",
-                              uri(), fmt::join(kUsualFiles, ", ")));
+                  fmt::format("open {}: {}none of the usual files is there ({}), and an HTTP "
+                              "server cannot be asked for others: open a file by its URL",
+                              uri(), refusal, fmt::join(kUsualFiles, ", ")));
     }
     std::sort(names.begin(), names.end());
     return names;
@@ -66,7 +70,7 @@ class HttpFolder final : public Store {
 
   Blob open(const std::string& name) override {
     const Url url = url_of(name);
-    return open_object(client_, {url, shown_url(url)});
+    return opened_.get(name, [&] { return open_object(client_, {url, shown_url(url)}); });
   }
 
   Identity identity(const Blob& blob) override { return identity_of_object(blob); }
@@ -97,6 +101,7 @@ class HttpFolder final : public Store {
   Url folder_;         // its path ends with a slash
   std::string entry_;  // as written in the URI, encoded; empty: the folder was named
   std::string query_;
+  OpenedBlobs opened_;
 };
 
 std::shared_ptr<const Signer> signer_for(const Url& url, const StorageOptions& options) {

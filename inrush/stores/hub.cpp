@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <map>
-#include <mutex>
 
 #include "inrush/base/cache_file.h"
 #include "inrush/core/error.h"
@@ -13,6 +12,7 @@
 #include "inrush/net/object.h"
 #include "inrush/net/transfer.h"
 #include "inrush/stores/cached.h"
+#include "inrush/stores/opened.h"
 #include "inrush/stores/remote.h"
 
 namespace inrush {
@@ -49,17 +49,8 @@ class HubStore final : public Store {
     return names;
   }
 
-  // A file is looked at once, however often it is opened.
   Blob open(const std::string& name) override {
-    const HubFile& file = find(snapshot_->prefix + name);
-    {
-      const std::lock_guard lock(mutex_);
-      const auto known = opened_.find(file.name);
-      if (known != opened_.end()) return known->second;
-    }
-    Blob blob = first_look(file);
-    const std::lock_guard lock(mutex_);
-    return opened_.emplace(file.name, std::move(blob)).first->second;
+    return opened_.get(name, [&] { return first_look(find(snapshot_->prefix + name)); });
   }
 
   Identity identity(const Blob& blob) override { return object_of(blob).identity; }
@@ -119,8 +110,7 @@ class HubStore final : public Store {
   std::shared_ptr<const HubSnapshot> snapshot_;
   std::shared_ptr<HubRefusals> refusals_;
   std::shared_ptr<CacheFolder> folder_;  // may be null
-  std::mutex mutex_;
-  std::map<std::string, Blob> opened_;  // by name in the repository
+  OpenedBlobs opened_;
 };
 
 }  // namespace

@@ -129,6 +129,7 @@ class RedisStore final : public Store {
     blob.handle = std::move(file);
     blob.engine = "redis";
     blob.path = place_.shown;
+    blob.pieced = !alone;
     return blob;
   }
 

@@ -16,7 +16,7 @@ constexpr size_t kMostHeaders = 200;
 constexpr size_t kLongestReason = 300;
 
 const char* reason_phrase(int status) {
-  constexpr std::array<std::pair<int, const char*>, 20> kPhrases{{
+  constexpr std::array<std::pair<int, const char*>, 21> kPhrases{{
       {200, "OK"},
       {206, "Partial Content"},
       {301, "Moved Permanently"},
@@ -28,6 +28,7 @@ const char* reason_phrase(int status) {
       {403, "Forbidden"},
       {404, "Not Found"},
       {405, "Method Not Allowed"},
+      {407, "Proxy Authentication Required"},
       {408, "Request Timeout"},
       {410, "Gone"},
       {412, "Precondition Failed"},

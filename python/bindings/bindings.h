@@ -3,6 +3,7 @@
 
 #include <nanobind/nanobind.h>
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -46,6 +47,12 @@ struct InfoView {
   Checkpoint checkpoint;
   const TensorInfo* info;
 };
+
+Deadline deadline_after(std::optional<double> seconds);
+
+// Whether `wait` says so before the timeout (in seconds): without the GIL, in slices between which
+// Ctrl-C is looked for.
+bool wait_watchfully(std::optional<double> timeout, const std::function<bool(Deadline)>& wait);
 
 void bind_error(nb::module_& module);
 void bind_tensor(nb::module_& module);

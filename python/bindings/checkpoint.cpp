@@ -237,6 +237,14 @@ void bind_checkpoint(nb::module_& module) {
       .def("names", &names, nb::arg("sorted") = false,
            "All names in file order, or sorted by name.")
       .def("find", &find, nb::arg("name"), "The tensor of that name, or None.")
+      .def(
+          "confirm",
+          [](const Checkpoint& checkpoint, std::optional<double> timeout) {
+            return wait_watchfully(timeout,
+                                   [&](Deadline deadline) { return checkpoint.confirm(deadline); });
+          },
+          nb::arg("timeout").none() = nb::none(),
+          "Whether what loads brought was compared with the place's digests before the timeout.")
       .def("__len__",
            [](const Checkpoint& checkpoint) { return checkpoint.index().tensors.size(); });
 }

@@ -19,8 +19,8 @@ struct Checks {
   DecoderFactory decoder;
 };
 
-Checks make(const Checkpoint& checkpoint, Verify verify, const std::optional<nb::bytes>& key,
-            const std::optional<nb::bytes>& passphrase) {
+Checks make(const Checkpoint& checkpoint, Verify verify, const std::optional<nb::bytearray>& key,
+            const std::optional<nb::bytearray>& passphrase) {
   CheckOptions options;
   options.verify = verify;
   if (key) {
@@ -37,8 +37,8 @@ Checks make(const Checkpoint& checkpoint, Verify verify, const std::optional<nb:
 }
 
 // Encrypts the caller's memory in place; returns the codes of its chunks, one behind the other.
-nb::bytes encrypt_at(uintptr_t address, uint64_t size, const nb::bytes& key, const nb::bytes& nonce,
-                     uint64_t chunk_size) {
+nb::bytes encrypt_at(uintptr_t address, uint64_t size, const nb::bytearray& key,
+                     const nb::bytes& nonce, uint64_t chunk_size) {
   std::array<std::byte, SecretKey::kSize> raw;
   Secretbox box;
   box.chunk_size = chunk_size;
@@ -57,17 +57,19 @@ nb::bytes encrypt_at(uintptr_t address, uint64_t size, const nb::bytes& key, con
   return nb::bytes(box.codes.data(), box.codes.size() * sizeof box.codes.front());
 }
 
-nb::bytes derive(const nb::bytes& passphrase, const nb::bytes& salt, uint64_t operations,
-                 uint64_t memory) {
+nb::bytearray derive(const nb::bytearray& passphrase, const nb::bytes& salt, uint64_t operations,
+                     uint64_t memory) {
   std::array<std::byte, 16> raw;
   if (salt.size() != raw.size()) throw nb::value_error("a salt has 16 bytes");
   std::copy_n(reinterpret_cast<const std::byte*>(salt.c_str()), raw.size(), raw.begin());
+  KeyOptions copy;  // the caller's may be wiped or resized meanwhile
+  copy.passphrase.assign(passphrase.c_str(), passphrase.size());
   SecretKey key;
   {
     const GilReleased released;
-    key = derive_key({passphrase.c_str(), passphrase.size()}, raw, {operations, memory});
+    key = derive_key(copy.passphrase, raw, {operations, memory});
   }
-  return nb::bytes(key.bytes().data(), key.bytes().size());
+  return nb::bytearray(key.bytes().data(), key.bytes().size());
 }
 
 void add(LoadOptions& options, const Checks& checks) {

@@ -18,12 +18,6 @@ namespace {
 
 constexpr std::chrono::milliseconds kSignalInterval{50};
 
-Deadline deadline_after(std::optional<double> seconds) {
-  constexpr double kLongest = 1e9;  // 31 years: as good as none, and no overflow
-  const std::chrono::duration<double> wait(std::clamp(seconds.value_or(kLongest), 0.0, kLongest));
-  return Clock::now() + std::chrono::duration_cast<Clock::duration>(wait);
-}
-
 // A load belongs to the process that began it: a fork has the object but none of its threads,
 // so there it answers every call with an error and is never destroyed.
 class BoundLoad {
@@ -73,18 +67,8 @@ class BoundLoad {
   }
 
   [[nodiscard]] bool wait(std::optional<double> timeout) const {
-    const Deadline deadline = deadline_after(timeout);
     Load& here = load();
-    while (true) {
-      bool complete = false;
-      {
-        const GilReleased released;
-        complete = here.wait(std::min(deadline, Clock::now() + kSignalInterval));
-      }
-      if (complete) return true;
-      if (PyErr_CheckSignals() != 0) throw nb::python_error();
-      if (Clock::now() >= deadline) return false;
-    }
+    return wait_watchfully(timeout, [&](Deadline deadline) { return here.wait(deadline); });
   }
 
   void cancel() const {
@@ -197,6 +181,26 @@ void bind_results(nb::module_& module) {
 }
 
 }  // namespace
+
+Deadline deadline_after(std::optional<double> seconds) {
+  constexpr double kLongest = 1e9;  // 31 years: as good as none, and no overflow
+  const std::chrono::duration<double> wait(std::clamp(seconds.value_or(kLongest), 0.0, kLongest));
+  return Clock::now() + std::chrono::duration_cast<Clock::duration>(wait);
+}
+
+bool wait_watchfully(std::optional<double> timeout, const std::function<bool(Deadline)>& wait) {
+  const Deadline deadline = deadline_after(timeout);
+  while (true) {
+    bool done = false;
+    {
+      const GilReleased released;
+      done = wait(std::min(deadline, Clock::now() + kSignalInterval));
+    }
+    if (done) return true;
+    if (PyErr_CheckSignals() != 0) throw nb::python_error();
+    if (Clock::now() >= deadline) return false;
+  }
+}
 
 void bind_load(nb::module_& module) {
   bind_options(module);

@@ -23,8 +23,8 @@ SaveTensor make_tensor(std::string name, const std::string& dtype, std::vector<u
 }
 
 // How to seal with a key of 32 bytes, or with a passphrase.
-SealOptions make_seal(const std::optional<nb::bytes>& key,
-                      const std::optional<nb::bytes>& passphrase) {
+SealOptions make_seal(const std::optional<nb::bytearray>& key,
+                      const std::optional<nb::bytearray>& passphrase) {
   SealOptions options;
   if (key) {
     auto& bytes = options.key.emplace();

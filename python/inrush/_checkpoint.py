@@ -212,6 +212,29 @@ class Checkpoint(Mapping[str, _core.TensorInfo]):
             self._view = _core.View(self._opened())
         return self._view.tensor(info)
 
+    def confirm(self, timeout: float | None = None) -> bool:
+        """Wait until what was loaded was compared with the digests that its place names.
+
+        The Hugging Face Hub names one of each file, and computing it may take longer than a fast
+        load. What is found wrong after a load's end is logged, too, as an error.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds; None waits as long as it takes.
+
+        Returns
+        -------
+        bool
+            False if the timeout passed first.
+
+        Raises
+        ------
+        DataError
+            They differ: what was loaded is wrong, and is not kept.
+        """
+        return self._opened().confirm(timeout)
+
     def close(self) -> None:
         """Close the files. Tensors and jobs live on; everything else raises `UsageError`."""
         self._core = None

@@ -229,6 +229,7 @@ class _Work:
         if partial.in_order or len(left) < len(layout.places):
             options = Options({"include": None, "exclude": None, "order": left}, self._options)
         with Job(self._core, options, collect=False, leaves=_core.Leaves()) as job:
+            job.confirms = True
             self._write(job, partial, ledger)
         for file, sealed in layout.seals.items():
             partial.write(file, 0, sealed.header())

@@ -283,6 +283,11 @@ class Checkpoint:
     def find(self, name: str) -> TensorInfo | None:
         """The tensor of that name, or None."""
 
+    def confirm(self, timeout: float | None = None) -> bool:
+        """
+        Whether what loads brought was compared with the place's digests before the timeout.
+        """
+
     def __len__(self) -> int: ...
 
 class Selection:
@@ -613,7 +618,7 @@ class SealOptions:
     """How to encrypt what is saved."""
 
     @staticmethod
-    def make(key: bytes | None = None, passphrase: bytes | None = None) -> SealOptions:
+    def make(key: bytearray | None = None, passphrase: bytearray | None = None) -> SealOptions:
         """A key has 32 bytes."""
 
 class SaveOptions:
@@ -821,7 +826,7 @@ class Manifest:
 def compare(expected: Manifest, actual: Manifest) -> list[Difference]:
     """What differs between two manifests; nothing if they agree."""
 
-def encrypt(address: int, nbytes: int, key: bytes, nonce: bytes, chunk_size: int) -> bytes:
+def encrypt(address: int, nbytes: int, key: bytearray, nonce: bytes, chunk_size: int) -> bytes:
     """
     Encrypt memory in place by libsodium's secretbox; its codes, 16 bytes a chunk.
     """
@@ -829,7 +834,7 @@ def encrypt(address: int, nbytes: int, key: bytes, nonce: bytes, chunk_size: int
 def crc32(address: int, nbytes: int, before: int = 0) -> int:
     """zlib's CRC-32 of memory, that of what is before it given."""
 
-def derive_key(passphrase: bytes, salt: bytes, operations: int, memory: int) -> bytes:
+def derive_key(passphrase: bytearray, salt: bytes, operations: int, memory: int) -> bytearray:
     """32 bytes by Argon2id."""
 
 class Verify(enum.Enum):
@@ -843,7 +848,7 @@ class Checks:
     """Checksums and keys of one checkpoint's tensors."""
 
     @staticmethod
-    def make(checkpoint: Checkpoint, verify: Verify, key: bytes | None = None, passphrase: bytes | None = None) -> Checks:
+    def make(checkpoint: Checkpoint, verify: Verify, key: bytearray | None = None, passphrase: bytearray | None = None) -> Checks:
         """A key has 32 bytes."""
 
     def add_to(self, options: LoadOptions) -> None:

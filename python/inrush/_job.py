@@ -82,12 +82,27 @@ def _needs_four(callback: Callable[..., object]) -> bool:
     return False
 
 
+def _report_wrong(checkpoint: _core.Checkpoint) -> None:
+    import logging
+
+    try:
+        checkpoint.confirm()
+    except Error as error:
+        logging.getLogger("inrush").error("%s: what was loaded of it is wrong", error)
+
+
 class Job:
     """A load that has begun: wait for it, watch it, cancel it, iterate over it.
 
     Its reads go on in the background from the moment it is made. Every method may be called
     from any thread; several threads that iterate share the tensors between them. Made by
     `Checkpoint.start`. Leaving a ``with`` block cancels what still runs.
+
+    Attributes
+    ----------
+    confirms : bool
+        Whether its end waits for what `Checkpoint.confirm` waits for. False: what is found wrong
+        later is logged, as an error.
     """
 
     def __init__(
@@ -124,6 +139,7 @@ class Job:
 
             checks_of(checkpoint, options).add_to(asked)
         self._load = _core.Load(checkpoint, asked)
+        self.confirms = False
         self._lock = threading.Lock()
         self._untold = {"told", "logged"}
         self._reported = 0.0
@@ -289,7 +305,22 @@ class Job:
         for observe in tuple(observers):
             observe(stats, outcome)
 
+    def _confirm(self) -> None:
+        # Digests that are not compared by now are, meanwhile; who has the tensors is told.
+        try:
+            compared = self._checkpoint.confirm(None if self.confirms else 0)
+        except Error as error:
+            self._ended(error)
+            raise
+        if not compared:
+            threading.Thread(
+                target=_report_wrong, args=(self._checkpoint,), name="inrush-digests", daemon=True
+            ).start()
+
     def _finish(self) -> None:
+        if "logged" not in self._untold:
+            return
+        self._confirm()
         if not self._is_first("logged"):
             return
         self._ended(None)

@@ -8,14 +8,15 @@ from inrush._errors import SourceError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Protocol
+    import io
+    from typing import IO, Protocol
 
     class HasKey(Protocol):
         """What carries a key of its own, such as `inrush.tensorizer.DecryptionParams`."""
 
         def __inrush_key__(self) -> Key: ...
 
-    Encryption = bytes | str | HasKey
+    Encryption = bytes | bytearray | str | HasKey
 
 _SIZE = 32  # bytes
 _LARGEST = 1 << 16  # bytes of a file or a command's answer
@@ -24,12 +25,19 @@ _LARGEST = 1 << 16  # bytes of a file or a command's answer
 class Key:
     """A key of 32 bytes, or a passphrase that one is derived from.
 
+    What it holds is a copy, which is wiped when the object goes; what it was made from is the
+    caller's.
+
     Parameters
     ----------
-    key : bytes, optional
+    key : bytes or bytearray, optional
         32 bytes.
-    passphrase : bytes or str, optional
+    passphrase : bytes, bytearray or str, optional
         Text is UTF-8. Exactly one of the two is given.
+
+    Attributes
+    ----------
+    key, passphrase : bytearray or None
 
     Raises
     ------
@@ -39,56 +47,117 @@ class Key:
 
     __slots__ = ("key", "passphrase")
 
-    def __init__(self, key: bytes | None = None, *, passphrase: bytes | str | None = None) -> None:
+    def __init__(
+        self,
+        key: bytes | bytearray | None = None,
+        *,
+        passphrase: bytes | bytearray | str | None = None,
+    ) -> None:
+        self.key: bytearray | None = None
+        self.passphrase: bytearray | None = None
         if (key is None) == (passphrase is None):
             raise UsageError("encryption: either a key or a passphrase is needed")
         if key is not None and len(key) != _SIZE:
             raise UsageError(f"encryption: a key of {len(key)} bytes, not {_SIZE}")
-        self.key = None if key is None else bytes(key)
-        self.passphrase = passphrase.encode() if isinstance(passphrase, str) else passphrase
+        if key is not None:
+            self.key = bytearray(key)
+        elif isinstance(passphrase, str):
+            self.passphrase = bytearray(passphrase, "utf-8")
+        elif passphrase is not None:
+            self.passphrase = bytearray(passphrase)
+
+    def __del__(self) -> None:
+        wipe(self.key)
+        wipe(self.passphrase)
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> Key:
         """The key in a file: 32 bytes, or 64 hex digits."""
-        return cls(_key_bytes(_read(path), f"key file {os.fspath(path)}"))
+        return _made_from(_read(path), f"key file {os.fspath(path)}")
 
     @classmethod
     def from_passphrase_file(cls, path: str | os.PathLike[str]) -> Key:
         """The passphrase in a file, without the line feed at its end."""
-        return cls(passphrase=_read(path).removesuffix(b"\n").removesuffix(b"\r"))
+        data = _read(path)
+        end = len(data)
+        for ending in (b"\n", b"\r"):
+            end -= data.endswith(ending, 0, end)
+        try:
+            wipe(data, end)
+            del data[end:]
+            return cls(passphrase=data)
+        finally:
+            wipe(data)
 
     @classmethod
     def from_command(cls, command: str) -> Key:
         """The key that a command prints: a KMS's or a vault's. It runs in a shell."""
         import subprocess
 
-        done = subprocess.run(command, shell=True, stdout=subprocess.PIPE, check=False)
-        if done.returncode != 0:
-            raise SourceError(f"encryption: the command for the key failed with {done.returncode}")
-        return cls(_key_bytes(done.stdout, "what the command printed"))
+        with subprocess.Popen(command, shell=True, stdout=subprocess.PIPE, bufsize=0) as running:
+            assert running.stdout is not None
+            data = _filled(running.stdout)
+        if running.returncode != 0:
+            wipe(data)
+            raise SourceError(
+                f"encryption: the command for the key failed with {running.returncode}"
+            )
+        return _made_from(data, "what the command printed")
 
     def __repr__(self) -> str:
         return "<inrush.Key>"
 
 
-def _read(path: str | os.PathLike[str]) -> bytes:
+def wipe(secret: bytearray | None, begin: int = 0) -> None:
+    """Zeros where a secret was, from this byte on."""
+    if secret is not None:
+        secret[begin:] = bytes(len(secret) - begin)
+
+
+def _filled(file: io.RawIOBase | IO[bytes]) -> bytearray:
+    """What a file without a buffer of its own gives, up to a limit: nothing else holds it."""
+    data = bytearray(_LARGEST)
+    size = 0
+    with memoryview(data) as room:
+        while size < _LARGEST and (count := file.readinto(room[size:])):  # type: ignore[union-attr]
+            size += count
+    del data[size:]
+    return data
+
+
+def _read(path: str | os.PathLike[str]) -> bytearray:
     try:
-        with open(path, "rb") as file:
-            return file.read(_LARGEST)
+        with open(path, "rb", buffering=0) as file:
+            return _filled(file)
     except OSError as error:
         raise SourceError(f"read key {os.fspath(path)}: {error.strerror}") from None
 
 
-def _key_bytes(data: bytes, what: str) -> bytes:
-    if len(data) == _SIZE:
-        return data
+_DIGITS = frozenset(b"0123456789abcdefABCDEF")
+_SPACE = frozenset(b" \t\r\n")
+
+
+def _made_from(data: bytearray, what: str) -> Key:
+    """The key that these bytes are or write out; they are wiped."""
+    key = bytearray()
     try:
-        key = bytes.fromhex(data.decode("ascii").strip())
-    except (UnicodeDecodeError, ValueError):
-        key = b""
-    if len(key) != _SIZE:
-        raise UsageError(f"encryption: {what}: neither {_SIZE} bytes nor {2 * _SIZE} hex digits")
-    return key
+        if len(data) == _SIZE:
+            return Key(data)
+        begin, end = 0, len(data)
+        while begin < end and data[begin] in _SPACE:
+            begin += 1
+        while end > begin and data[end - 1] in _SPACE:
+            end -= 1
+        if end - begin != 2 * _SIZE or not all(data[i] in _DIGITS for i in range(begin, end)):
+            raise UsageError(
+                f"encryption: {what}: neither {_SIZE} bytes nor {2 * _SIZE} hex digits"
+            )
+        # Digit by digit: text of all of them would stay in memory.
+        key.extend(int(data[at : at + 2], 16) for at in range(begin, end, 2))
+        return Key(key)
+    finally:
+        wipe(data)
+        wipe(key)
 
 
 _SCHEMES = {
@@ -125,7 +194,7 @@ def key_of(encryption: Encryption | Key | None) -> Key | None:
     if encryption is None or isinstance(encryption, Key):
         return encryption
     if isinstance(encryption, (bytes, bytearray, memoryview)):
-        return Key(bytes(encryption))
+        return Key(encryption)
     if isinstance(encryption, str):
         scheme, colon, rest = encryption.partition(":")
         if not colon or scheme not in _SCHEMES:

@@ -36,6 +36,7 @@ class Digested:
         # Every byte, whatever the environment presets for loads.
         options = Options({**WHOLE, "order": "ready", "progress": progress}, opened)
         with Job(checkpoint, options, collect=False, leaves=leaves) as job:
+            job.confirms = True
             for _ in job:
                 pass
             digests = job.digests()

@@ -12,13 +12,12 @@ import zlib
 
 from inrush import _core
 from inrush._errors import UsageError
+from inrush._keys import Key, wipe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Any
-
-    from inrush._keys import Key
 
     Buffer = bytes | bytearray | memoryview
 
@@ -78,18 +77,21 @@ class Cipher:
         memory: int = MEMORY,
     ) -> None:
         self._derivation = b""
+        self._held = key  # which wipes what it holds
         if key.key is not None:
-            self._key = key.key
             return
         salt = os.urandom(16) if salt is None else salt
-        self._key = _core.derive_key(key.passphrase or b"", salt, operations, memory)
+        derived = _core.derive_key(key.passphrase or bytearray(), salt, operations, memory)
+        self._held = Key(derived)
+        wipe(derived)
         fields = struct.pack("<HHQQiH", 1, 1, operations, memory, 2, len(salt)) + salt
         self._derivation = struct.pack("<Q", len(fields)) + fields
 
     @property
-    def key(self) -> bytes:
-        """The 32 bytes that encrypt."""
-        return self._key
+    def key(self) -> bytearray:
+        """The 32 bytes that encrypt, for as long as this lives."""
+        assert self._held.key is not None
+        return self._held.key
 
     def block(self, size: int, nonce: bytes, codes: bytes = b"") -> bytes:
         """The crypt chunks of a record's header; without codes, with room for them."""
@@ -102,7 +104,7 @@ class Cipher:
 
     def encrypt(self, address: int, size: int, nonce: bytes) -> bytes:
         """Encrypt this memory in place; the codes."""
-        return _core.encrypt(address, size, self._key, nonce, CHUNK_SIZE)
+        return _core.encrypt(address, size, self.key, nonce, CHUNK_SIZE)
 
 
 class Record:

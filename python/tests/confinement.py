@@ -89,6 +89,21 @@ def read_only_root() -> None:
         check(LIBC.mount(None, place, None, MS_BIND_READ_ONLY, None), "remount read-only")
 
 
+def without_tls_roots(*, but: tuple[str, bytes] | None = None) -> Before:
+    """In a mount namespace of its own, /etc/ssl has this file below it, and nothing else."""
+
+    def before() -> None:
+        check(LIBC.unshare(CLONE_NEWNS), "unshare")
+        check(LIBC.mount(None, b"/", None, MS_REC_PRIVATE, None), "private mounts")
+        check(LIBC.mount(b"none", b"/etc/ssl", b"tmpfs", 0, None), "a tmpfs")
+        if but is not None:
+            path = Path("/etc/ssl", but[0])
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(but[1])
+
+    return before
+
+
 def check(failed: int, what: str) -> None:
     if failed:
         number = ctypes.get_errno()

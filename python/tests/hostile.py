@@ -7,12 +7,14 @@ answered as RFC 9110 has it.
 from __future__ import annotations
 
 import contextlib
+import socket
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 # Parts from this byte on are served badly: what a checkpoint is opened by is not.
 SPARED = 300_000
@@ -27,11 +29,22 @@ class Misbehaving:
     latency: float = 0.0  # seconds before each answer
     bandwidth: float = 0.0  # bytes a second of one connection; 0: as fast as it goes
     target: str = ""  # where redirects lead
+    answer: tuple[int, dict[str, str], str] = (500, {}, "")  # of "answers": status, headers, body
+    connections: int = 0  # that were accepted
+    sockets: list[socket.socket] = field(default_factory=list)  # of these
     asked: Counter[str] = field(default_factory=Counter)  # requests by misdeed
     headers: list[dict[str, str]] = field(default_factory=list)  # of each request
     paths: list[str] = field(default_factory=list)  # the same, with their queries
     etag: str = '"one"'
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def hang_up(self) -> None:
+        """End all connections that there are."""
+        with self.lock:
+            for one in self.sockets:
+                with contextlib.suppress(OSError):
+                    one.shutdown(socket.SHUT_RDWR)
+            self.sockets.clear()
 
 
 class _Answering(BaseHTTPRequestHandler):
@@ -223,6 +236,12 @@ class _Answering(BaseHTTPRequestHandler):
     def do_fails(self, data: bytes, *_: int) -> None:
         self.refuse(500)
 
+    def do_answers(self, data: bytes, *_: int) -> None:
+        status, headers, body = self.server.state.answer
+        self.refuse(status, headers, body)
+
+    do_answers_at_once = do_answers
+
     def do_redirects(self, data: bytes, *_: int) -> None:
         self.refuse(302, {"Location": self.server.state.target})
 
@@ -231,7 +250,7 @@ class _Answering(BaseHTTPRequestHandler):
 
 
 # Misdeeds that the first look at a file meets already.
-AT_ONCE = {"redirects", "circles", "401", "ignores-range-at-once"}
+AT_ONCE = {"redirects", "circles", "401", "ignores-range-at-once", "answers-at-once"}
 
 
 class _Server(ThreadingHTTPServer):
@@ -242,6 +261,12 @@ class _Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Answering)
         self.state = state
         self.ending = threading.Event()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self.state.lock:
+            self.state.connections += 1
+            self.state.sockets.append(request)
+        super().process_request(request, client_address)
 
     def sleep(self, seconds: float = 600) -> bool:
         """Until the time is over (False) or the server ends."""

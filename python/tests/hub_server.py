@@ -7,6 +7,7 @@ Xet; small ones are served by the Hub itself, some behind a relative redirect.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import hmac
 import json
@@ -52,6 +53,7 @@ class FakeHub:
     listed: bool = True  # whether the listing says sizes and digests
     broken: int = 0  # so many answers of the API are 503
     corrupt: bool = False  # the CDN flips a bit of every byte at 100000
+    first_last: bool = False  # the CDN sends a file's first part when all others are sent
     coded: bool = False  # small files come without a length
     requests: list[tuple[str, str, str]] = field(default_factory=list)  # of the Hub
     cdn_requests: list[dict[str, str]] = field(default_factory=list)  # headers, and "path"
@@ -81,8 +83,16 @@ class FakeHub:
         self.sent = 0
 
 
+@functools.lru_cache
 def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+@functools.lru_cache
+def damaged(data: bytes) -> bytes:
+    wrong = bytearray(data)
+    wrong[100_000] ^= 1
+    return bytes(wrong)
 
 
 def git_sha1(data: bytes) -> str:
@@ -177,12 +187,20 @@ class Cdn(_Answering):
                 for data in files.values():
                     if sha256(data) == digest:
                         if state.corrupt:
-                            wrong = bytearray(data)
-                            wrong[100_000] ^= 1
-                            data = bytes(wrong)
+                            data = damaged(data)
+                        if state.first_last:
+                            self.wait_for_the_rest(len(data))
                         self.serve(data, f'"{digest[:32]}"')
                         return
         self.answer(404)
+
+    def wait_for_the_rest(self, size: int) -> None:
+        given = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        if given is None or int(given[1]) > 1 << 16 or int(given[2]) == (260 << 10) - 1:
+            return
+        deadline = time.monotonic() + 60
+        while self.server.state.sent < size - int(given[2]) and time.monotonic() < deadline:
+            time.sleep(0.01)
 
 
 def signature(path: str, expires: str) -> str:

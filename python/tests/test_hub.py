@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -22,7 +23,7 @@ huggingface_hub = pytest.importorskip("huggingface_hub")
 
 Expected = dict[str, bytes]
 
-HEAD = 256 << 10  # bytes that an open fetches of each file
+HEAD = 260 << 10  # bytes that an open fetches of each file
 
 
 @pytest.fixture
@@ -230,6 +231,9 @@ def test_wrong_bytes_get_no_name(model: Model) -> None:
         loaded(NAME)
     assert not [path for path in model.folder.glob("blobs/*") if len(path.name) == 64]
     model.hub.corrupt = False
+    # What had come of the other shard by then is compared when the rest is here.
+    with contextlib.suppress(inrush.DataError):
+        loaded(NAME)
     assert loaded(NAME) == model.expected
     accepted(model)
 

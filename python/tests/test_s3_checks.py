@@ -16,6 +16,7 @@ import inrush.numpy
 import inrush.torch
 import numpy as np
 import pytest
+from hostile import misbehaving
 from servers import Answers, answering
 from test_s3 import nothing_of_the_users, words
 
@@ -44,6 +45,9 @@ class Bucket:
         self.sums_of_parts: dict[str, str] = {}
         self.region = ""  # where requests must be signed for; "" takes any
         self.token = ""  # the session token that is good now; "" takes any
+        self.payer = False  # whether who asks must say that they pay
+        self.skewed = False  # whether the time of a signature is not believed
+        self.elsewhere = ""  # where GET is redirected to
         self.asked: list[tuple[str, str, dict[str, str]]] = []
         self.uploads: dict[str, dict[int, bytes]] = {}
         self.fails_part = 0  # which part of an upload is refused
@@ -75,6 +79,12 @@ class Answering(Answers):
             self.refuse(400, code, x_amz_bucket_region=self.bucket.region)
         elif self.bucket.token and self.headers.get("x-amz-security-token") != self.bucket.token:
             self.refuse(400, "ExpiredToken")
+        elif self.bucket.payer and self.headers.get("x-amz-request-payer") != "requester":
+            self.refuse(403, "AccessDenied")
+        elif self.bucket.skewed:
+            self.refuse(403, "RequestTimeTooSkewed")
+        elif self.bucket.elsewhere and self.command == "GET":
+            self.answer(307, Location=self.bucket.elsewhere)
         elif self.command in ("GET", "HEAD"):
             self.give(key, query)
         else:
@@ -278,6 +288,56 @@ def test_expired_credentials_are_one_error_with_the_servers_words(bucket: Bucket
     with pytest.raises(inrush.SourceError, match=r"400 .*ExpiredToken.*ID-4711") as caught:
         inrush.open("s3://box/m.safetensors", storage_options=options)
     assert "0ld-t0ken" not in str(caught.value)
+
+
+def test_credentials_that_expire_in_the_middle_of_a_load_end_it_with_one_error(
+    bucket: Bucket,
+) -> None:
+    bucket.token = "first"
+    options = words(bucket.url, token="first")
+    with inrush.open("s3://box/m.safetensors", storage_options=options) as checkpoint:
+        bucket.token = "second"
+        place = r"read s3://box/m\.safetensors \[\d+, \+\d+\) via http: "
+        with pytest.raises(inrush.SourceError, match=place + "400 .*ExpiredToken.*ID-4711"):
+            checkpoint.load()
+
+
+def test_a_wrong_clock_is_one_error_with_the_servers_words(bucket: Bucket) -> None:
+    bucket.skewed = True
+    text = r"open s3://box/m\.safetensors: 403 Forbidden: RequestTimeTooSkewed.*ID-4711"
+    with pytest.raises(inrush.SourceError, match=text):
+        inrush.open("s3://box/m.safetensors", storage_options=words(bucket.url))
+    with pytest.raises(inrush.SourceError, match=r"list s3://box/: 403 .*RequestTimeTooSkewed"):
+        inrush.open("s3://box/", storage_options=words(bucket.url))
+    with pytest.raises(inrush.SourceError, match=r"save s3://box/y: 403 .*RequestTimeTooSkewed"):
+        inrush.numpy.save_file(ARRAYS, "s3://box/y", storage_options=words(bucket.url))
+
+
+def test_who_asks_may_pay(bucket: Bucket) -> None:
+    bucket.payer = True
+    with pytest.raises(inrush.SourceError, match=r"403 Forbidden: AccessDenied"):
+        inrush.open("s3://box/m.safetensors", storage_options=words(bucket.url))
+    options = words(bucket.url, requester_pays=True)
+    bucket.asked.clear()
+    for uri in ("s3://box/m.safetensors", "s3://box/"):
+        assert same(inrush.open(uri, storage_options=options).load())
+    inrush.numpy.save_file(ARRAYS, "s3://box/new", storage_options=options)
+    assert bucket.objects["new"] == FILE
+    for command, path, headers in bucket.asked:
+        signed = headers["Authorization"].partition("SignedHeaders=")[2].partition(",")[0]
+        assert "x-amz-request-payer" in signed.split(";"), (command, path)
+
+
+def test_a_redirect_elsewhere_is_followed_without_credentials(bucket: Bucket) -> None:
+    with misbehaving({"m.safetensors": FILE}) as other:
+        bucket.elsewhere = f"{other.url}/serves/m.safetensors"
+        options = words(bucket.url, token="t0ken", headers={"X-Mine": "1"})
+        assert same(inrush.open("s3://box/m.safetensors", storage_options=options).load())
+        assert bucket.asked[0][2]["x-amz-security-token"] == "t0ken"
+        assert other.headers
+        for seen in other.headers:
+            names = {name.lower() for name in seen}
+            assert not names & {"authorization", "x-amz-security-token", "x-mine"}
 
 
 def test_a_failed_upload_leaves_no_parts(bucket: Bucket) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import os
+import shutil
 import struct
 
 import pytest
@@ -12,6 +14,8 @@ import pytest
 np = pytest.importorskip("numpy")
 
 import inrush.numpy  # noqa: E402
+from confinement import run_python  # noqa: E402
+from hostile import misbehaving  # noqa: E402
 
 import inrush  # noqa: E402
 
@@ -208,10 +212,13 @@ def test_single_tensors_are_read_whole_and_slices_are_refused_with_the_reason(se
         inrush.open(path, encryption=KEY, slices={"w": "2:5"}).load()
 
 
-@pytest.mark.parametrize("command", ["load", "verify", "manifest"])
+@pytest.mark.parametrize("command", ["load", "verify", "manifest", "convert", "inspect"])
 def test_every_command_takes_a_key_every_way(sealed, tmp_path, inrush_command, command):
     path = sealed
-    more = ["-o", str(tmp_path / "m.json")] if command == "manifest" else []
+    more = {
+        "manifest": ["-o", str(tmp_path / "m.json")],
+        "convert": [str(tmp_path / "out"), "--to", "serverlessllm"],
+    }.get(command, [])
     key = tmp_path / "key"
     key.write_bytes(KEY)
     printed = f"cat {key}"
@@ -223,10 +230,107 @@ def test_every_command_takes_a_key_every_way(sealed, tmp_path, inrush_command, c
     ):
         done = inrush_command(command, str(path), *more, *words, **environment)
         assert done.returncode == 0, (words, done.stderr)
-    assert inrush_command(command, str(path), *more).returncode == 2
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+    # What it holds is shown without a key.
+    without = inrush_command(command, str(path), *more).returncode
+    assert without == (0 if command == "inspect" else 2)
     done = inrush_command(command, str(path), *more, "--key-command", "head -c 32 /dev/zero")
     assert done.returncode == 1
     assert "the key is wrong" in done.stderr
     done = inrush_command(command, str(path), "--key-file", "a", "--passphrase-file", "b", *more)
     assert done.returncode == 2
     assert "only one of them" in done.stderr
+
+
+@pytest.mark.parametrize("words", [["--key-file"], ["--key-command"], ["--passphrase-file"]])
+def test_bench_gives_its_children_the_place_of_the_key(tmp_path, monkeypatch, capsys, words):
+    from inrush.cli import bench, run
+
+    path = tmp_path / "model.safetensors"
+    secret = tmp_path / "secret"
+    phrase = words == ["--passphrase-file"]
+    secret.write_bytes(b"open sesame\n" if phrase else KEY.hex().encode())
+    own = inrush.Key(passphrase="open sesame") if phrase else KEY
+    inrush.numpy.save_file(arrays(), path, encryption=own)
+    monkeypatch.setattr(bench, "_contenders", lambda checkpoint: (["inrush"], {}))
+    place = f"cat {secret}" if words == ["--key-command"] else str(secret)
+    assert run(["bench", str(path), "--runs", "1", "--json", *words, place]) == 0
+    out = capsys.readouterr().out
+    results = json.loads(out)["results"]
+    assert [one["note"] for one in results if one["state"] == "warm"] == [""]
+    assert KEY.hex() not in out
+
+
+def test_what_is_encrypted_is_fetched_with_its_key_and_kept_encrypted(
+    tmp_path, sealed, inrush_command
+):
+    key = tmp_path / "key"
+    key.write_bytes(KEY)
+    (tmp_path / "served").mkdir()
+    served = sealed.rename(tmp_path / "served" / sealed.name)
+    with misbehaving({served.name: served.read_bytes()}) as server:
+        words = ["cache", "prefetch", f"{server.url}/serves/{served.name}"]
+        kept = ["--cache-dir", str(tmp_path / "kept")]
+        assert inrush_command(*words, *kept).returncode == 2
+        done = inrush_command(*words, *kept, "--key-file", str(key))
+        assert done.returncode == 0, done.stderr
+    found = [one for one in (tmp_path / "kept").rglob("*") if one.is_file()]
+    assert served.read_bytes() in [one.read_bytes() for one in found]
+
+
+def test_a_key_is_wiped_when_it_goes(tmp_path):
+    (tmp_path / "hex").write_bytes(b" " + KEY.hex().encode() + b"\n")
+    (tmp_path / "phrase").write_bytes(b"open sesame\r\n")
+    made = [
+        inrush.Key(KEY),
+        inrush.Key(bytearray(KEY)),
+        inrush.Key(passphrase="open sesame"),
+        inrush.Key.from_file(tmp_path / "hex"),
+        inrush.Key.from_passphrase_file(tmp_path / "phrase"),
+        inrush.Key.from_command(f"cat {tmp_path}/hex"),
+    ]
+    held = [key.key or key.passphrase for key in made]
+    assert [bytes(one) for one in held] == [KEY, KEY, b"open sesame", KEY, b"open sesame", KEY]
+    del made
+    gc.collect()
+    assert all(not any(one) for one in held)
+
+
+def test_no_key_is_left_where_the_engine_was(tmp_path):
+    # Looks through the memory of a process that has loaded and saved with a key, and dropped it.
+    code = """
+import gc, os, sys
+import inrush, inrush.numpy
+place, again = sys.argv[1:]
+def work():
+    found = inrush.open(place, framework="np", encryption="file:" + os.environ["SECRET"]).load()
+    inrush.numpy.save_file(found, again, encryption="file:" + os.environ["SECRET"])
+work()
+gc.collect()
+needle = bytes(byte ^ 0x55 for byte in bytes.fromhex(os.environ["NEEDLE"]))
+found = 0
+maps = open("/proc/self/maps").readlines()
+with open("/proc/self/mem", "rb", buffering=0) as memory:
+    for line in maps:
+        words = line.split()
+        begin, end = (int(word, 16) for word in words[0].split("-"))
+        if "rw" not in words[1] or words[-1] in ("[vvar]", "[vsyscall]") or end - begin > 1 << 28:
+            continue
+        try:
+            memory.seek(begin)
+            data = memory.read(end - begin)
+        except OSError:
+            continue
+        found += data.count(needle)
+        del data
+print(found)
+"""
+    key = os.urandom(32)
+    path = tmp_path / "secret.safetensors"
+    inrush.numpy.save_file(arrays(), path, encryption=key)
+    (tmp_path / "key").write_bytes(key)
+    needle = bytes(byte ^ 0x55 for byte in key).hex()
+    done = run_python(code, path, tmp_path / "again", SECRET=str(tmp_path / "key"), NEEDLE=needle)
+    assert done.returncode == 0, done.stderr
+    # The one that it looks for.
+    assert int(done.stdout) <= 1

@@ -5,12 +5,14 @@
 #include <gtest/gtest.h>
 #include <sys/file.h>
 
+#include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <memory>
 #include <span>
 #include <string>
+#include <thread>
 
 #include "inrush/base/content_digest.h"
 #include "inrush/core/sha256.h"
@@ -119,6 +121,22 @@ TEST_F(HubCopies, with_other_bytes_are_removed) {
   file->leave();
   EXPECT_FALSE(file->covers(0, 1));
   EXPECT_TRUE(fs::is_empty(blob().parent_path()));
+}
+
+TEST_F(HubCopies, with_other_bytes_are_told_of_whenever_they_are_asked) {
+  const auto file = open();
+  file->enter();
+  text_[kSize / 2] ^= 1;
+  fill(*file, 0, kSize);
+  EXPECT_NO_THROW(file->demand_right());
+  EXPECT_FALSE(file->wait_compared(Clock::now() + std::chrono::milliseconds(10)));
+  std::thread later([&] {
+    file->finish();
+    file->leave();
+  });
+  EXPECT_TRUE(file->wait_compared(Clock::now() + std::chrono::minutes(1)));
+  later.join();
+  EXPECT_THROW(file->demand_right(), Error);
 }
 
 TEST_F(HubCopies, of_small_files_have_the_digest_of_git) {

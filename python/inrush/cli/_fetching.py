@@ -9,7 +9,8 @@ import inrush
 from inrush._arguments import WHOLE
 from inrush._checkpoint import place_of
 from inrush._errors import MemoryBudgetError
-from inrush._options import preset_storage_options
+from inrush._job import Job
+from inrush._options import Options, preset_storage_options
 from inrush.cli._progress import progress_bar
 
 
@@ -17,13 +18,21 @@ def fetch(source: str, words: dict[str, Any]) -> tuple[str, list[tuple[str, int]
     """Reads all of a checkpoint, opened with these words; its URI and its files."""
     with inrush.open(source, **{**WHOLE, **words}) as checkpoint:
         with progress_bar("fetching") as report:
-            for _ in checkpoint.tensors(progress=report, framework=None):
-                pass
+            options = Options({"progress": report, "framework": None}, checkpoint._options)
+            with Job(checkpoint._opened(), options, collect=False) as job:
+                job.confirms = True
+                for _ in job:
+                    pass
         return checkpoint.uri, checkpoint.files
 
 
-def fetch_from_hub(source: str) -> tuple[str, list[str]]:
+def fetch_from_hub(source: str, words: dict[str, Any] | None = None) -> tuple[str, list[str]]:
     """Brings a checkpoint of the Hub into huggingface_hub's cache; its URI and the files there.
+
+    Parameters
+    ----------
+    words : dict, optional
+        As for `inrush.open`.
 
     Raises
     ------
@@ -32,10 +41,10 @@ def fetch_from_hub(source: str) -> tuple[str, list[str]]:
     """
     from inrush._hub import Hub, parse_place
 
-    uri, files = fetch(source, {})
+    uri, files = fetch(source, words or {})
     inrush.open(source).close()  # fetches what no load reads
-    words = {name: str(value) for name, value in (preset_storage_options() or {}).items()}
-    snapshot = Hub(words).resolve(parse_place(os.fsdecode(place_of(source))))
+    preset = {name: str(value) for name, value in (preset_storage_options() or {}).items()}
+    snapshot = Hub(preset).resolve(parse_place(os.fsdecode(place_of(source))))
     here = {f"{snapshot.shown}/{file.name}": file.path for file in snapshot.files}
     missing = [name for name, _ in files if not here.get(name)]
     if missing:

@@ -17,7 +17,18 @@ from inrush._checkpoint import is_on_hub, open_source
 from inrush._errors import UsageError
 from inrush._options import child_environment
 from inrush.cli import _pages
-from inrush.cli._common import Json, Source, console, print_json, shown, size_text
+from inrush.cli._common import (
+    Json,
+    KeyCommand,
+    KeyFile,
+    PassphraseFile,
+    Source,
+    console,
+    encryption_words,
+    print_json,
+    shown,
+    size_text,
+)
 from inrush.cli._contender import PEERS
 from inrush.cli._explain import limit_table
 from inrush.cli._fetching import fetch_from_hub
@@ -63,10 +74,18 @@ def bench(
     source: Source,
     *,
     runs: Annotated[int, typer.Option(min=1, help="Runs of each, in fresh processes.")] = 3,
+    key_file: KeyFile = None,
+    passphrase_file: PassphraseFile = None,
+    key_command: KeyCommand = None,
     json: Json = False,
 ) -> None:
     """Measure each backend and each installed peer on this checkpoint, cold and warm."""
-    checkpoint = open_source(_files_here(source))
+    key = encryption_words(key_file, passphrase_file, key_command)
+    # Where the key is, not the key.
+    environment = {"INRUSH_PROFILE": "off"}
+    if key:
+        environment["INRUSH_KEY_FILE"] = key["encryption"]
+    checkpoint = open_source(_files_here(source, key))
     files = [name for name, _ in checkpoint.files]
     contenders, absent = _contenders(checkpoint)
     limits = {state: measure_limit(checkpoint, state) for state in ("cold", "warm")}
@@ -76,7 +95,7 @@ def bench(
     for state in ("cold", "warm"):
         for contender in contenders:
             with status.status(f"{state} {contender}"):
-                results.append(_measure(checkpoint, files, contender, state, runs))
+                results.append(_measure(checkpoint, contender, state, runs, environment))
     if json:
         values = {"uri": checkpoint.uri, "limits": limits, "absent": absent}
         print_json(
@@ -96,10 +115,10 @@ def bench(
         out.print(f"[dim]{name}: {shown(reason)}[/]")
 
 
-def _files_here(source: str) -> str | list[str]:
+def _files_here(source: str, key: dict[str, Any] | None = None) -> str | list[str]:
     """The source on this machine: of the Hub, what huggingface_hub's cache has of it by then."""
     if is_on_hub(source):
-        return fetch_from_hub(source)[1]
+        return fetch_from_hub(source, key)[1]
     if "://" in source and not source.lower().startswith("file://"):
         raise UsageError(f"bench {source}: it measures files of this machine, and the Hub's there")
     return source
@@ -123,8 +142,13 @@ def _contenders(checkpoint: _core.Checkpoint) -> tuple[list[str], dict[str, str]
 
 
 def _measure(
-    checkpoint: _core.Checkpoint, files: list[str], contender: str, state: str, runs: int
+    checkpoint: _core.Checkpoint,
+    contender: str,
+    state: str,
+    runs: int,
+    environment: dict[str, str],
 ) -> Result:
+    files = [name for name, _ in checkpoint.files]
     result = Result(contender, state)
     for _ in range(runs):
         _pages.drop(files)
@@ -141,7 +165,7 @@ def _measure(
                 capture_output=True,
                 text=True,
                 timeout=_LONGEST_RUN,
-                env=child_environment(INRUSH_PROFILE="off"),
+                env=child_environment(**environment),
                 check=False,
             )
         except subprocess.TimeoutExpired:

@@ -17,8 +17,12 @@ from inrush.cli._common import (
     CacheDir,
     CacheSize,
     Json,
+    KeyCommand,
+    KeyFile,
+    PassphraseFile,
     Source,
     console,
+    encryption_words,
     plain_table,
     print_json,
     shown,
@@ -119,18 +123,24 @@ def prefetch(
     *,
     cache_dir: CacheDir = None,
     cache_size: CacheSize = None,
+    key_file: KeyFile = None,
+    passphrase_file: PassphraseFile = None,
+    key_command: KeyCommand = None,
     json: Json = False,
 ) -> None:
     """Bring a checkpoint into the cache, without keeping it in memory.
 
-    What is on the Hub goes into huggingface_hub's cache, and needs no folder.
+    What is on the Hub goes into huggingface_hub's cache, and needs no folder. What is encrypted is
+    kept so, and checked with its key.
     """
+    key = encryption_words(key_file, passphrase_file, key_command)
     if is_on_hub(source):
-        uri, files = fetch_from_hub(source)
+        uri, files = fetch_from_hub(source, key)
         size = sum(os.path.getsize(path) for path in files)
         _report({"uri": uri, "bytes": size, "files": files, "whole": True}, json)
         return
-    words: dict[str, Any] = {"cache_dir": _folder(cache_dir).decode(errors="surrogateescape")}
+    folder = _folder(cache_dir).decode(errors="surrogateescape")
+    words: dict[str, Any] = {"cache_dir": folder, **key}
     if cache_size is not None:
         words["cache_size"] = cache_size
     uri, _ = fetch(source, words)

@@ -9,12 +9,17 @@ from typing import Annotated, Any
 import typer
 
 import inrush
+from inrush._checks import checks_of
 from inrush.cli._common import (
     Json,
+    KeyCommand,
+    KeyFile,
+    PassphraseFile,
     Source,
     StorageOptions,
     base_name,
     console,
+    encryption_words,
     facts_table,
     load_words,
     plain_table,
@@ -32,11 +37,18 @@ def inspect(
     every: Annotated[
         bool, typer.Option("--all", help="One row for each tensor; do not fold layers.")
     ] = False,
+    key_file: KeyFile = None,
+    passphrase_file: PassphraseFile = None,
+    key_command: KeyCommand = None,
     storage_options: StorageOptions = None,
     json: Json = False,
 ) -> None:
-    """Show tensors, dtypes, shapes, sizes, shards and metadata."""
-    with inrush.open(source, **load_words(storage_options=storage_options)) as checkpoint:
+    """Show tensors, dtypes, shapes, sizes, shards and metadata; a key that is given must fit."""
+    words = load_words(storage_options=storage_options)
+    words |= encryption_words(key_file, passphrase_file, key_command)
+    with inrush.open(source, **words) as checkpoint:
+        if checkpoint._options.key is not None:
+            checks_of(checkpoint._opened(), checkpoint._options)
         if json:
             print_json("inspect", _values(checkpoint))
             return

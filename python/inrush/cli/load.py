@@ -103,6 +103,7 @@ def load(
     with inrush.open(source, **words) as checkpoint:
         with progress_bar("loading") as report:
             job = checkpoint.start(strict=strict, trace=traced, progress=report, framework=None)
+            job.confirms = True
             job.wait()
         stats = job.stats()
         saved = _save(job, out_path(out), checkpoint)

@@ -38,12 +38,12 @@ class MemLimit(enum.IntEnum):
     SENSITIVE = 1 << 30
 
 
-def _checked_key(key: Any) -> bytes:
+def _checked_key(key: Any) -> bytes | bytearray:
     if not isinstance(key, (bytes, bytearray, memoryview)):
         raise TypeError(f"a key is bytes, not {type(key).__name__}")
     if len(key) != _KEY_SIZE:
         raise ValueError(f"a key of {len(key)} bytes, not {_KEY_SIZE}")
-    return bytes(key)
+    return bytearray(key) if isinstance(key, memoryview) else key
 
 
 def _source_bytes(source: str | bytes, encoding: str) -> bytes:
@@ -67,9 +67,8 @@ class EncryptionParams:
     MemLimit = MemLimit
 
     def __init__(self, key: bytes) -> None:
-        self._key = _checked_key(key)
         self._salt: bytes | None = None
-        self._cipher = Cipher(Key(self._key))
+        self._cipher = Cipher(Key(_checked_key(key)))
 
     @classmethod
     def random(cls) -> EncryptionParams:
@@ -97,13 +96,12 @@ class EncryptionParams:
             operations=int(OpsLimit.MODERATE if opslimit is None else opslimit),
             memory=int(MemLimit.MODERATE if memlimit is None else memlimit),
         )
-        made._key = made._cipher.key
         return made
 
     @property
     def key(self) -> bytes:
         """The key, 32 bytes."""
-        return self._key
+        return bytes(self._cipher.key)
 
     @property
     def salt(self) -> bytes:
@@ -116,18 +114,24 @@ class EncryptionParams:
 class DecryptionParams:
     """What a `TensorDeserializer` decrypts with; made by `from_key` or `from_string`."""
 
-    def __init__(self, key: Key) -> None:
-        self._key = key
+    def __init__(self) -> None:
+        self._key: Key | None = None
 
     @classmethod
     def from_key(cls, key: bytes) -> DecryptionParams:
         """The 32 bytes that it was encrypted with."""
-        return cls(Key(_checked_key(key)))
+        made = cls()
+        made._key = Key(_checked_key(key))
+        return made
 
     @classmethod
     def from_string(cls, source: str | bytes, *, encoding: str = "utf-8") -> DecryptionParams:
         """The passphrase that its key was derived from."""
-        return cls(Key(passphrase=_source_bytes(source, encoding)))
+        made = cls()
+        made._key = Key(passphrase=_source_bytes(source, encoding))
+        return made
 
     def __inrush_key__(self) -> Key:
+        if self._key is None:
+            raise CryptographyError("decryption without a key: from_key() or from_string() has one")
         return self._key

@@ -275,13 +275,13 @@ class TensorDeserializer(Mapping):  # type: ignore[type-arg]
             below = below[part]
         return plain(below)
 
-    def __getitem__(self, key: Any) -> Any:
+    def __getitem__(self, name: Any) -> Any:
         try:
-            paths = self._layers[key]
+            paths = self._layers[name]
         except (KeyError, TypeError):
-            raise KeyError(f"Tensor {key} not found") from None
+            raise KeyError(f"Tensor {name} not found") from None
         self._load(paths)
-        return frozen(nest({path: self._tensors[path] for path in paths})[key])
+        return frozen(nest({path: self._tensors[path] for path in paths})[name])
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self._layers)
@@ -461,9 +461,9 @@ class TensorDeserializer(Mapping):  # type: ignore[type-arg]
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         self.close()
 

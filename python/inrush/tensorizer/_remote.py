@@ -139,6 +139,7 @@ class RemoteFile(io.BufferedIOBase):
         self._ahead = memoryview(b"")  # bytes that are here, and where they begin
         self._ahead_at = 0
         self._window = _LEAST_AHEAD
+        self._notes: list[str] = []  # of errors
         self.bytes_read = self.bytes_skipped = self.read_operations = 0
         began = time.monotonic()
         place = os.fsencode(uri)
@@ -168,13 +169,13 @@ class RemoteFile(io.BufferedIOBase):
         try:
             self._file.read(offset, _core.buffer_address(target), len(target))
         except Error as error:
-            raise OSError(str(error)) from None
+            raise OSError("; ".join([str(error), *self._notes])) from None
 
-    def readinto(self, buffer: Any) -> int:
+    def readinto(self, ba: Any) -> int:
         """Fill the buffer; less only at the end."""
         if self._file is None:
             raise OSError(f"{type(self).__name__} closed.")
-        target = memoryview(buffer).cast("B")
+        target = memoryview(ba).cast("B")
         stop = self.size if self._end is None else min(self._end, self.size)
         size = max(min(len(target), stop - self._where), 0)
         target = target[:size]
@@ -206,7 +207,7 @@ class RemoteFile(io.BufferedIOBase):
         self._fetch(self._where, data)
         self._ahead, self._ahead_at = data, self._where
 
-    def read(self, size: int | None = -1) -> bytes:
+    def read(self, size: int | None = None) -> bytes:
         """`size` bytes, or all there are; fewer only at the end."""
         stop = self.size if self._end is None else min(self._end, self.size)
         left = max(stop - self._where, 0)
@@ -322,6 +323,10 @@ class CURLStreamFile(RemoteFile):
             self.response_headers[name] = value
         self.popen_latencies: list[float] = []
         self.http_response_latencies = [self._seconds_to_open]
+
+    def register_error_context(self, msg: str) -> None:
+        """Something that errors of reading shall say, too."""
+        self._notes.append(msg)
 
 
 class RedisStreamFile(RemoteFile):
