@@ -26,7 +26,8 @@ DriverDescription describe(DeviceVendor vendor) {
     found.version = driver->version_text();
     for (int i = 0; i < driver->device_count(); ++i) {
       const DeviceFact fact = driver->describe(i);
-      found.devices.push_back({fact.name, fact.bus, fact.numa_node, fact.integrated});
+      found.devices.push_back({fact.name, fact.bus, fact.numa_node, fact.integrated,
+                               to_text(ask_numa_node(fact.numa_node))});
     }
   } catch (const Error& error) {
     found.reason = error.message();
@@ -100,7 +101,7 @@ void deliver_to(LoadOptions& options, const DeviceOptions& devices) {
                                                 vendor, name.vendor));
     }
     const auto [place, fresh] = known.emplace(name.index, static_cast<int>(opened.size()));
-    if (fresh) opened.push_back(std::make_shared<const Device>(driver, name.index));
+    if (fresh) opened.push_back(std::make_shared<const Device>(driver, name.index, devices.root));
     indices.push_back(place->second);
   }
   if (opened.empty()) return;
@@ -112,6 +113,11 @@ void deliver_to(LoadOptions& options, const DeviceOptions& devices) {
   // One device's own memory, and nothing of the host's: storage can write there by itself.
   const bool all_there = std::all_of(indices.begin(), indices.end(), [](int i) { return i == 0; });
   const DeviceFact& fact = opened.front()->fact();
+  // Lanes read for all devices: they have a node where all of those have the same.
+  options.numa = opened.front()->numa();
+  for (const auto& device : opened) {
+    if (device->numa().number != options.numa.number) options.numa = {};
+  }
   options.direct_device.clear();
   if (opened.size() == 1 && all_there && !fact.integrated && !fact.coherent) {
     options.direct_device = opened.front()->name();

@@ -51,6 +51,7 @@ struct LoadOptions {
   uint64_t budget = 0;
   uint64_t device_budget = 0;  // bytes of device memory that CUFILE reads into; 0: automatic
   std::string direct_device;   // set by deliver_to(): whose memory storage may write, "cuda:0"
+  NumaNode numa;               // set by deliver_to(): where lanes are kept
   // Keep every tensor until next() asks for it: nothing waits for the consumer, and only staging
   // counts against the budget. wait() needs it.
   bool collect = false;

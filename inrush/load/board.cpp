@@ -207,6 +207,7 @@ void Board::start_lane(const LaneChoice& lane) {
   }
   try {
     start_thread("reads", [self = shared_from_this(), lane, number] {
+      stay_on(self->preparation_.facts.numa);  // and the threads of its engine with it
       run_lane(self, lane, number);
       const std::lock_guard lock(self->mutex_);
       --self->lanes_alive_;

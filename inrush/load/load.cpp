@@ -113,6 +113,11 @@ Preparation prepare(const Checkpoint& checkpoint, LoadOptions options) {
   // A decoder reads the bytes, and a mapped byte may vanish under it.
   if (options.decoder) options.choice.mapping = MappingRule::never;
   Facts facts = gather_facts(index.blobs, plan);
+  facts.numa = options.numa;
+  if (!facts.numa.cpus.empty()) {
+    const auto there = static_cast<uint32_t>(facts.numa.cpus.size());
+    facts.machine.cpus = std::min(facts.machine.cpus, there);
+  }
   facts.private_host_memory =
       !options.allocator && options.pool == 0 && options.out.empty() && !options.sink;
   auto registration = std::make_unique<Registration>(index.blobs);

@@ -164,12 +164,13 @@ std::string to_json(const Facts& facts) {
   return fmt::format(R"({{"machine":{},"filesystem":{},"engines":{},"residency_probes":{{{}}},)"
                      R"("wanted_bytes":{},"warm_bytes":{},"mixed_bytes":{},"speckled_bytes":{},)"
                      R"("unknown_bytes":{},"largest_target":{},"blobs":{},"targets":{},)"
-                     R"("private_host_memory":{},"others_loading":{},"loaded_recently":{}}})",
+                     R"("private_host_memory":{},"others_loading":{},"loaded_recently":{},)"
+                     R"("numa":{}}})",
                      to_json(facts.machine), to_json(facts.filesystem), to_json(facts.engines),
                      probes, facts.wanted_bytes, facts.warm_bytes, facts.mixed_bytes,
                      facts.speckled_bytes, facts.unknown_bytes, facts.largest_target, facts.blobs,
                      facts.targets, facts.private_host_memory, facts.others_loading,
-                     facts.loaded_recently);
+                     facts.loaded_recently, to_json(facts.numa));
 }
 
 }  // namespace inrush

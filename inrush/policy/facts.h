@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "inrush/base/numa.h"
 #include "inrush/core/blob.h"
 #include "inrush/core/plan.h"
 
@@ -76,6 +77,7 @@ struct Facts {
   bool private_host_memory = true;  // the destination is the sink's own: mapping is possible
   uint32_t others_loading = 0;      // other processes here that load these blobs now
   bool loaded_recently = false;     // some process loaded them within the last hour
+  NumaNode numa;                    // of the devices that the tensors go to
 };
 
 // Asks about this machine and these blobs: well under 1 ms besides the residency probes, which have

@@ -41,12 +41,13 @@ class Device::Scope {
   vendor::Result result_ = vendor::kSuccess;
 };
 
-Device::Device(std::shared_ptr<const DeviceDriver> driver, int index)
+Device::Device(std::shared_ptr<const DeviceDriver> driver, int index, const std::string& root)
     : driver_(std::move(driver)),
       table_(driver_->table()),
       index_(index),
       handle_(driver_->handle_of(index)),
-      fact_(driver_->describe(index)),
+      fact_(driver_->describe(index, root)),
+      numa_(ask_numa_node(fact_.numa_node, root)),
       name_(driver_->name_of(index)) {
   if (table_.primary_retain == nullptr) return;
   check(table_.primary_retain(&primary_, handle_), "take the primary context");

@@ -4,7 +4,9 @@
 #include <atomic>
 
 #include "inrush/checkpoint.h"
+#include "inrush/engines/engines.h"
 #include "tests/fake_driver/fixture.h"
+#include "tests/fake_driver/two_nodes.h"
 #include "tests/load/fixture.h"
 
 namespace inrush {
@@ -92,6 +94,42 @@ TEST_F(DeviceLoad, by_every_backend) {
     Load load = begin({"cuda"}, std::move(options));
     EXPECT_EQ(drain(load), folder.expected.size()) << backend;
   }
+}
+
+TEST_F(DeviceLoad, lanes_stay_on_the_devices_node_and_count_its_processors) {
+  const int cpu = test::TwoNodes::cpu();
+  if (cpu < 0) GTEST_SKIP() << "this process may use one CPU only";
+  const test::TwoNodes nodes;
+  driver.set("numa_node", -1);  // the kernel tells it
+  write_checkpoint();
+  std::atomic<int> there = 0;
+  std::atomic<int> elsewhere = 0;
+  const auto begin_on = [&](const std::vector<std::string>& devices) {
+    LoadOptions options;
+    options.engines = [&](const std::string& name, const EngineOptions& engine) {
+      ++(test::TwoNodes::here(cpu) ? there : elsewhere);
+      return find_engine(name)->make(engine);
+    };
+    deliver_to(options, {.devices = devices,
+                         .place = [](std::string_view) { return 0UL; },
+                         .consumer_stream = {},
+                         .root = nodes.root()});
+    return Load(Checkpoint::open(folder.path()), options);
+  };
+  Load load = begin_on({"cuda:0"});
+  EXPECT_EQ(drain(load), folder.expected.size());
+  EXPECT_EQ(load.facts().numa.number, 1);
+  EXPECT_EQ(load.facts().machine.cpus, 1U);
+  EXPECT_NE(to_json(load.facts()).find("threads on its CPUs"), std::string::npos);
+  EXPECT_GT(there, 0);
+  EXPECT_EQ(elsewhere, 0);
+  // Lanes read for both devices, and only one of them is on that node.
+  there = 0;
+  Load both = begin_on({"cuda:0", "cuda:1"});
+  EXPECT_EQ(drain(both), folder.expected.size());
+  EXPECT_EQ(both.facts().numa.number, -1);
+  EXPECT_EQ(there, 0);
+  EXPECT_GT(elsewhere, 0);
 }
 
 TEST_F(DeviceLoad, slow_copies_and_a_small_ring_wait_for_each_other) {
