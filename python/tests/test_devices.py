@@ -12,27 +12,17 @@ import inrush.torch
 import pytest
 import torch
 from conftest import Command, Contents
-from fake_gpu import LIBRARY, FakeGpu
+from fake_gpu import LIBRARY, NAMES, FakeGpu, fake_gpu
 
 import inrush
-from inrush import _devices, _frameworks
 
 pytestmark = pytest.mark.skipif(not LIBRARY.exists(), reason=f"{LIBRARY} is not built")
-
-NAMES = ("INRUSH_CUDA_LIBRARY", "INRUSH_HIP_LIBRARY", "INRUSH_CUFILE_LIBRARY")
 
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGpu]:
-    for name in NAMES:
-        monkeypatch.setenv(name, str(LIBRARY))
-    monkeypatch.setenv("INRUSH_PROFILE", "off")
-    fake = FakeGpu()
-    monkeypatch.setattr(_devices, "torch_memory", fake.memory)
-    monkeypatch.setattr(_frameworks, "device_index", fake.device_index)
-    yield fake
-    fake.free_all()
-    assert fake.report() == ""
+    with fake_gpu(monkeypatch) as fake:
+        yield fake
 
 
 def raw(tensor: torch.Tensor) -> bytes:
