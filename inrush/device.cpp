@@ -48,6 +48,16 @@ DriverDescription describe_cufile() {
   return found;
 }
 
+TargetFact target_of(const Device& device) {
+  TargetFact target{device.name(), fmt::format("{} {}", device.fact().name, device.fact().bus), ""};
+  if (device.fact().integrated || device.fact().coherent) {
+    target.register_refusal = "the device's memory is the host's";
+  } else if (!device.fact().read_only) {
+    target.register_refusal = "the driver registers no memory that may only be read";
+  }
+  return target;
+}
+
 std::shared_ptr<const DeviceDriver> load_driver(const DeviceName& device) {
   try {
     return DeviceDriver::load(device.vendor == "hip" ? DeviceVendor::hip : DeviceVendor::cuda);
@@ -118,6 +128,8 @@ void deliver_to(LoadOptions& options, const DeviceOptions& devices) {
   for (const auto& device : opened) {
     if (device->numa().number != options.numa.number) options.numa = {};
   }
+  options.target = {};
+  if (opened.size() == 1 && all_there) options.target = target_of(*opened.front());
   options.direct_device.clear();
   if (opened.size() == 1 && all_there && !fact.integrated && !fact.coherent) {
     options.direct_device = opened.front()->name();

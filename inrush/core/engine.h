@@ -45,6 +45,7 @@ struct EngineTraits {
   uint64_t largest_read = 1ULL << 30;
   uint32_t most_in_flight = 1024;  // submit() refuses more
   bool ordered = false;            // completions come in submission order
+  bool populates = false;  // reads into mappings of the blob bring pages in, and write nothing
 };
 
 struct EngineOptions {

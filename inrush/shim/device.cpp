@@ -30,6 +30,7 @@ class Device::Scope {
     if (cuda_ && result_ == vendor::kSuccess) table_.primary_pop(&left);
     if (moved_) table_.set_device(before_);
   }
+  [[nodiscard]] vendor::Result result() const { return result_; }
   Scope(const Scope&) = delete;
   Scope& operator=(const Scope&) = delete;
 
@@ -106,6 +107,17 @@ void Device::pin(void* memory, uint64_t size) const {
   const Scope scope(*this);
   const vendor::Result result = table_.host_register(memory, size, vendor::kHostRegisterPortable);
   if (result != vendor::kSuccess) fail(result, fmt::format("pin {} bytes for copies", size));
+}
+
+std::string Device::pin_read_only(void* memory, uint64_t size) const {
+  const Scope scope(*this, std::nothrow);
+  constexpr unsigned kFlags = vendor::kHostRegisterPortable | vendor::kHostRegisterReadOnly;
+  const vendor::Result entered = scope.result();
+  const vendor::Result result =
+      entered != vendor::kSuccess ? entered : table_.host_register(memory, size, kFlags);
+  if (result == vendor::kSuccess) return {};
+  return driver_->error(fmt::format("register {} bytes of a file on {}", size, name_), result)
+      .message();
 }
 
 void Device::unpin(void* memory) const noexcept {

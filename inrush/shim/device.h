@@ -57,6 +57,8 @@ class Device {
   // Pins host memory, for every device of this vendor.
   void pin(void* memory, uint64_t size) const;
   void unpin(void* memory) const noexcept;
+  // The same of memory that may only be read, where fact().read_only; "" or why it is refused.
+  [[nodiscard]] std::string pin_read_only(void* memory, uint64_t size) const;
 
   [[nodiscard]] vendor::Stream make_stream() const;
   [[nodiscard]] vendor::Event make_event() const;

@@ -178,6 +178,8 @@ DeviceFact DeviceDriver::describe(int index, const std::string& root) const {
   fact.coherent = attribute(attributes_.pageable_access, device) != 0 &&
                   attribute(attributes_.host_page_tables, device) != 0;
   fact.max_pitch = static_cast<uint64_t>(attribute(attributes_.max_pitch, device));
+  fact.read_only =
+      attributes_.read_only_register >= 0 && attribute(attributes_.read_only_register, device) != 0;
   int node = -1;
   const bool told =
       attributes_.host_numa_node >= 0 &&

@@ -21,6 +21,7 @@ struct DeviceFact {
   bool integrated = false;  // its memory is the host's
   bool coherent = false;    // it reads the host's pages through the host's page tables
   uint64_t max_pitch = 0;   // of 2-D copies, bytes
+  bool read_only = false;   // memory that may only be read can be registered
 };
 
 class DeviceDriver {
