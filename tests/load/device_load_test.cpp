@@ -244,13 +244,52 @@ TEST_F(DeviceLoad, a_failure_of_any_call_is_one_error_and_nothing_is_left_behind
     int64_t failures = 0;
     for (int64_t i = 0; i < calls; i += i < 120 ? 1 : 7) {
       driver.fail(nullptr, i, 2);
-      failures += failure({device}).empty() ? 0 : 1;
+      const std::string message = failure({device});
       driver.fail(nullptr, -1, 0);
+      failures += message.empty() ? 0 : 1;
+      EXPECT_TRUE(message.empty() || message.find(" (2)") != std::string::npos) << i << message;
       EXPECT_EQ(driver.report(), "") << device << " " << i;
     }
     EXPECT_GT(failures, 40);
     EXPECT_EQ(failure({device}), "");
   }
+}
+
+// Of whichever of the devices: what the other one has by then goes back too.
+TEST_F(DeviceLoad, memory_that_is_refused_at_any_allocation_is_one_error_that_says_where) {
+  write_checkpoint();
+  const auto options = [this] {
+    LoadOptions asked;
+    deliver_to(asked, {.devices = {"cuda:0", "cuda:1"},
+                       .place = [](std::string_view name) { return name.back() % 2UL; },
+                       .consumer_stream = {}});
+    return asked;
+  };
+  const auto message_of = [&] {
+    try {
+      Load load(Checkpoint::open(folder.path()), options());
+      EXPECT_EQ(drain(load), folder.expected.size());
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::memory) << error.message();
+      return error.message();
+    }
+    return std::string();
+  };
+  for (const char* call : {"cuMemAlloc_v2", "cuMemHostRegister_v2"}) {
+    const int64_t before = driver.count(call);
+    ASSERT_EQ(message_of(), "");
+    const int64_t calls = driver.count(call) - before;
+    ASSERT_GT(calls, 0) << call;
+    for (int64_t i = 0; i < calls; ++i) {
+      driver.fail(call, i, 2);
+      const std::string message = message_of();
+      driver.fail(nullptr, -1, 0);
+      EXPECT_NE(message.find("on cuda:"), std::string::npos) << call << i << message;
+      EXPECT_NE(message.find("CUDA_ERROR_OUT_OF_MEMORY (2)"), std::string::npos) << message;
+      EXPECT_EQ(driver.report(), "") << call << i;
+    }
+  }
+  EXPECT_EQ(message_of(), "");
 }
 
 TEST_F(DeviceLoad, a_device_that_is_full_is_one_error_that_says_so) {
