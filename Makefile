@@ -100,7 +100,7 @@ test-gpu: ## on a machine with a GPU: what lands there is right (GPU_PYTHON: one
 	$(GPU_PYTHON) tools/gpu_check.py
 
 bench-gpu: ## on a machine with a GPU: limits, peers and Inrush; goes on where it was stopped
-	$(GPU_PYTHON) bench/gpu.py
+	$(GPU_PYTHON) -m bench.gpu
 
 # A child of a test may start threads.
 tsan: export TSAN_OPTIONS ?= die_after_fork=0
