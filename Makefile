@@ -19,7 +19,7 @@ GPU_PYTHON ?= $(VENV)/python
 CXX_SOURCES = $(shell git ls-files '*.h' '*.cpp')
 SHELL_SOURCES = .ci/run $(shell git ls-files '*.sh')
 
-.PHONY: build demo test test-cpp test-python test-examples test-gpu bench-gpu check bench asan tsan fuzz docs wheel \
+.PHONY: build demo test test-cpp test-python test-examples test-fake-gpu test-gpu bench-gpu check bench asan tsan fuzz docs wheel \
 	aarch64 format clean help
 .DELETE_ON_ERROR:
 
@@ -47,6 +47,14 @@ test-python: build
 	@tools/setup.sh test
 	@cmake --build build/release -j $(JOBS) --target fake_driver
 	$(VENV)/pytest
+	@$(MAKE) test-fake-gpu
+
+# Files whose tests load for torch most: the option changes nothing in others.
+FAKE_GPU_TESTS := $(patsubst %,python/tests/test_%.py,instanttensor job load mirrors \
+	module_protocol modules options safe_open safe_open_checkpoint selection)
+test-fake-gpu: build ## tests of loads, delivered to the fake driver's GPU
+	@tools/setup.sh test
+	$(VENV)/pytest --fake-gpu $(FAKE_GPU_TESTS)
 
 CHECKS := tidy formatted linted typed stubs shell
 .PHONY: $(CHECKS)
@@ -93,7 +101,7 @@ test-gpu: ## on a machine with a GPU: what lands there is right (GPU_PYTHON: one
 	$(GPU_PYTHON) tools/gpu_check.py
 
 bench-gpu: ## on a machine with a GPU: limits, peers and Inrush; goes on where it was stopped
-	$(GPU_PYTHON) bench/gpu.py
+	$(GPU_PYTHON) -m bench.gpu
 
 # A child of a test may start threads.
 tsan: export TSAN_OPTIONS ?= die_after_fork=0

@@ -2,12 +2,14 @@
 
 Needs the package and torch, takes part who else is installed, and no network. Every cell is kept as
 soon as it is measured; a call stops after some minutes, and another goes on where it stopped. The
-loaders take turns, each in a process of its own that has made its context before the clock starts.
+loaders take turns, each in a process of its own that has imported it and made its context before
+the clock starts. Nothing is called cold or warm that the kernel does not say is so.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import mmap
 import os
@@ -22,12 +24,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from bench import pages
+
 MIB = 1 << 20
 GIB = 1 << 30
 BLOCK = 64 * MIB
 RAW_BLOCK = 4 * MIB
 RAW_THREADS = 16
 LIMIT_S = 120
+SAMPLE_S = 0.005
 PLACES = {"tmpfs": Path("/dev/shm/inrush-bench-gpu"), "disk": Path("build/bench/gpu")}
 PEERS = ("safetensors", "instanttensor", "fastsafetensors", "runai")
 # Place, state, and who takes part there: the limits, Inrush, and others.
@@ -79,32 +84,56 @@ def make(folder: Path, kind: str, size: int) -> int:
     return total
 
 
-def set_state(folder: Path, state: str) -> None:
-    """Make files cold or warm."""
-    for path in folder.glob("*.safetensors"):
-        with open(path, "rb", buffering=0) as file:
-            if state == "cold":
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-            elif state == "warm":
-                while file.read(16 * MIB):
-                    pass
+class NotInState(RuntimeError):
+    """The page cache does not hold what the cell is named after."""
 
 
-def by_inrush(files: list[str]) -> Any:
-    import inrush.torch
+def set_state(files: list[Path], state: str) -> None:
+    """Make files cold or warm, and ask the kernel whether they are.
 
-    return inrush.torch.load_file(str(Path(files[0]).parent), "cuda:0")
+    Raises
+    ------
+    NotInState
+        If they are not, or the kernel does not tell.
+    """
+    if state == "memory":
+        return
+    if state == "cold":
+        pages.evict(files)
+    else:
+        for path in files:
+            pages.read_ranges(path, [(0, path.stat().st_size)])
+    try:
+        share = pages.told_share(files)
+    except OSError as error:
+        raise NotInState(f"whether it is {state} cannot be said: {error}") from None
+    if (share > 0.01) if state == "cold" else (share < 0.99):
+        raise NotInState(f"not {state}: {share:.0%} of it is in the page cache")
 
 
-def by_cufile(files: list[str]) -> Any:
+Seen = Callable[[], None]  # called as tensors come: the first call counts
+
+
+def by_inrush(files: list[str], seen: Seen, **words: Any) -> Any:
     import inrush.torch
 
     folder = str(Path(files[0]).parent)
-    return inrush.torch.load_file(folder, "cuda:0", backend="cufile", strict=True)
+    tensors = {}
+    with inrush.open(folder, framework="pt", device="cuda:0", **words).start() as job:
+        for name, tensor in job:
+            seen()
+            tensors[name] = tensor
+        stats = job.stats()
+    return tensors, {key: stats[key] for key in ("choice", "peak_staging", "peak_device_staging")}
 
 
-def read_raw(files: list[str], flags: int = 0) -> None:
+def by_cufile(files: list[str], seen: Seen) -> Any:
+    return by_inrush(files, seen, backend="cufile", strict=True)
+
+
+def read_raw(files: list[str], seen: Seen, flags: int = 0) -> None:
     """The limit of storage: every byte once, by threads, into memory that is used again."""
+    del seen
     pieces = [
         (path, offset) for path in files for offset in range(0, os.path.getsize(path), RAW_BLOCK)
     ]
@@ -122,44 +151,55 @@ def read_raw(files: list[str], flags: int = 0) -> None:
         list(threads.map(read, pieces))
 
 
-def read_raw_direct(files: list[str]) -> None:
-    read_raw(files, os.O_DIRECT)
+def read_raw_direct(files: list[str], seen: Seen) -> None:
+    read_raw(files, seen, os.O_DIRECT)
 
 
-def by_safetensors(files: list[str]) -> Any:
+def by_safetensors(files: list[str], seen: Seen) -> Any:
+    del seen
     import safetensors.torch
 
     return [safetensors.torch.load_file(path, "cuda:0") for path in files]
 
 
-def by_instanttensor(files: list[str]) -> Any:
+def by_instanttensor(files: list[str], seen: Seen) -> Any:
     import instanttensor  # type: ignore[import-not-found,unused-ignore]
 
+    tensors = {}
     with instanttensor.safe_open(files, framework="pt", device=0) as opened:
-        return {name: tensor.clone() for name, tensor in opened.tensors()}
+        for name, tensor in opened.tensors():
+            seen()
+            tensors[name] = tensor.clone()
+    return tensors
 
 
-def by_fastsafetensors(files: list[str]) -> Any:
+def by_fastsafetensors(files: list[str], seen: Seen) -> Any:
     import fastsafetensors
 
+    del seen
     loader = fastsafetensors.SafeTensorsFileLoader(None, "cuda:0", nogds=True)
     loader.add_filenames({0: files})
     buffers = loader.copy_files_to_device()
     return {name: buffers.get_tensor(name) for name in loader.get_keys()}, buffers, loader
 
 
-def by_runai(files: list[str]) -> Any:
+def by_runai(files: list[str], seen: Seen) -> Any:
     import runai_model_streamer
 
+    tensors = {}
     with runai_model_streamer.SafetensorsStreamer() as streamer:
         streamer.stream_files(files)
-        return {name: tensor.to("cuda:0") for name, tensor in streamer.get_tensors()}
+        for name, tensor in streamer.get_tensors():
+            tensors[name] = tensor.to("cuda:0")
+            seen()
+    return tensors
 
 
-def pinned_copy(files: list[str]) -> Any:
+def pinned_copy(files: list[str], seen: Seen) -> Any:
     """The limit of the link: as many bytes out of a pinned buffer."""
     import torch
 
+    del files, seen
     source = torch.empty(256 * MIB, dtype=torch.uint8, pin_memory=True)
     target = torch.empty(256 * MIB, dtype=torch.uint8, device="cuda:0")
     torch.cuda.synchronize()
@@ -170,7 +210,7 @@ def pinned_copy(files: list[str]) -> Any:
     return 16 * 256 * MIB / (time.perf_counter() - began)
 
 
-LOADERS: dict[str, Callable[[list[str]], Any]] = {
+LOADERS: dict[str, Callable[[list[str], Seen], Any]] = {
     "pinned": pinned_copy,
     "raw": read_raw,
     "raw_direct": read_raw_direct,
@@ -183,33 +223,119 @@ LOADERS: dict[str, Callable[[list[str]], Any]] = {
 }
 
 
-def child(loader: str, files: list[str], size: int) -> dict[str, Any]:
-    """One measurement; prints JSON."""
-    import torch
+MODULES = {
+    "inrush": "inrush.torch",
+    "inrush_cufile": "inrush.torch",
+    "safetensors": "safetensors.torch",
+    "instanttensor": "instanttensor",
+    "fastsafetensors": "fastsafetensors",
+    "runai": "runai_model_streamer",
+}
 
-    torch.zeros(1, device="cuda:0")
-    torch.cuda.synchronize()
-    free, _ = torch.cuda.mem_get_info()
-    cpu = sum(os.times()[:2])
-    began = time.perf_counter()
-    kept = LOADERS[loader](files)
-    torch.cuda.synchronize()
-    seconds = time.perf_counter() - began
+
+class Gpu:
+    """What is asked of the GPU: torch's answers, of device 0."""
+
+    def __init__(self) -> None:
+        import torch
+
+        self._torch = torch
+        torch.zeros(1, device="cuda:0")
+        self.wait()
+        self.name = torch.cuda.get_device_name(0)
+
+    def wait(self) -> None:
+        self._torch.cuda.synchronize()
+
+    def free(self) -> int:
+        return int(self._torch.cuda.mem_get_info()[0])
+
+    def reserved(self) -> int:
+        """Bytes that the framework's allocator holds."""
+        return int(self._torch.cuda.memory_reserved())
+
+
+def host_bytes() -> int:
+    """Of this process: anonymous and shared memory, not what it has mapped of files."""
+    sizes = {}
+    for line in Path("/proc/self/status").read_text().splitlines():
+        key, _, value = line.partition(":")
+        if key in ("RssAnon", "RssShmem"):
+            sizes[key] = int(value.split()[0]) * 1024
+    return sum(sizes.values())
+
+
+class Peaks:
+    """The most memory in use while it is entered, sampled every few milliseconds."""
+
+    def __init__(self, gpu: Gpu) -> None:
+        self._gpu = gpu
+        self._free, self._host = gpu.free(), host_bytes()
+        self.device = self.host = 0
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def _look(self) -> None:
+        self.device = max(self.device, self._free - self._gpu.free())
+        self.host = max(self.host, host_bytes() - self._host)
+
+    def _run(self) -> None:
+        while not self._end.wait(SAMPLE_S):
+            self._look()
+
+    def __enter__(self) -> Peaks:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._end.set()
+        self._thread.join()
+        self._look()
+
+
+def child(loader: str, files: list[str], size: int, gpu: Gpu) -> dict[str, Any]:
+    """One measurement, in a process of its own."""
+    if loader in MODULES:
+        importlib.import_module(MODULES[loader])
+    firsts: list[float] = []
+
+    def seen() -> None:
+        if not firsts:
+            firsts.append(time.perf_counter() - began)
+
+    free, reserved = gpu.free(), gpu.reserved()
+    with Peaks(gpu) as peaks:
+        cpu = sum(os.times()[:2])
+        began = time.perf_counter()
+        kept = LOADERS[loader](files, seen)
+        gpu.wait()
+        seconds = time.perf_counter() - began
+        cpu = sum(os.times()[:2]) - cpu
     rate = kept if loader == "pinned" else size / seconds
-    left, _ = torch.cuda.mem_get_info()
+    own: dict[str, Any] = kept[1] if loader.startswith("inrush") else {}
     return {
         "gb_per_s": rate / 1e9,
         "seconds": seconds,
-        "cpu_s_per_gb": (sum(os.times()[:2]) - cpu) / (size / 1e9),
-        "device_bytes": free - left,
-        "device": torch.cuda.get_device_name(0),
+        "first_s": firsts[0] if firsts else None,
+        "cpu_s_per_gb": cpu / (size / 1e9),
+        "device_bytes": free - gpu.free(),
+        "reserved_bytes": gpu.reserved() - reserved,
+        "peak_device_bytes": peaks.device,
+        "peak_host_bytes": peaks.host,
+        "tensor_bytes": size,
+        "device": gpu.name,
+        **own,
     }
 
 
 def measure(loader: str, folder: Path, state: str, size: int) -> dict[str, Any]:
-    files = sorted(str(path) for path in folder.glob("*.safetensors"))
-    set_state(folder, state)
-    command = [sys.executable, __file__, "--child", loader, "--size", str(size), *files]
+    files = sorted(folder.glob("*.safetensors"))
+    try:
+        set_state(files, state)
+    except NotInState as error:
+        return {"error": str(error)}
+    command = [sys.executable, "-m", "bench.gpu", "--child", loader, "--size", str(size)]
+    command += [str(path) for path in files]
     try:
         run = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     except subprocess.TimeoutExpired:
@@ -229,7 +355,7 @@ def main() -> int:
     parser.add_argument("files", nargs="*")
     asked = parser.parse_args()
     if asked.child:
-        print(json.dumps(child(asked.child, asked.files, asked.size)))
+        print(json.dumps(child(asked.child, asked.files, asked.size, Gpu())))
         return 0
     try:
         import torch
@@ -245,6 +371,25 @@ def main() -> int:
         "bench-gpu: all is measured" if done else "bench-gpu: call it again, it goes on from here"
     )
     return 0
+
+
+def cell_text(seen: list[dict[str, Any]], loader: str) -> str:
+    """The medians of a cell's rounds, or why there is none."""
+    good = [one for one in seen if "gb_per_s" in one]
+    if not good:
+        return str(seen[0]["error"])
+
+    def middle(key: str) -> float:
+        return statistics.median(float(one[key]) for one in good)
+
+    text = f"{middle('gb_per_s'):.2f} GB/s"
+    if loader not in MODULES:
+        return text  # a limit
+    if all(one["first_s"] is not None for one in good):
+        text += f", first tensor after {middle('first_s') * 1000:.0f} ms"
+    beyond = (middle("peak_device_bytes") - middle("tensor_bytes")) / MIB
+    text += f", {beyond:+.0f} MiB of device memory beside the tensors at most"
+    return text + f", {middle('peak_host_bytes') / MIB:.0f} MiB of host memory"
 
 
 def measure_all(results: Path, wanted: int, rounds: int, seconds: float) -> bool:
@@ -266,10 +411,8 @@ def measure_all(results: Path, wanted: int, rounds: int, seconds: float) -> bool
                     size = make(folder, kind, wanted)
                     seen.append(measure(loader, folder, state, size))
                     results.write_text(json.dumps(cells, indent=1) + "\n")
-            for key in keys:
-                rates = [one["gb_per_s"] for one in cells[key] if "gb_per_s" in one]
-                text = f"{statistics.median(rates):.2f} GB/s" if rates else cells[key][0]["error"]
-                print(f"{key}: {text}", flush=True)
+            for key, loader in keys.items():
+                print(f"{key}: {cell_text(cells[key], loader)}", flush=True)
         if place == "tmpfs":
             shutil.rmtree(PLACES["tmpfs"], ignore_errors=True)
     return True

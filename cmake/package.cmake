@@ -23,6 +23,7 @@ target_link_libraries(inrush
 # Public are the headers directly in inrush/ and those of the layers below that they include.
 file(GLOB public_headers inrush/*.h)
 file(GLOB core_headers inrush/core/*.h)
+set(base_headers inrush/base/numa.h)
 set(policy_headers inrush/policy/choose.h inrush/policy/facts.h inrush/policy/profile.h)
 set(codecs_headers inrush/codecs/sha256_tree.h)
 set(include_dir ${CMAKE_INSTALL_INCLUDEDIR}/inrush)
@@ -30,6 +31,7 @@ set(cmake_dir ${CMAKE_INSTALL_LIBDIR}/cmake/inrush)
 
 install(FILES ${public_headers} DESTINATION ${include_dir} COMPONENT development)
 install(FILES ${core_headers} DESTINATION ${include_dir}/core COMPONENT development)
+install(FILES ${base_headers} DESTINATION ${include_dir}/base COMPONENT development)
 install(FILES ${policy_headers} DESTINATION ${include_dir}/policy COMPONENT development)
 install(FILES ${codecs_headers} DESTINATION ${include_dir}/codecs COMPONENT development)
 install(TARGETS inrush EXPORT inrush-targets

@@ -26,7 +26,8 @@ DriverDescription describe(DeviceVendor vendor) {
     found.version = driver->version_text();
     for (int i = 0; i < driver->device_count(); ++i) {
       const DeviceFact fact = driver->describe(i);
-      found.devices.push_back({fact.name, fact.bus, fact.numa_node, fact.integrated});
+      found.devices.push_back({fact.name, fact.bus, fact.numa_node, fact.integrated,
+                               to_text(ask_numa_node(fact.numa_node))});
     }
   } catch (const Error& error) {
     found.reason = error.message();
@@ -45,6 +46,16 @@ DriverDescription describe_cufile() {
     found.reason = error.message();
   }
   return found;
+}
+
+TargetFact target_of(const Device& device) {
+  TargetFact target{device.name(), fmt::format("{} {}", device.fact().name, device.fact().bus), ""};
+  if (device.fact().integrated || device.fact().coherent) {
+    target.register_refusal = "the device's memory is the host's";
+  } else if (!device.fact().read_only) {
+    target.register_refusal = "the driver registers no memory that may only be read";
+  }
+  return target;
 }
 
 std::shared_ptr<const DeviceDriver> load_driver(const DeviceName& device) {
@@ -100,7 +111,7 @@ void deliver_to(LoadOptions& options, const DeviceOptions& devices) {
                                                 vendor, name.vendor));
     }
     const auto [place, fresh] = known.emplace(name.index, static_cast<int>(opened.size()));
-    if (fresh) opened.push_back(std::make_shared<const Device>(driver, name.index));
+    if (fresh) opened.push_back(std::make_shared<const Device>(driver, name.index, devices.root));
     indices.push_back(place->second);
   }
   if (opened.empty()) return;
@@ -112,6 +123,13 @@ void deliver_to(LoadOptions& options, const DeviceOptions& devices) {
   // One device's own memory, and nothing of the host's: storage can write there by itself.
   const bool all_there = std::all_of(indices.begin(), indices.end(), [](int i) { return i == 0; });
   const DeviceFact& fact = opened.front()->fact();
+  // Lanes read for all devices: they have a node where all of those have the same.
+  options.numa = opened.front()->numa();
+  for (const auto& device : opened) {
+    if (device->numa().number != options.numa.number) options.numa = {};
+  }
+  options.target = {};
+  if (opened.size() == 1 && all_there) options.target = target_of(*opened.front());
   options.direct_device.clear();
   if (opened.size() == 1 && all_there && !fact.integrated && !fact.coherent) {
     options.direct_device = opened.front()->name();

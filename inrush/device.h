@@ -20,6 +20,7 @@ struct DeviceDescription {
   std::string bus;          // PCI
   int numa_node = -1;       // of the nearest host memory; -1: not known
   bool integrated = false;  // its memory is the host's
+  std::string numa;         // what of that node a load may use, in words; empty: it is not known
 };
 
 struct DriverDescription {
@@ -40,6 +41,7 @@ struct DeviceOptions {
   std::function<size_t(std::string_view tensor)> place;
   // Handle of the stream that the consumer works on, called on its thread. Empty: the default one.
   std::function<void*(int device)> consumer_stream;
+  std::string root{};  // before /sys: tests put a machine of their own there
 };
 
 // Makes the load's tensors land there. LoadOptions::allocator, where it is set, gives the memory

@@ -51,6 +51,8 @@ struct LoadOptions {
   uint64_t budget = 0;
   uint64_t device_budget = 0;  // bytes of device memory that CUFILE reads into; 0: automatic
   std::string direct_device;   // set by deliver_to(): whose memory storage may write, "cuda:0"
+  NumaNode numa;               // set by deliver_to(): where lanes are kept
+  TargetFact target;           // set by deliver_to(): where all tensors go
   // Keep every tensor until next() asks for it: nothing waits for the consumer, and only staging
   // counts against the budget. wait() needs it.
   bool collect = false;
@@ -89,14 +91,12 @@ struct SourceStats {
 };
 
 struct LoadStats {
-  std::string choice;
-  std::string why;
+  std::string choice, why;
   uint64_t bytes = 0;       // delivered or ready to be
   uint64_t bytes_read = 0;  // through engines
   uint64_t bytes_mapped = 0;
   uint64_t bytes_copied = 0;  // moved once more from a slot
-  uint64_t reads = 0, retries = 0, hedges = 0;
-  uint64_t tensors = 0;
+  uint64_t reads = 0, retries = 0, hedges = 0, tensors = 0;
   double seconds = 0;                // from the beginning to the last byte
   double seconds_to_first = 0;       // to the first tensor that could be handed over
   double consumer_wait = 0;          // seconds next() waited for bytes

@@ -111,32 +111,74 @@ def busy_memory(folder: Path, wanted: dict[str, torch.Tensor]) -> None:
         assert all(same(loaded[name], wanted[name]) for name in wanted)
 
 
-def memory_comes_back(folder: Path, wanted: dict[str, torch.Tensor]) -> None:
-    inrush.torch.load_file(folder, "cuda:0")
+def free_memory() -> int:
+    """Bytes of the device that nobody has, where torch's allocator keeps nothing back."""
     torch.cuda.empty_cache()
-    free, _ = torch.cuda.mem_get_info()
-    loaded = inrush.torch.load_file(folder, "cuda:0")
+    return int(torch.cuda.mem_get_info()[0])
+
+
+def memory_comes_back(folder: Path, wanted: dict[str, torch.Tensor]) -> None:
+    """What a load takes beside its tensors is the driver's again when it is closed."""
+    inrush.torch.load_file(folder, "cuda:0")
+    for backend in (None, "cufile"):
+        free, reserved = free_memory(), torch.cuda.memory_reserved()
+        loaded = inrush.torch.load_file(folder, "cuda:0", backend=backend)
+        size = sum(tensor.nbytes for tensor in loaded.values())
+        taken = free - int(torch.cuda.mem_get_info()[0])
+        assert taken <= size + 64 * MIB, f"{backend}: {taken} bytes for {size} of tensors"
+        grown = torch.cuda.memory_reserved() - reserved
+        assert grown <= size + 64 * MIB, f"{backend}: torch reserved {grown} bytes for {size}"
+        del loaded
+        left = free - free_memory()
+        assert left <= 2 * MIB, f"{backend}: {left} bytes did not come back"
+
+
+def memory_without_torch_comes_back(folder: Path, wanted: dict[str, torch.Tensor]) -> None:
+    inrush.open(folder, device="cuda:0").load()
+    free = free_memory()
+    loaded = inrush.open(folder, device="cuda:0").load()
     size = sum(tensor.nbytes for tensor in loaded.values())
-    after, _ = torch.cuda.mem_get_info()
-    assert free - after <= size + 64 * MIB, f"{free - after} bytes for {size} of tensors"
+    taken = free - free_memory()
+    assert taken <= size + 64 * MIB, f"{taken} bytes for {size} of tensors"
+    del loaded
+    left = free - free_memory()
+    assert left <= 2 * MIB, f"{left} bytes did not come back"
+
+
+def staging_is_inside_its_budget(folder: Path, wanted: dict[str, torch.Tensor]) -> None:
+    budget = {"pinned": "24MiB", "device": "8MiB"}
+    for backend in (None, "cufile"):
+        opened = inrush.open(
+            folder, framework="pt", device="cuda:0", budget=budget, backend=backend
+        )
+        with opened.start() as job:
+            assert all(same(tensor, wanted[name]) for name, tensor in job)
+            stats = job.stats()
+        assert stats["peak_staging"] <= 24 * MIB, stats
+        assert stats["peak_device_staging"] <= 8 * MIB, stats
 
 
 def full_device(folder: Path, wanted: dict[str, torch.Tensor]) -> None:
+    """Out of memory is one error, and what the load had taken is free again."""
+    before, allocated = free_memory(), torch.cuda.memory_allocated()
     torch.cuda.set_per_process_memory_fraction(0.0001)
     try:
         inrush.torch.load_file(folder, "cuda:0")
-    except inrush.MemoryBudgetError:
-        pass
+    except inrush.MemoryBudgetError as error:
+        assert "cuda:0" in str(error), error
     else:
         raise AssertionError("no error")
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
+    assert torch.cuda.memory_allocated() == allocated
+    left = before - free_memory()
+    assert left <= 2 * MIB, f"{left} bytes did not come back"
     all_the_bytes(folder, wanted)
 
 
 CHECKS: tuple[Callable[[Path, dict[str, torch.Tensor]], None], ...] = (
     all_the_bytes, streamed, by_gpudirect, without_torch_memory, slices, in_place, busy_memory,
-    memory_comes_back, full_device,
+    memory_comes_back, memory_without_torch_comes_back, staging_is_inside_its_budget, full_device,
 )  # fmt: skip
 
 

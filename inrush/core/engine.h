@@ -49,6 +49,7 @@ struct EngineTraits {
   uint64_t largest_read = 1ULL << 30;
   uint32_t most_in_flight = 1024;  // submit() refuses more
   bool ordered = false;            // completions come in submission order
+  bool populates = false;  // reads into mappings of the blob bring pages in, and write nothing
 };
 
 struct EngineOptions {
@@ -69,7 +70,7 @@ class Engine {
   // serve it (say: the filesystem has no direct I/O); the text is the rejection reason.
   virtual uint32_t open(const Blob& blob) = 0;
 
-  // Announces memory that reads will target, so that it can be registered. Optional to use.
+  // Announces memory that reads will target, before the first open(). Optional to use.
   virtual void attach(const Region& region) = 0;
 
   // Queues reads: all of them, or throws Error{usage} when over traits.most_in_flight.

@@ -55,6 +55,7 @@ struct SinkStats {
   uint64_t peak_staging = 0;         // bytes under the budget, at most
   uint64_t peak_device_staging = 0;  // bytes of device memory, at most
   uint64_t bytes_copied = 0;         // moved once more on their way to the target
+  std::string refusal;               // why register_pages was given up
 };
 
 // Where the bytes of targets stay: the consumer's side of a sink.
@@ -99,6 +100,7 @@ class Sink : public Destination {
 struct SinkOptions {
   uint64_t budget = 256ULL << 20;     // bytes
   uint64_t device_staging = 0;        // bytes of slots in device memory, for engines that need it
+  bool register_pages = false;        // a device may read the files' own pages
   bool collect = false;               // only slots count: nothing waits for the consumer
   bool caller_memory = false;         // an allocator will provide() every target
   std::map<std::string, Memory> out;  // memory of these targets, by tensor name

@@ -66,7 +66,11 @@ class MmapSource final : public BlockingSource {
         read_ahead_(!faults_fetch_huge_pages()),
         files_("mmap", buffered(options), kMostBetweenLooks) {}
 
-  [[nodiscard]] EngineTraits traits() const override { return files_.traits(); }
+  [[nodiscard]] EngineTraits traits() const override {
+    EngineTraits traits = files_.traits();
+    traits.populates = true;
+    return traits;
+  }
 
   uint32_t open(const Blob& blob) override {
     if (!direct_) return files_.open(blob);

@@ -23,6 +23,7 @@ SinkOptions sink_options(Preparation& preparation) {
   SinkOptions options;
   options.budget = preparation.budget;
   if (preparation.choice.to_device) options.device_staging = preparation.options.device_budget;
+  options.register_pages = preparation.choice.register_pages;
   options.collect = preparation.options.collect;
   options.caller_memory = preparation.options.allocator || preparation.options.pool > 0;
   options.out = std::move(preparation.options.out);
@@ -203,6 +204,7 @@ void Board::start_lane(const LaneChoice& lane) {
   }
   try {
     start_thread("reads", [self = shared_from_this(), lane, number] {
+      stay_on(self->preparation_.facts.numa);  // and the threads of its engine with it
       run_lane(self, lane, number);
       const std::lock_guard lock(self->mutex_);
       --self->lanes_alive_;
@@ -415,6 +417,7 @@ LoadStats Board::stats() const {
   }
   stats.tensors = whole_count_;
   stats.fallbacks = fallbacks_;
+  if (!sink.refusal.empty()) stats.fallbacks.push_back(sink.refusal);
   stats.seconds = times_.whole > 0 ? times_.whole : seconds_since_start();
   stats.seconds_to_first = times_.first;
   stats.consumer_wait = times_.consumer_wait;
@@ -429,10 +432,12 @@ bool Board::taught(Profile& learnt) const {
   const Facts& facts = preparation_.facts;
   const LoadStats seen = stats();
   const bool cold = facts.warm_bytes * 10 < facts.wanted_bytes;
+  const bool warm = !facts.target.name.empty() && facts.warm_bytes == facts.wanted_bytes;
   const bool unhindered = preparation_.options.collect || seen.consumer_wait * 2 > seen.seconds;
   const bool alone = facts.others_loading == 0 && preparation_.options.choice.backend.empty();
-  if (seen.bytes != preparation_.plan.bytes_delivered || seen.bytes < kLeastTeaching || !cold ||
-      !unhindered || !alone || !seen.fallbacks.empty() || preparation_.options.engines) {
+  if (seen.bytes != preparation_.plan.bytes_delivered || seen.bytes < kLeastTeaching ||
+      !(cold || warm) || !unhindered || !alone || !seen.fallbacks.empty() ||
+      preparation_.options.engines) {
     return false;
   }
   PathRate rate;
@@ -440,7 +445,11 @@ bool Board::taught(Profile& learnt) const {
   rate.depth = seen.depth;
   rate.streams = seen.lanes;
   rate.loads = 1;
-  learnt.learn(facts.filesystem.id, preparation_.choice.name, rate);
+  if (warm) {
+    learnt.learn(warm_path(facts), preparation_.choice.name, rate, Profile::kWarm);
+  } else {
+    learnt.learn(facts.filesystem.id, preparation_.choice.name, rate);
+  }
   return true;
 }
 

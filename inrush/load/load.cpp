@@ -44,6 +44,7 @@ Choice choose_mirrored(const Checkpoint& checkpoint, const Plan& plan, const Fac
   for (uint32_t source = 0; source <= mirrors.size(); ++source) {
     Facts here = source == 0 ? facts : gather_facts(mirrors[source - 1].index().blobs, plan);
     here.private_host_memory = false;
+    here.target = {};
     const Choice choice = choose(here, profile, request);
     whole.name += (source == 0 ? "" : "+") + choice.name;
     whole.why += (source == 0 ? "several places on one queue: " : "; ") + choice.why;
@@ -113,6 +114,12 @@ Preparation prepare(const Checkpoint& checkpoint, LoadOptions options) {
   // A decoder reads the bytes, and a mapped byte may vanish under it.
   if (options.decoder) options.choice.mapping = MappingRule::never;
   Facts facts = gather_facts(index.blobs, plan);
+  facts.numa = options.numa;
+  facts.target = options.target;
+  if (!facts.numa.cpus.empty()) {
+    const auto there = static_cast<uint32_t>(facts.numa.cpus.size());
+    facts.machine.cpus = std::min(facts.machine.cpus, there);
+  }
   facts.private_host_memory =
       !options.allocator && options.pool == 0 && options.out.empty() && !options.sink;
   auto registration = std::make_unique<Registration>(index.blobs);

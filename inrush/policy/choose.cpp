@@ -104,6 +104,12 @@ struct Question {
     return rate == nullptr ? 0 : rate->bytes_per_second;
   }
 
+  // Of warm bytes to the one device that they go to.
+  [[nodiscard]] double warm_rate_of(const std::string& way) const {
+    const PathRate* rate = profile.find(warm_path(facts), way, Profile::kWarm);
+    return rate == nullptr ? 0 : rate->bytes_per_second;
+  }
+
   // "3.2 GB cold on ext4", "1.0 GB warm and 2.2 GB cold on ext4"
   [[nodiscard]] std::string case_text() const {
     std::vector<std::string> parts;
@@ -139,6 +145,32 @@ Choice map_what_is_warm(const Question& ask) {
   Choice choice = named("mmap", ask.case_text() + ": mapping it costs no copy");
   choice.map_warm = true;
   choice.lanes.push_back(ask.lane("PREAD_BUFFERED", Coverage::all));
+  return choice;
+}
+
+// Why no device reads the files' own pages; empty: one can.
+std::string why_not_register(const Facts& facts, const ChoiceRequest& request) {
+  if (facts.target.name.empty()) return "the tensors do not all go to one device";
+  if (!facts.target.register_refusal.empty()) return facts.target.register_refusal;
+  if (request.mapping == MappingRule::never) return "mapping=never was asked for";
+  if (facts.filesystem.memory || facts.filesystem.own_pages) return {};
+  return fmt::format("pages of {} are not registered with a device", facts.filesystem.type);
+}
+
+// The lanes' own threads have the driver register, which is what there is to do.
+LaneChoice registering_lane(const Question& ask) {
+  LaneChoice lane = ask.lane("MMAP", Coverage::all);
+  lane.block_size = 4 * kMiB;
+  lane.count = lane.most = std::clamp(ask.facts.machine.cpus / 2, 1U, 4U);
+  lane.depth = lane.most_depth = std::max(16 / lane.count, 4U);
+  return lane;
+}
+
+Choice register_pages(const Question& ask, const std::string& because) {
+  Choice choice = named("mmap", fmt::format("{}: {} reads the page cache's own pages, {}",
+                                            ask.case_text(), ask.facts.target.name, because));
+  choice.register_pages = true;
+  choice.lanes.push_back(registering_lane(ask));
   return choice;
 }
 
@@ -288,10 +320,40 @@ Choice choose_mapping(Question& ask) {
   return map_and_populate(ask);
 }
 
+// Warm bytes for a device: threads copy them into pinned slots, or the driver registers the files'
+// own pages and the device reads those. Which is faster the processors and the driver decide, so
+// each is tried, and the better one kept.
+Choice choose_for_device(Question& ask) {
+  const std::string refusal = why_not_register(ask.facts, ask.request);
+  if (!refusal.empty()) {
+    ask.reject("MMAP", refusal);
+    return read_buffered(ask, "a copy out of the page cache");
+  }
+  const double copying = ask.warm_rate_of("pread_buffered");
+  const double registering = ask.warm_rate_of("mmap");
+  const std::string copied = bytes_text(static_cast<uint64_t>(copying));
+  const std::string registered = bytes_text(static_cast<uint64_t>(registering));
+  if (copying == 0) return read_buffered(ask, "a copy out of the page cache");
+  if (registering == 0) {
+    return register_pages(ask, fmt::format("tried instead of copying them, which gave {} a second "
+                                           "here",
+                                           copied));
+  }
+  if (registering < kClearlyBetter * copying) {
+    return read_buffered(ask, fmt::format("a copy out of the page cache, measured here at {} a "
+                                          "second, against {} where the device reads its pages",
+                                          copied, registered));
+  }
+  return register_pages(ask, fmt::format("measured here at {} a second, against {} for copying "
+                                         "them",
+                                         registered, copied));
+}
+
 Choice choose_automatically(Question& ask) {
   const Facts& facts = ask.facts;
   if (facts.wanted_bytes == 0) return named("pread_buffered", "there is nothing to read");
   if (facts.filesystem.sequential && !ask.all_warm()) return read_streams(ask);
+  if (!facts.target.name.empty() && ask.all_warm()) return choose_for_device(ask);
   return ask.may_map() ? choose_mapping(ask) : choose_copying(ask);
 }
 
@@ -299,6 +361,12 @@ Choice choose_one(const Question& ask, const BackendRow& backend) {
   Choice choice = named(short_name(backend), fmt::format("backend={} was asked for", backend.name));
   choice.map_warm = choice.map_cold =
       backend.engine == std::string_view("mmap") && ask.facts.private_host_memory;
+  choice.register_pages = backend.engine == std::string_view("mmap") &&
+                          why_not_register(ask.facts, ask.request).empty();
+  if (choice.register_pages) {
+    choice.lanes.push_back(registering_lane(ask));
+    return choice;
+  }
   choice.to_device = backend.engine == std::string_view("cufile");
   choice.drop_cache =
       ask.request.page_cache == PageCache::drop && !backend.direct && !choice.to_device;
@@ -362,10 +430,10 @@ std::string to_json(const Choice& choice) {
         lane.block_size, lane.depth, lane.most_depth);
   }
   return fmt::format(
-      R"({{"name":{},"why":{},"map_warm":{},"map_cold":{},"drop_cache":{},"lanes":[{}],)"
-      R"("rejected":{}}})",
+      R"({{"name":{},"why":{},"map_warm":{},"map_cold":{},"register_pages":{},"drop_cache":{},)"
+      R"("lanes":[{}],"rejected":{}}})",
       json_string(choice.name), json_string(choice.why), choice.map_warm, choice.map_cold,
-      choice.drop_cache, lanes, to_json(choice.rejected));
+      choice.register_pages, choice.drop_cache, lanes, to_json(choice.rejected));
 }
 
 }  // namespace inrush

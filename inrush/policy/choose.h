@@ -30,12 +30,13 @@ struct LaneChoice {
 
 struct Choice {
   std::vector<LaneChoice> lanes;
-  bool map_warm = false;    // resident windows are mapped, not read
-  bool map_cold = false;    // the others too: the "mmap" lane populates them
-  bool to_device = false;   // storage writes into device memory by itself
-  bool drop_cache = false;  // pages that this load brought in are dropped again
-  std::string name;         // short: "mmap", "uring", "pread_buffered", "mmap+uring"
-  std::string why;          // one sentence
+  bool map_warm = false;        // resident windows are mapped, not read
+  bool map_cold = false;        // the others too: the "mmap" lane populates them
+  bool to_device = false;       // storage writes into device memory by itself
+  bool register_pages = false;  // a device reads the files' own pages, registered for that
+  bool drop_cache = false;      // pages that this load brought in are dropped again
+  std::string name;             // short: "mmap", "uring", "pread_buffered", "mmap+uring"
+  std::string why;              // one sentence
   std::vector<EngineFact> rejected;
 };
 

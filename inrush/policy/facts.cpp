@@ -125,6 +125,10 @@ Facts gather_facts(std::span<const Blob> blobs, const Plan& plan) {
   return facts;
 }
 
+std::string warm_path(const Facts& facts) {
+  return fmt::format("{} to {}", facts.filesystem.id, facts.target.id);
+}
+
 std::string to_json(const MachineFact& machine) {
   return fmt::format(
       R"({{"kernel":{},"cpus":{},"memory_available":{},"memory_limit":{},"swap_free":{},)"
@@ -152,6 +156,11 @@ std::string to_json(const std::vector<EngineFact>& engines) {
   return "[" + text + "]";
 }
 
+std::string to_json(const TargetFact& target) {
+  return fmt::format(R"({{"name":{},"id":{},"register_refusal":{}}})", json_string(target.name),
+                     json_string(target.id), json_string(target.register_refusal));
+}
+
 std::string to_json(const Facts& facts) {
   std::map<std::string, uint32_t> methods;  // of how many blobs each probe told the residency
   for (const Residency& residency : facts.residency) ++methods[residency.method];
@@ -162,12 +171,13 @@ std::string to_json(const Facts& facts) {
   return fmt::format(R"({{"machine":{},"filesystem":{},"engines":{},"residency_probes":{{{}}},)"
                      R"("wanted_bytes":{},"warm_bytes":{},"mixed_bytes":{},"speckled_bytes":{},)"
                      R"("unknown_bytes":{},"largest_target":{},"blobs":{},"targets":{},)"
-                     R"("private_host_memory":{},"others_loading":{},"loaded_recently":{}}})",
+                     R"("private_host_memory":{},"others_loading":{},"loaded_recently":{},)"
+                     R"("numa":{},"target":{}}})",
                      to_json(facts.machine), to_json(facts.filesystem), to_json(facts.engines),
                      probes, facts.wanted_bytes, facts.warm_bytes, facts.mixed_bytes,
                      facts.speckled_bytes, facts.unknown_bytes, facts.largest_target, facts.blobs,
                      facts.targets, facts.private_host_memory, facts.others_loading,
-                     facts.loaded_recently);
+                     facts.loaded_recently, to_json(facts.numa), to_json(facts.target));
 }
 
 }  // namespace inrush

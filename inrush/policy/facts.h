@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "inrush/base/numa.h"
 #include "inrush/core/blob.h"
 #include "inrush/core/plan.h"
 
@@ -59,6 +60,13 @@ struct MachineFact {
   std::string huge_pages;  // "always", "madvise", "never"
 };
 
+// Where the tensors go, if that is one device.
+struct TargetFact {
+  std::string name;              // "cuda:0"; empty: the host's memory, or several places
+  std::string id;                // what the profile is keyed by: model and bus
+  std::string register_refusal;  // why it cannot read files' own pages; empty: it can
+};
+
 struct Facts {
   MachineFact machine;
   FilesystemFact filesystem;  // of the first blob; mixed places are split by the caller
@@ -76,6 +84,8 @@ struct Facts {
   bool private_host_memory = true;  // the destination is the sink's own: mapping is possible
   uint32_t others_loading = 0;      // other processes here that load these blobs now
   bool loaded_recently = false;     // some process loaded them within the last hour
+  NumaNode numa;                    // of the devices that the tensors go to
+  TargetFact target;
 };
 
 // Asks about this machine and these blobs: well under 1 ms besides the residency probes, which have
@@ -85,6 +95,9 @@ Facts gather_facts(std::span<const Blob> blobs, const Plan& plan);
 // Parts of it, for doctor.
 MachineFact ask_machine();
 std::vector<EngineFact> ask_engines();
+
+// What the profile calls the way of warm bytes to the one device that they go to.
+std::string warm_path(const Facts& facts);
 
 // The verdict on one window; unknown for what was not probed.
 Warmth warmth_at(const Facts& facts, uint32_t blob, uint64_t window);
@@ -96,6 +109,7 @@ bool is_warm(const Blob& blob);
 std::string to_json(const Facts& facts);
 std::string to_json(const MachineFact& machine);
 std::string to_json(const FilesystemFact& filesystem);
+std::string to_json(const TargetFact& target);
 std::string to_json(const std::vector<EngineFact>& engines);
 
 }  // namespace inrush

@@ -32,8 +32,8 @@ constexpr int kLockTries = 1000;
 constexpr auto kLockPause = std::chrono::milliseconds(1);
 
 // Mount sources may hold any byte; what is kept is printable ASCII.
-std::string key_of(const std::string& filesystem_id, const std::string& way) {
-  std::string key = fmt::format("{}|{}|cold", filesystem_id, way).substr(0, kLongestKey);
+std::string key_of(const std::string& path, const std::string& way, const char* state) {
+  std::string key = fmt::format("{}|{}|{}", path, way, state).substr(0, kLongestKey);
   std::replace_if(
       key.begin(), key.end(), [](char c) { return c < ' ' || c > '~'; }, '?');
   return key;
@@ -139,17 +139,18 @@ Fd lock_beside(const std::string& path) {
 
 }  // namespace
 
-const PathRate* Profile::find(const std::string& filesystem_id, const std::string& way) const {
-  const auto found = rates.find(key_of(filesystem_id, way));
+const PathRate* Profile::find(const std::string& path, const std::string& way,
+                              const char* state) const {
+  const auto found = rates.find(key_of(path, way, state));
   return found == rates.end() ? nullptr : &found->second;
 }
 
-void Profile::learn(const std::string& filesystem_id, const std::string& way,
-                    const PathRate& seen) {
+void Profile::learn(const std::string& path, const std::string& way, const PathRate& seen,
+                    const char* state) {
   PathRate now = seen;
   now.loads = std::max(now.loads, 1U);
   if (now.learnt_at == 0) now.learnt_at = ::time(nullptr);
-  average(rates, key_of(filesystem_id, way), now);
+  average(rates, key_of(path, way, state), now);
   forget_the_oldest(rates);
 }
 

@@ -20,13 +20,17 @@ struct PathRate {
 
 struct Profile {
   static constexpr size_t kMostRates = 256;  // beyond it the longest unheard of are forgotten
+  static constexpr const char* kCold = "cold";
+  static constexpr const char* kWarm = "warm";
 
-  std::map<std::string, PathRate> rates;  // "<filesystem id>|<choice name>|cold"
+  std::map<std::string, PathRate> rates;  // "<path>|<choice name>|<cold or warm>"
 
-  [[nodiscard]] const PathRate* find(const std::string& filesystem_id,
-                                     const std::string& way) const;
+  // `path`: a filesystem's id; of warm bytes also what device they went to.
+  [[nodiscard]] const PathRate* find(const std::string& path, const std::string& way,
+                                     const char* state = kCold) const;
   // Averages what one load (or several) saw into what is known.
-  void learn(const std::string& filesystem_id, const std::string& way, const PathRate& seen);
+  void learn(const std::string& path, const std::string& way, const PathRate& seen,
+             const char* state = kCold);
   // The same with everything another profile knows.
   void merge(const Profile& other);
 };

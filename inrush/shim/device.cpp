@@ -30,6 +30,7 @@ class Device::Scope {
     if (cuda_ && result_ == vendor::kSuccess) table_.primary_pop(&left);
     if (moved_) table_.set_device(before_);
   }
+  [[nodiscard]] vendor::Result result() const { return result_; }
   Scope(const Scope&) = delete;
   Scope& operator=(const Scope&) = delete;
 
@@ -41,12 +42,13 @@ class Device::Scope {
   vendor::Result result_ = vendor::kSuccess;
 };
 
-Device::Device(std::shared_ptr<const DeviceDriver> driver, int index)
+Device::Device(std::shared_ptr<const DeviceDriver> driver, int index, const std::string& root)
     : driver_(std::move(driver)),
       table_(driver_->table()),
       index_(index),
       handle_(driver_->handle_of(index)),
-      fact_(driver_->describe(index)),
+      fact_(driver_->describe(index, root)),
+      numa_(ask_numa_node(fact_.numa_node, root)),
       name_(driver_->name_of(index)) {
   if (table_.primary_retain == nullptr) return;
   check(table_.primary_retain(&primary_, handle_), "take the primary context");
@@ -105,6 +107,17 @@ void Device::pin(void* memory, uint64_t size) const {
   const Scope scope(*this);
   const vendor::Result result = table_.host_register(memory, size, vendor::kHostRegisterPortable);
   if (result != vendor::kSuccess) fail(result, fmt::format("pin {} bytes for copies", size));
+}
+
+std::string Device::pin_read_only(void* memory, uint64_t size) const {
+  const Scope scope(*this, std::nothrow);
+  constexpr unsigned kFlags = vendor::kHostRegisterPortable | vendor::kHostRegisterReadOnly;
+  const vendor::Result entered = scope.result();
+  const vendor::Result result =
+      entered != vendor::kSuccess ? entered : table_.host_register(memory, size, kFlags);
+  if (result == vendor::kSuccess) return {};
+  return driver_->error(fmt::format("register {} bytes of a file on {}", size, name_), result)
+      .message();
 }
 
 void Device::unpin(void* memory) const noexcept {

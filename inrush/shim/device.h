@@ -9,6 +9,7 @@
 #include <memory>
 #include <string>
 
+#include "inrush/base/numa.h"
 #include "inrush/shim/device_driver.h"
 
 namespace inrush {
@@ -32,13 +33,15 @@ struct DeviceRoom {
 
 class Device {
  public:
-  Device(std::shared_ptr<const DeviceDriver> driver, int index);
+  // `root` stands before /sys, for tests.
+  Device(std::shared_ptr<const DeviceDriver> driver, int index, const std::string& root = "");
   ~Device();
   Device(const Device&) = delete;
   Device& operator=(const Device&) = delete;
 
   [[nodiscard]] int index() const { return index_; }
   [[nodiscard]] const DeviceFact& fact() const { return fact_; }
+  [[nodiscard]] const NumaNode& numa() const { return numa_; }
   [[nodiscard]] const DeviceDriver& driver() const { return *driver_; }
   [[nodiscard]] const std::string& name() const { return name_; }
 
@@ -54,6 +57,8 @@ class Device {
   // Pins host memory, for every device of this vendor.
   void pin(void* memory, uint64_t size) const;
   void unpin(void* memory) const noexcept;
+  // The same of memory that may only be read, where fact().read_only; "" or why it is refused.
+  [[nodiscard]] std::string pin_read_only(void* memory, uint64_t size) const;
 
   [[nodiscard]] vendor::Stream make_stream() const;
   [[nodiscard]] vendor::Event make_event() const;
@@ -84,6 +89,7 @@ class Device {
   int index_;
   int handle_;
   DeviceFact fact_;
+  NumaNode numa_;
   std::string name_;
   vendor::Primary primary_ = nullptr;  // CUDA's
 };

@@ -3,9 +3,9 @@
 #include <fmt/format.h>
 
 #include <array>
-#include <fstream>
 
 #include "inrush/base/environment.h"
+#include "inrush/base/numa.h"
 #include "inrush/shim/library.h"
 
 namespace inrush {
@@ -21,16 +21,6 @@ Library open_driver(DeviceVendor vendor) {
   }
   return Library::open({"libamdhip64.so.7", "libamdhip64.so.6", "libamdhip64.so.5"},
                        environment.hip_library);
-}
-
-// Where the vendor does not say: the kernel knows the node of a PCI device.
-int numa_node_of_bus(std::string bus) {
-  for (char& letter : bus) {
-    if (letter >= 'A' && letter <= 'F') letter = static_cast<char>(letter - 'A' + 'a');
-  }
-  std::ifstream file("/sys/bus/pci/devices/" + bus + "/numa_node");
-  int node = -1;
-  return file >> node ? node : -1;
 }
 
 }  // namespace
@@ -174,7 +164,7 @@ int DeviceDriver::handle_of(int index) const {
   return device;
 }
 
-DeviceFact DeviceDriver::describe(int index) const {
+DeviceFact DeviceDriver::describe(int index, const std::string& root) const {
   const int device = handle_of(index);
   DeviceFact fact;
   std::array<char, 256> text{};
@@ -188,11 +178,14 @@ DeviceFact DeviceDriver::describe(int index) const {
   fact.coherent = attribute(attributes_.pageable_access, device) != 0 &&
                   attribute(attributes_.host_page_tables, device) != 0;
   fact.max_pitch = static_cast<uint64_t>(attribute(attributes_.max_pitch, device));
+  fact.read_only =
+      attributes_.read_only_register >= 0 && attribute(attributes_.read_only_register, device) != 0;
   int node = -1;
   const bool told =
       attributes_.host_numa_node >= 0 &&
       table_.device_attribute(&node, attributes_.host_numa_node, device) == vendor::kSuccess;
-  fact.numa_node = told && node >= 0 ? node : numa_node_of_bus(fact.bus);
+  // Where the vendor does not say, the kernel knows the node of a PCI device.
+  fact.numa_node = told && node >= 0 ? node : numa_node_of_pci(fact.bus, root);
   return fact;
 }
 

@@ -21,6 +21,7 @@ struct DeviceFact {
   bool integrated = false;  // its memory is the host's
   bool coherent = false;    // it reads the host's pages through the host's page tables
   uint64_t max_pitch = 0;   // of 2-D copies, bytes
+  bool read_only = false;   // memory that may only be read can be registered
 };
 
 class DeviceDriver {
@@ -36,8 +37,8 @@ class DeviceDriver {
   [[nodiscard]] std::string version_text() const;
   [[nodiscard]] int device_count() const { return device_count_; }
 
-  // Throws Error{usage} for an index that there is none of.
-  [[nodiscard]] DeviceFact describe(int index) const;
+  // Throws Error{usage} for an index that there is none of. `root` stands before /sys, for tests.
+  [[nodiscard]] DeviceFact describe(int index, const std::string& root = "") const;
   void check_index(int index) const;
   [[nodiscard]] int handle_of(int index) const;  // what the driver's own functions take
 

@@ -22,6 +22,7 @@ inline constexpr unsigned kStreamNonBlocking = 1;
 inline constexpr unsigned kEventBlockingSync = 1;
 inline constexpr unsigned kEventDisableTiming = 2;
 inline constexpr unsigned kHostRegisterPortable = 1;
+inline constexpr unsigned kHostRegisterReadOnly = 8;
 inline constexpr int kPointerHostAddress = 4;
 
 // Numbers of attributes that differ.
@@ -30,10 +31,11 @@ struct Attributes {
   int pageable_access;
   int host_page_tables;
   int max_pitch;
-  int host_numa_node;  // -1: the vendor has none
+  int host_numa_node;      // -1: the vendor has none
+  int read_only_register;  // -1: the vendor has none
 };
-inline constexpr Attributes kCudaAttributes{18, 88, 100, 11, 134};
-inline constexpr Attributes kHipAttributes{16, 65, 66, 58, -1};
+inline constexpr Attributes kCudaAttributes{18, 88, 100, 11, 134, 113};
+inline constexpr Attributes kHipAttributes{16, 65, 66, 58, -1, -1};
 
 // CUDA_MEMCPY2D, version 2.
 struct Copy2d {

@@ -19,17 +19,17 @@ namespace {
 constexpr uint64_t kPinnedBlock = 1 * kMiB;
 // What cuFile reads at a time: below it its own costs show.
 constexpr uint64_t kDeviceBlock = 4 * kMiB;
-constexpr uint32_t kDeviceMemory = 1U << static_cast<uint32_t>(MemoryKind::device);
+// What is registered at a time, and the budget that this needs.
+constexpr uint64_t kWindow = 4 * kMiB;
+constexpr uint64_t kLeastForWindows = 32 * kMiB;
 constexpr uint32_t kStreams = 4;
-// Where so many slots are being copied from, the device is what is waited for: one comes free soon,
-// and more of them would be found, cleared and pinned for nothing. 16 MiB are 0.3 ms of PCIe 5.
-constexpr uint32_t kEnoughCopying = 4 * kStreams;
 constexpr auto kPatienceAtEnd = std::chrono::seconds(2);
 
 // What a device that does not answer may still read or write. It is never freed.
 struct Held {
   std::unique_ptr<PinnedRing> ring;
   std::unique_ptr<DeviceSlots> slots;
+  std::unique_ptr<FileWindows> windows;
   std::vector<std::shared_ptr<void>> owners;
 };
 
@@ -70,7 +70,7 @@ DeviceSink::~DeviceSink() {
   bool quiet = true;
   for (const auto& copies : copies_) quiet &= copies->finish(Clock::now() + kPatienceAtEnd);
   if (quiet) return;
-  auto* held = new Held{std::move(ring_), std::move(device_slots_), {}};
+  auto* held = new Held{std::move(ring_), std::move(device_slots_), std::move(file_windows_), {}};
   for (Home& home : homes_) held->owners.push_back(std::move(home.memory.owner));
 }
 
@@ -96,7 +96,11 @@ DeviceSink::Shelf DeviceSink::make_shelf(uint64_t budget, uint64_t most, const c
 
 void DeviceSink::settle_slots() {
   const auto& device = devices_.devices.front();
-  pinned_ = make_shelf(options_.budget, kPinnedBlock, "pinned");
+  // What is registered is pinned too: three quarters of the budget, where that leaves slots enough
+  // for what cannot be.
+  const bool windows = options_.register_pages && options_.budget >= kLeastForWindows;
+  const uint64_t registered = windows ? options_.budget / 4 * 3 : 0;
+  pinned_ = make_shelf(options_.budget - registered, kPinnedBlock, "pinned");
   ring_ = std::make_unique<PinnedRing>(device, pinned_.slot_size, pinned_.count);
   layout_.regions = {ring_->region()};
   if (options_.device_staging > 0) {
@@ -106,135 +110,20 @@ void DeviceSink::settle_slots() {
     layout_.regions.push_back(device_slots_->region());
     layout_.regions.back().id = 1;
   }
-  slots_.resize(pinned_.count + on_device_.count);
+  if (windows) {
+    windows_ = make_shelf(registered, kWindow, "registered");
+    windows_.first = pinned_.count + on_device_.count;
+    file_windows_ = std::make_unique<FileWindows>(device, windows_.slot_size, windows_.count);
+    layout_.regions.push_back(file_windows_->region());
+    layout_.regions.back().id = 2;
+  }
+  slots_.resize(pinned_.count + on_device_.count + windows_.count);
 }
 
 void DeviceSink::advance_due() {
   while (head_ < homes_.size() && homes_[head_].taken) ++head_;
   const auto all = static_cast<uint32_t>(plan_.ranges.size());
   due_ = options_.collect || head_ == homes_.size() ? all : due_after_[head_];
-}
-
-bool DeviceSink::has_memory(uint32_t range) const {
-  const auto first = plan_.pieces.begin() + plan_.ranges[range].first_piece;
-  return std::all_of(first, first + plan_.ranges[range].piece_count, [&](const Piece& piece) {
-    return homes_[piece.target].memory.data != nullptr;
-  });
-}
-
-// Where the whole range may be read to, if the host can touch it.
-std::byte* DeviceSink::direct_address(uint32_t index) const {
-  const Range& range = plan_.ranges[index];
-  const Piece& piece = plan_.pieces[range.first_piece];
-  const Home& home = homes_[piece.target];
-  const bool plain = range.piece_count == 1 && piece.rows == 1 && piece.row_size == range.size;
-  return plain && home.host != nullptr ? home.host + piece.target_offset : nullptr;
-}
-
-std::optional<Grant> DeviceSink::try_reserve(uint32_t first, uint32_t count,
-                                             const EngineTraits& traits, bool hedge) {
-  std::unique_lock lock(mutex_);
-  // A second reader may land beside the first one, in a slot; in place there is one writer.
-  if (states_[first] != (hedge ? State::granted : State::waiting)) return std::nullopt;
-  if (failed_ || !has_memory(first) || (hedge && direct_address(first))) return std::nullopt;
-  if (!hedge && direct_address(first) != nullptr) {
-    if (auto grant = in_place_grant(first, traits)) return grant;
-  }
-  const bool on_device = traits.memory_kinds == kDeviceMemory;
-  const std::optional<uint32_t> slot = on_device
-                                           ? find_slot(on_device_, on_device_.count, first < due_)
-                                           : take_slot(first < due_, lock);
-  if (!slot) return std::nullopt;
-  // The lock was open while the ring grew.
-  if (states_[first] != (hedge ? State::granted : State::waiting)) {
-    free_slot(static_cast<int32_t>(*slot));
-    return std::nullopt;
-  }
-  Grant grant = slot_grant(first, hedge ? 1 : count, traits);
-  grant.target = on_device ? device_slots_->slot(*slot - on_device_.first) : ring_->slot(*slot);
-  grant.slot = static_cast<int32_t>(*slot);
-  grant.hedge = hedge;
-  for (uint32_t i = 0; i < grant.count; ++i) states_[first + i] = State::granted;
-  return grant;
-}
-
-std::optional<Grant> DeviceSink::in_place_grant(uint32_t first, const EngineTraits& traits) {
-  const Range& range = plan_.ranges[first];
-  Grant grant;
-  grant.first = first;
-  grant.count = 1;
-  grant.offset = range.offset;
-  grant.size = grant.required = range.size;
-  grant.target = direct_address(first);
-  const bool aligned = is_aligned(range.offset, traits.offset_align) &&
-                       is_aligned(range.size, traits.offset_align) &&
-                       is_aligned(grant.target, traits.memory_align);
-  if (!aligned) return std::nullopt;
-  states_[first] = State::granted;
-  return grant;
-}
-
-Grant DeviceSink::slot_grant(uint32_t first, uint32_t count, const EngineTraits& traits) const {
-  assert(traits.offset_align <= kSlotMargin);
-  const Range& range = plan_.ranges[first];
-  uint64_t end = range.offset + range.size;
-  const Shelf& shelf = traits.memory_kinds == kDeviceMemory ? on_device_ : pinned_;
-  const uint64_t most = std::min(shelf.block_size, traits.largest_read - 2 * traits.offset_align);
-  uint32_t next = first + 1;
-  for (; next < first + count && next < states_.size(); ++next) {
-    const Range& follower = plan_.ranges[next];
-    const bool joins = states_[next] == State::waiting && follower.blob == range.blob &&
-                       follower.offset == end && end + follower.size - range.offset <= most &&
-                       has_memory(next) && direct_address(next) == nullptr;
-    if (!joins) break;
-    end += follower.size;
-  }
-  Grant grant;
-  grant.first = first;
-  grant.count = next - first;
-  grant.offset = align_down(range.offset, traits.offset_align);
-  grant.size = align_up(end, traits.offset_align) - grant.offset;
-  grant.required = end - grant.offset;
-  return grant;
-}
-
-std::optional<uint32_t> DeviceSink::find_slot(Shelf& shelf, uint32_t usable, bool due) {
-  if (!due && shelf.busy + 1 == shelf.count) return std::nullopt;
-  const auto begin = slots_.begin() + shelf.first;
-  const auto slot = std::find_if(begin, begin + usable, [](const Slot& s) { return !s.busy; });
-  if (slot == begin + usable) return std::nullopt;
-  *slot = {};
-  slot->busy = true;
-  ++shelf.busy;
-  return static_cast<uint32_t>(slot - slots_.begin());
-}
-
-std::optional<uint32_t> DeviceSink::take_slot(bool due, std::unique_lock<std::mutex>& lock) {
-  while (!failed_) {
-    const uint32_t usable = ring_->pinned();
-    if (const auto slot = find_slot(pinned_, usable, due)) return slot;
-    const bool may_grow = usable < pinned_.count && copying_ < kEnoughCopying;
-    if (pinned_.busy < usable || !may_grow || growing_) return std::nullopt;
-    growing_ = true;
-    lock.unlock();
-    try {
-      ring_->grow();
-    } catch (const Error& error) {
-      give_up(error);
-    }
-    lock.lock();
-    growing_ = false;
-    lock.unlock();
-    if (options_.placed) options_.placed();  // who found no slot looks again
-    lock.lock();
-  }
-  return std::nullopt;
-}
-
-void DeviceSink::free_slot(int32_t slot) {
-  if (slot < 0) return;
-  slots_[static_cast<size_t>(slot)] = {};
-  --(is_on_device(static_cast<uint32_t>(slot)) ? on_device_ : pinned_).busy;
 }
 
 void DeviceSink::landed(const Grant& grant) {
@@ -327,9 +216,14 @@ void DeviceSink::submit(uint32_t slot, const Batches& batches) {
 
 void DeviceSink::batch_done(uint32_t index) {
   {
-    const std::lock_guard lock(mutex_);
+    std::unique_lock lock(mutex_);
     Slot& slot = slots_[index];
     if (--slot.batches > 0) return;
+    if (is_window(index)) {  // which takes its time
+      lock.unlock();
+      file_windows_->close(index - windows_.first);
+      lock.lock();
+    }
     --copying_;
     mark_placed(slot.first, slot.count);
     free_slot(static_cast<int32_t>(index));
@@ -372,7 +266,8 @@ void DeviceSink::poll(std::vector<uint32_t>& placed) {
 SinkStats DeviceSink::stats() const {
   const std::lock_guard lock(mutex_);
   SinkStats stats;
-  stats.peak_staging = ring_->pinned() * pinned_.slot_size;
+  stats.peak_staging = ring_->pinned() * pinned_.slot_size + most_windows_;
+  stats.refusal = refusal_;
   stats.peak_device_staging = on_device_.count * on_device_.slot_size;
   stats.bytes_copied = copied_;
   return stats;

@@ -4,7 +4,8 @@
 // touch a device's memory, ranges are read straight into it.
 // A target is whole once its copies are done, so what take() gives is ready on every stream.
 // The budget is the ring of slots. The last free one is kept for what is due.
-// Engines that write into device memory get slots there, and a copy on the device.
+// Engines that write into device memory get slots there, and a copy on the device. Those that
+// bring in the files' own pages get windows onto these, while the driver registers them.
 #pragma once
 
 #include <functional>
@@ -18,6 +19,7 @@
 #include "inrush/shim/device.h"
 #include "inrush/sinks/device_copies.h"
 #include "inrush/sinks/device_slots.h"
+#include "inrush/sinks/file_windows.h"
 #include "inrush/sinks/pinned_ring.h"
 
 namespace inrush {
@@ -60,7 +62,7 @@ class DeviceSink final : public Sink {
     uint32_t count = 0;
     uint32_t batches = 0;  // of copies, under way
   };
-  // Slots of one kind of memory.
+  // Slots of one kind.
   struct Shelf {
     uint32_t first = 0;
     uint32_t count = 0;
@@ -77,10 +79,18 @@ class DeviceSink final : public Sink {
   [[nodiscard]] std::byte* direct_address(uint32_t range) const;
   std::optional<Grant> in_place_grant(uint32_t first, const EngineTraits& traits);
   Grant slot_grant(uint32_t first, uint32_t count, const EngineTraits& traits) const;
+  [[nodiscard]] bool takes_window(uint32_t first, const EngineTraits& traits, bool hedge) const;
+  std::optional<Grant> window_grant(uint32_t first, uint32_t count, const EngineTraits& traits,
+                                    std::unique_lock<std::mutex>& lock);
   std::optional<uint32_t> find_slot(Shelf& shelf, uint32_t usable, bool due);
   std::optional<uint32_t> take_slot(bool due, std::unique_lock<std::mutex>& lock);
   void free_slot(int32_t slot);
-  [[nodiscard]] bool is_on_device(uint32_t slot) const { return slot >= pinned_.count; }
+  [[nodiscard]] bool is_on_device(uint32_t slot) const {
+    return slot >= on_device_.first && slot < on_device_.first + on_device_.count;
+  }
+  [[nodiscard]] bool is_window(uint32_t slot) const {
+    return slot >= windows_.first && slot < windows_.first + windows_.count;
+  }
   void add_copies(uint32_t range, DeviceCopy from, Batches& batches) const;
   void submit(uint32_t slot, const Batches& batches);
   void batch_done(uint32_t slot);
@@ -97,9 +107,12 @@ class DeviceSink final : public Sink {
 
   mutable std::mutex mutex_;
   std::vector<State> states_;  // per range
-  std::vector<Slot> slots_;    // pinned ones, then those on the device
+  std::vector<Slot> slots_;    // pinned ones, those on the device, windows
   Shelf pinned_;
   Shelf on_device_;
+  Shelf windows_;
+  uint64_t most_windows_ = 0;  // bytes that were registered at once
+  std::string refusal_;        // why no window is opened any more
   std::vector<uint32_t> newly_placed_;
   uint32_t head_ = 0;     // the oldest target not taken
   uint32_t due_ = 0;      // ranges below it are due
@@ -110,6 +123,7 @@ class DeviceSink final : public Sink {
 
   std::unique_ptr<PinnedRing> ring_;
   std::unique_ptr<DeviceSlots> device_slots_;  // where engines write to the device by themselves
+  std::unique_ptr<FileWindows> file_windows_;
   std::vector<std::unique_ptr<DeviceCopies>> copies_;  // per device; ends before what it reads
 };
 

@@ -165,6 +165,7 @@ DeviceCopies::DeviceCopies(std::shared_ptr<const Device> device, uint32_t stream
   shared_->make(streams);
   shared_->callbacks = std::move(callbacks);
   thread_ = start_thread("copies to a device", [shared = shared_] {
+    stay_on(shared->device->numa());
     shared->watch();
     shared->quiet();
   });

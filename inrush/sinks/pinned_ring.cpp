@@ -2,11 +2,8 @@
 
 #include <fmt/format.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <array>
 
 #include "inrush/base/align.h"
 #include "inrush/core/error.h"
@@ -16,18 +13,6 @@ namespace {
 
 // Pinning costs about 0.1 ms for each MiB, so a small load must not pay for a large ring.
 constexpr uint64_t kChunk = 16 * kMiB;
-
-// MPOL_PREFERRED of linux/mempolicy.h, which not every system has headers for.
-constexpr int kPreferNode = 1;
-
-// A wish: where it is not granted the memory is somewhere else, and slower.
-void prefer_node(void* memory, uint64_t size, int node) {
-  constexpr int kMostNodes = 1024;
-  if (node < 0 || node >= kMostNodes) return;
-  std::array<unsigned long, kMostNodes / 64> nodes{};  // NOLINT: the kernel's type
-  nodes[static_cast<size_t>(node) / 64] = 1UL << (static_cast<unsigned>(node) % 64);
-  ::syscall(SYS_mbind, memory, size, kPreferNode, nodes.data(), kMostNodes, 0);
-}
 
 }  // namespace
 
@@ -42,7 +27,7 @@ PinnedRing::PinnedRing(std::shared_ptr<const Device> device, uint64_t slot_size,
   base_ = static_cast<std::byte*>(memory);
   ::madvise(memory, size, MADV_HUGEPAGE);
   ::madvise(memory, size, MADV_DONTFORK);  // a child's copy-on-write would move pages that are read
-  prefer_node(memory, size, device_->fact().numa_node);
+  prefer_memory_of(device_->numa(), memory, size);
   try {
     grow();
   } catch (...) {

@@ -115,7 +115,9 @@ void bind_device(nb::module_& module) {
       .def_ro("name", &DeviceDescription::name)
       .def_ro("bus", &DeviceDescription::bus)
       .def_ro("numa_node", &DeviceDescription::numa_node)
-      .def_ro("integrated", &DeviceDescription::integrated);
+      .def_ro("integrated", &DeviceDescription::integrated)
+      .def_ro("numa", &DeviceDescription::numa,
+              "What of that node a load may use, in words; '' where it is not known.");
   nb::class_<DriverDescription>(module, "DriverDescription", "What is here of a vendor's.")
       .def_ro("vendor", &DriverDescription::vendor)
       .def_ro("library", &DriverDescription::library)

@@ -888,6 +888,10 @@ class DeviceDescription:
     @property
     def integrated(self) -> bool: ...
 
+    @property
+    def numa(self) -> str:
+        """What of that node a load may use, in words; '' where it is not known."""
+
 class DriverDescription:
     """What is here of a vendor's."""
 

@@ -335,6 +335,10 @@ class Job:
                 if (what, why) not in _logged:  # one line each, not one a load
                     _logged.add((what, why))
                     log.debug("without %s: %s; instead: %s", what, why, instead)
+            numa = self.explain()["facts"]["numa"]
+            if numa and ("NUMA", numa["text"]) not in _told:
+                _told.add(("NUMA", numa["text"]))
+                log.debug("%s", numa["text"])
         stats = self.stats()
         for fallback in stats["fallbacks"]:
             log.debug("fell back: %s", fallback)

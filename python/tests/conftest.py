@@ -49,6 +49,58 @@ def write_file(
     return path
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--fake-gpu",
+        action="store_true",
+        help="every load for torch that names no device goes to the fake driver's GPU",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "host_memory(why): what it says holds of host memory; skipped with --fake-gpu"
+    )
+    config.stash[DELIVERED] = 0
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--fake-gpu"):
+        return
+    for item in items:
+        mark = item.get_closest_marker("host_memory")
+        if mark is not None:
+            item.add_marker(pytest.mark.skip(reason=f"--fake-gpu: {mark.args[0]}"))
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    if config.getoption("--fake-gpu"):
+        terminalreporter.write_line(f"{config.stash[DELIVERED]} loads went to the fake GPU")
+
+
+DELIVERED = pytest.StashKey[int]()
+
+
+def _has_its_own_gpu(request: pytest.FixtureRequest) -> bool:
+    return "gpu" in request.fixturenames or "no_gpu" in request.fixturenames
+
+
+@pytest.fixture(autouse=True)
+def _delivered_to_the_fake_gpu(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    if not request.config.getoption("--fake-gpu") or _has_its_own_gpu(request):
+        yield
+        return
+    from fake_gpu import everything_on_it
+
+    with everything_on_it(monkeypatch) as loads:
+        yield
+        request.config.stash[DELIVERED] += len(loads)
+
+
 @pytest.fixture
 def every_dtype(tmp_path: Path) -> tuple[Path, Contents]:
     """A file with a tensor of every dtype, a scalar, and an empty tensor."""

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
+import gc
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from inrush._devices import TorchMemory
+from inrush._frameworks import framework_of
+from inrush._job import Job
+
+from inrush import _devices, _frameworks
 
 LIBRARY = Path(__file__).parents[2] / "build" / "release" / "libfake_driver.so"
+NAMES = ("INRUSH_CUDA_LIBRARY", "INRUSH_HIP_LIBRARY", "INRUSH_CUFILE_LIBRARY")
 
 
 class FakeGpu:
@@ -74,6 +84,7 @@ class FakeGpu:
             raise RuntimeError(f"fake out of memory ({result})")
         self.blocks[address.value] = (size, device)
         memory = (ctypes.c_uint8 * size).from_address(address.value)
+        weakref.finalize(memory, self._free, address.value)
         tensor = torch.frombuffer(memory, dtype=torch.uint8).view(dtype).view(shape)
         self.made.append(weakref.ref(tensor))
         return tensor
@@ -81,10 +92,14 @@ class FakeGpu:
     def bytes_at(self, address: int, size: int) -> bytes:
         return ctypes.string_at(self.driver.fake_map(address), size)
 
-    def free_all(self) -> None:
-        for address in self.blocks:
+    def _free(self, address: int) -> None:
+        if self.blocks.pop(address, None) is not None:
             self.driver.cuMemFree_v2(address)
-        self.blocks.clear()
+
+    def free_all(self) -> None:
+        """What tests still hold tensors over."""
+        for address in list(self.blocks):
+            self._free(address)
 
     def memory(self, devices: list[str], places: dict[str, int]) -> TorchMemory:
         gpu = self
@@ -99,3 +114,47 @@ class FakeGpu:
                 return gpu.empty(shape, dtype, device)
 
         return Memory(devices, places)
+
+
+@contextmanager
+def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGpu]:
+    """The fake driver as this process's only one; at the end its ledger must be empty."""
+    for name in NAMES:
+        monkeypatch.setenv(name, str(LIBRARY))
+    monkeypatch.setenv("INRUSH_PROFILE", "off")
+    fake = FakeGpu()
+    monkeypatch.setattr(_devices, "torch_memory", fake.memory)
+    monkeypatch.setattr(_frameworks, "device_index", fake.device_index)
+    yield fake
+    if fake.report():
+        gc.collect()  # what only cycles keep alive
+    fake.free_all()
+    assert fake.report() == ""
+
+
+@contextmanager
+def everything_on_it(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[weakref.ref[Job]]]:
+    """Let each load for torch that names no device go to the fake GPU; which loads went there.
+
+    What is checked or decrypted is read by the host, and stays there.
+    """
+    loads: list[weakref.ref[Job]] = []
+    start = Job.__init__
+
+    def delivered(job: Job, checkpoint: Any, options: Any, **words: Any) -> None:
+        torch_on_host = (
+            framework_of(options.framework) == "pt"
+            and options.device is None
+            and options.moved_to is None
+        )
+        decoded = options.key is not None or options.verify != "none" or checkpoint.encrypted
+        if torch_on_host and not decoded:
+            options = copy.copy(options)
+            options.device = "cuda:0"
+            loads.append(weakref.ref(job))
+        start(job, checkpoint, options, **words)
+
+    with fake_gpu(monkeypatch) as fake:
+        fake.set("memory", 64 << 30)
+        monkeypatch.setattr(Job, "__init__", delivered)
+        yield loads

@@ -12,27 +12,17 @@ import inrush.torch
 import pytest
 import torch
 from conftest import Command, Contents
-from fake_gpu import LIBRARY, FakeGpu
+from fake_gpu import LIBRARY, NAMES, FakeGpu, fake_gpu
 
 import inrush
-from inrush import _devices, _frameworks
 
 pytestmark = pytest.mark.skipif(not LIBRARY.exists(), reason=f"{LIBRARY} is not built")
-
-NAMES = ("INRUSH_CUDA_LIBRARY", "INRUSH_HIP_LIBRARY", "INRUSH_CUFILE_LIBRARY")
 
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGpu]:
-    for name in NAMES:
-        monkeypatch.setenv(name, str(LIBRARY))
-    monkeypatch.setenv("INRUSH_PROFILE", "off")
-    fake = FakeGpu()
-    monkeypatch.setattr(_devices, "torch_memory", fake.memory)
-    monkeypatch.setattr(_frameworks, "device_index", fake.device_index)
-    yield fake
-    fake.free_all()
-    assert fake.report() == ""
+    with fake_gpu(monkeypatch) as fake:
+        yield fake
 
 
 def raw(tensor: torch.Tensor) -> bytes:
@@ -174,6 +164,35 @@ def test_out_of_memory_is_one_error_and_nothing_is_kept(
     inrush.torch.load_file(sharded[0], "cuda")
 
 
+def test_the_framework_running_out_at_any_tensor_is_one_error(
+    gpu: FakeGpu, sharded: tuple[Path, Contents], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = gpu.empty
+    left = [0]
+
+    def empty(*arguments: Any) -> torch.Tensor:
+        left[0] -= 1
+        if left[0] < 0:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return make(*arguments)
+
+    monkeypatch.setattr(gpu, "empty", empty)
+    path, contents = sharded
+    left[0] = 1000
+    loaded = inrush.torch.load_file(path, "cuda")
+    calls = 1000 - left[0]
+    assert calls > 4
+    del loaded
+    for granted in range(calls):
+        left[0] = granted
+        with pytest.raises(inrush.MemoryBudgetError, match="on cuda:0 with torch's allocator"):
+            inrush.torch.load_file(path, "cuda")
+        assert not gpu.blocks  # nothing of it is kept
+    left[0] = 1000
+    loaded = inrush.torch.load_file(path, "cuda")
+    assert all(raw(loaded[name]) == contents[name][2] for name in contents)
+
+
 def test_the_pinned_budget_is_its_own(gpu: FakeGpu, sharded: tuple[Path, Contents]) -> None:
     with inrush.open(sharded[0], device="cuda", budget={"pinned": "6MiB"}).start() as job:
         job.wait()
@@ -304,6 +323,7 @@ def test_doctor_shows_what_was_found(inrush_command: Command) -> None:
     report = json.loads(inrush_command("doctor", "--json", **fake).stdout)
     drivers = {driver["vendor"]: driver for driver in report["drivers"]}
     assert drivers["cuda"]["version"] == "12.8"
+    assert drivers["cuda"]["devices"][0]["numa"].startswith("NUMA node 0: ")
     assert drivers["cuda"]["library"] == os.fspath(LIBRARY)
     assert [device["name"] for device in drivers["hip"]["devices"]] == ["Fake APU 0", "Fake APU 1"]
     report = json.loads(inrush_command("doctor", "--json", INRUSH_CUDA_LIBRARY="off").stdout)

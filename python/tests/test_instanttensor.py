@@ -97,6 +97,7 @@ def test_one_view_may_be_kept_in_a_buffer_of_three(tmp_path):
     assert content(kept["t0"]) == contents["t0"][2]
 
 
+@pytest.mark.host_memory("tensors on a device own their memory")
 def test_views_use_memory_again(even):
     path, contents = even
     with instanttensor.safe_open(path, "pt", "cpu", copy=False, buffer_size="6MiB") as opened:
@@ -104,6 +105,7 @@ def test_views_use_memory_again(even):
     assert len(places) < len(contents) / 2
 
 
+@pytest.mark.host_memory("tensors on a device own their memory")
 def test_keeping_every_view_is_an_error_at_once(even):
     path, contents = even
     with instanttensor.safe_open(path, "pt", "cpu", copy=False, buffer_size="6MiB") as opened:

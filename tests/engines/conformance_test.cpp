@@ -1,9 +1,10 @@
-// What holds for every engine, direct and through the page cache, plain and under decorators.
+// What holds for every engine, direct and through the page cache, plain and under decorators,
+// into memory of the host, pinned memory, and a device's.
 #include <gtest/gtest.h>
 
 #include <thread>
 
-#include "tests/engines/ways.h"
+#include "tests/engines/engine_test.h"
 
 namespace inrush::testing {
 namespace {
@@ -18,11 +19,11 @@ TEST_P(Conformance, reads_every_byte_in_any_order_and_size) {
   const Blob blob = blob_of("a", bytes);
   drop_pages(blob);
   auto engine = make();
-  ASSERT_EQ(engine->open(blob), 0U);
   const auto arena = target_for(*engine, blob);
+  ASSERT_EQ(engine->open(blob), 0U);
   const Outcome outcome = drive(*engine, shredded(engine->traits(), blob, arena->data()));
   for (const auto& [read, error] : outcome.failed) ADD_FAILURE() << error.what();
-  EXPECT_EQ(std::memcmp(arena->data(), bytes.data(), bytes.size()), 0);
+  EXPECT_TRUE(arena->holds(bytes));
 }
 
 TEST_P(Conformance, reads_blobs_of_any_size_to_their_last_byte_and_no_further) {
@@ -30,13 +31,14 @@ TEST_P(Conformance, reads_blobs_of_any_size_to_their_last_byte_and_no_further) {
     const Bytes bytes = random_bytes(size, size);
     const Blob blob = blob_of("b" + std::to_string(size), bytes);
     auto engine = make();
-    engine->open(blob);
     const auto arena = target_for(*engine, blob);
-    std::byte* after = arena->data() + size;
+    engine->open(blob);
+    const uint64_t multiple = asks_for_multiples(engine->traits()) ? 4096 : 1;
+    std::byte* after = arena->data() + align_up(size, multiple);
     if (!GetParam().mapped) std::memset(after, 0x5a, 4096);
     const Outcome outcome = drive(*engine, shredded(engine->traits(), blob, arena->data(), size));
     ASSERT_TRUE(outcome.failed.empty()) << size << ": " << outcome.failed[0].second.what();
-    EXPECT_EQ(std::memcmp(arena->data(), bytes.data(), size), 0) << size;
+    EXPECT_TRUE(arena->holds(bytes)) << size;
     if (GetParam().mapped) continue;
     EXPECT_TRUE(std::all_of(after, after + 4096, [](std::byte b) { return b == std::byte{0x5a}; }))
         << size;
@@ -47,12 +49,12 @@ TEST_P(Conformance, a_read_may_ask_for_more_than_the_blob_has_beyond_what_is_req
   const Bytes bytes = random_bytes(100'000, 3);
   const Blob blob = blob_of("c", bytes);
   auto engine = make();
-  engine->open(blob);
   const auto arena = target_for(*engine, blob);
+  engine->open(blob);
   const Read read{
       .tag = 1, .offset = 0, .size = 131072, .required = 100'000, .target = arena->data()};
   EXPECT_TRUE(drive(*engine, {read}).failed.empty());
-  EXPECT_EQ(std::memcmp(arena->data(), bytes.data(), bytes.size()), 0);
+  EXPECT_TRUE(arena->holds(bytes));
 }
 
 TEST_P(Conformance, wait_returns_nothing_at_the_deadline) {
@@ -85,8 +87,8 @@ TEST_P(LocalConformance, an_end_before_what_is_required_is_an_error_that_says_wh
   const std::string path = folder_.write("d", random_bytes(kMiB, 4));
   const Blob blob = open_blob(path);
   auto engine = make();
-  engine->open(blob);
   const auto arena = target_for(*engine, blob);
+  engine->open(blob);
   ASSERT_EQ(::truncate(path.c_str(), 300'000), 0);
   const Read read{.tag = 1,
                   .offset = 262144,
@@ -114,8 +116,8 @@ TEST_P(LocalConformance, a_file_that_shrinks_in_mid_load_is_an_error_and_no_cras
   shrinking.hook_after = 5;
   shrinking.hook = [&] { EXPECT_EQ(::truncate(path.c_str(), kMiB + 100), 0); };
   FaultyEngine engine(make(4), shrinking);
-  engine.open(blob);
   const auto arena = target_for(engine, blob);
+  engine.open(blob);
   const auto reads = shredded(engine.traits(), blob, arena->data(), 128 * kKiB);
   const Outcome outcome = drive(engine, reads);
   EXPECT_FALSE(outcome.failed.empty());
@@ -134,8 +136,8 @@ TEST_P(Conformance, cancel_completes_every_read_once_and_soon) {
   const Blob blob = blob_of("f", random_bytes(8 * kMiB, 6));
   drop_pages(blob);
   auto engine = make(32);
-  engine->open(blob);
   const auto arena = target_for(*engine, blob);
+  engine->open(blob);
   const auto reads = shredded(engine->traits(), blob, arena->data(), 256 * kKiB);
   ASSERT_EQ(reads.size(), 32U);
   engine->submit(reads);
@@ -158,8 +160,8 @@ TEST_P(Conformance, more_than_may_be_in_flight_is_refused_and_harms_nothing) {
   const Bytes bytes = random_bytes(kMiB + 1, 7);
   const Blob blob = blob_of("g", bytes);
   auto engine = make(4);
-  engine->open(blob);
   const auto arena = target_for(*engine, blob);
+  engine->open(blob);
   const auto reads = shredded(engine->traits(), blob, arena->data(), 4 * kKiB);
   ASSERT_GT(reads.size(), engine->traits().most_in_flight);
   try {
@@ -169,14 +171,14 @@ TEST_P(Conformance, more_than_may_be_in_flight_is_refused_and_harms_nothing) {
     EXPECT_EQ(error.code(), ErrorCode::usage);
   }
   EXPECT_TRUE(drive(*engine, reads).failed.empty());
-  EXPECT_EQ(std::memcmp(arena->data(), bytes.data(), bytes.size()), 0);
+  EXPECT_TRUE(arena->holds(bytes));
 }
 
 TEST_P(Conformance, reads_that_break_the_traits_are_refused) {
   const Blob blob = blob_of("h", random_bytes(kMiB, 8));
   auto engine = make();
-  engine->open(blob);
   const auto arena = target_for(*engine, blob);
+  engine->open(blob);
   const auto code = [&](const Read& read) {
     try {
       engine->submit({&read, 1});
@@ -209,24 +211,25 @@ TEST_P(Conformance, two_engines_read_one_file_at_once) {
   const Blob blob = blob_of("i", bytes);
   auto first = make();
   auto second = make();
-  first->open(blob);
-  second->open(blob);
   const auto one = target_for(*first, blob);
   const auto two = target_for(*second, blob);
+  first->open(blob);
+  second->open(blob);
   std::thread other([&] {
     EXPECT_TRUE(drive(*second, shredded(second->traits(), blob, two->data())).failed.empty());
   });
   EXPECT_TRUE(drive(*first, shredded(first->traits(), blob, one->data())).failed.empty());
   other.join();
-  EXPECT_EQ(std::memcmp(one->data(), bytes.data(), bytes.size()), 0);
-  EXPECT_EQ(std::memcmp(two->data(), bytes.data(), bytes.size()), 0);
+  EXPECT_TRUE(one->holds(bytes));
+  EXPECT_TRUE(two->holds(bytes));
 }
 
 TEST_P(Conformance, many_files_are_read_by_one_engine) {
   constexpr uint32_t kFiles = 300;
   constexpr uint64_t kStride = 8192;
   auto engine = make();
-  Arena arena(kFiles * kStride);
+  const auto arena = target_of(*engine, kFiles * kStride);
+  const uint64_t multiple = asks_for_multiples(engine->traits()) ? 4096 : 1;
   std::vector<Bytes> bytes;
   std::vector<Read> reads;
   for (uint32_t file = 0; file < kFiles; ++file) {
@@ -236,14 +239,13 @@ TEST_P(Conformance, many_files_are_read_by_one_engine) {
     reads.push_back({.tag = file,
                      .file = file,
                      .offset = 0,
-                     .size = blob.size,
+                     .size = align_up(blob.size, multiple),
                      .required = blob.size,
-                     .target = arena.data() + file * kStride});
+                     .target = arena->data() + file * kStride});
   }
   EXPECT_TRUE(drive(*engine, reads).failed.empty());
   for (uint32_t file = 0; file < kFiles; ++file) {
-    EXPECT_EQ(std::memcmp(arena.data() + file * kStride, bytes[file].data(), bytes[file].size()), 0)
-        << file;
+    EXPECT_TRUE(arena->holds(bytes[file], file * kStride)) << file;
   }
 }
 
@@ -253,10 +255,10 @@ TEST_P(LocalConformance, a_file_replaced_under_its_name_is_still_the_one_that_wa
   const Blob blob = open_blob(path);
   std::filesystem::rename(folder_.write("other", random_bytes(100'001, 11)), path);
   auto engine = make();
-  engine->open(blob);
   const auto arena = target_for(*engine, blob);
+  engine->open(blob);
   EXPECT_TRUE(drive(*engine, shredded(engine->traits(), blob, arena->data())).failed.empty());
-  EXPECT_EQ(std::memcmp(arena->data(), bytes.data(), bytes.size()), 0);
+  EXPECT_TRUE(arena->holds(bytes));
 }
 
 TEST_P(LocalConformance, a_blob_that_is_no_local_file_is_refused_with_the_reason) {
@@ -278,8 +280,8 @@ TEST_P(Conformance, no_descriptor_is_left_open) {
   const Blob blob = blob_of("k", random_bytes(kMiB, 12));
   const auto work = [&] {
     auto engine = make();
-    engine->open(blob);
     const auto arena = target_for(*engine, blob);
+    engine->open(blob);
     drive(*engine, shredded(engine->traits(), blob, arena->data()));
   };
   // Connections are kept for as long as the blob, and the next engine takes them over.
@@ -298,8 +300,8 @@ TEST_P(Conformance, the_destructor_returns_soon_with_reads_in_flight) {
   const Blob blob = blob_of("l", random_bytes(8 * kMiB, 13));
   drop_pages(blob);
   auto engine = make(32);
-  engine->open(blob);
   const auto arena = target_for(*engine, blob);
+  engine->open(blob);
   engine->submit(shredded(engine->traits(), blob, arena->data(), 256 * kKiB));
   const auto start = Clock::now();
   engine.reset();
@@ -311,6 +313,15 @@ const std::vector<Layer> kLayers{Layer::plain, Layer::faulty, Layer::retried};
 INSTANTIATE_TEST_SUITE_P(Engines, Conformance, ::testing::ValuesIn(all_ways(kLayers)),
                          [](const auto& way) { return name_of(way.param); });
 INSTANTIATE_TEST_SUITE_P(Engines, LocalConformance, ::testing::ValuesIn(local_ways(kLayers)),
+                         [](const auto& way) { return name_of(way.param); });
+INSTANTIATE_TEST_SUITE_P(Pinned, Conformance, ::testing::ValuesIn(pinned(all_ways({Layer::plain}))),
+                         [](const auto& way) { return name_of(way.param); });
+INSTANTIATE_TEST_SUITE_P(Pinned, LocalConformance,
+                         ::testing::ValuesIn(pinned(local_ways({Layer::plain}))),
+                         [](const auto& way) { return name_of(way.param); });
+INSTANTIATE_TEST_SUITE_P(Device, Conformance, ::testing::ValuesIn(device_ways(kLayers)),
+                         [](const auto& way) { return name_of(way.param); });
+INSTANTIATE_TEST_SUITE_P(Device, LocalConformance, ::testing::ValuesIn(device_ways(kLayers)),
                          [](const auto& way) { return name_of(way.param); });
 
 }  // namespace

@@ -32,6 +32,11 @@ inline std::map<uint64_t, std::optional<Error>> complete(
   return seen;
 }
 
+// Engines that write to a device are asked for whole multiples, beyond the blob's end too.
+inline bool asks_for_multiples(const EngineTraits& traits) {
+  return traits.memory_kinds == 1U << static_cast<uint32_t>(MemoryKind::device);
+}
+
 // Reads of `size` bytes (or random sizes below 300 KiB) that together are the whole blob, shuffled.
 inline std::vector<Read> shredded(const EngineTraits& traits, const Blob& blob, std::byte* target,
                                   uint64_t size = 0) {
@@ -40,12 +45,13 @@ inline std::vector<Read> shredded(const EngineTraits& traits, const Blob& blob, 
   for (uint64_t at = 0; at < blob.size;) {
     const uint64_t drawn = size > 0 ? size : 1 + random() % (300 * kKiB);
     const uint64_t part = std::min(align_up(drawn, traits.offset_align), blob.size - at);
-    reads.push_back({.tag = 1000 + reads.size(),
-                     .file = 0,
-                     .offset = at,
-                     .size = part,
-                     .required = part,
-                     .target = target + at});
+    reads.push_back(
+        {.tag = 1000 + reads.size(),
+         .file = 0,
+         .offset = at,
+         .size = asks_for_multiples(traits) ? align_up(part, traits.offset_align) : part,
+         .required = part,
+         .target = target + at});
     at += part;
   }
   std::shuffle(reads.begin(), reads.end(), random);

@@ -1,5 +1,6 @@
 // The ways to read that the suites run over: every engine, direct and through the page cache, or
-// from a server of the test's own; plain, under faults, and under faults that are retried.
+// from a server of the test's own; plain, under faults, and under faults that are retried; into
+// memory of the host, pinned memory, or a device's.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -12,7 +13,6 @@
 #include "inrush/engines/retry.h"
 #include "tests/engines/drive.h"
 #include "tests/engines/scratch.h"
-#include "tests/engines/servers.h"
 
 namespace inrush::testing {
 
@@ -24,11 +24,13 @@ struct Way {
   bool mapped;  // the target is a mapping of the file itself
   Layer layer = Layer::plain;
   bool remote = false;
+  MemoryKind memory = MemoryKind::host;
 };
 
 inline std::string name_of(const Way& way) {
   std::string name = way.engine;
   if (!way.remote) name += way.direct ? "_direct" : way.mapped ? "_mapped" : "_buffered";
+  if (way.memory == MemoryKind::pinned) name += "_pinned";
   if (way.layer == Layer::faulty) name += "_faulty";
   if (way.layer == Layer::retried) name += "_retried";
   return name;
@@ -58,6 +60,22 @@ inline std::vector<Way> all_ways(const std::vector<Layer>& layers) {
   return ways;
 }
 
+// The same into memory that is pinned for a device; nothing is mapped there.
+inline std::vector<Way> pinned(std::vector<Way> ways) {
+  std::erase_if(ways, [](const Way& way) { return way.mapped; });
+  for (Way& way : ways) way.memory = MemoryKind::pinned;
+  return ways;
+}
+
+// Engines that write into device memory by themselves.
+inline std::vector<Way> device_ways(const std::vector<Layer>& layers) {
+  std::vector<Way> ways;
+  for (const Layer layer : layers) {
+    ways.push_back({"cufile", true, false, layer, false, MemoryKind::device});
+  }
+  return ways;
+}
+
 inline std::unique_ptr<Engine> layered(std::unique_ptr<Engine> engine, Layer layer) {
   if (layer == Layer::plain) return engine;
   FaultOptions faults;
@@ -73,54 +91,5 @@ inline std::unique_ptr<Engine> layered(std::unique_ptr<Engine> engine, Layer lay
                            .longest_pause = std::chrono::milliseconds(4)};
   return std::make_unique<RetryEngine>(std::move(engine), retry);
 }
-
-// A test over ways. Whatever this machine lacks is skipped with the engine's own reason.
-class EngineTest : public ::testing::TestWithParam<Way> {
- protected:
-  void SetUp() override {
-    const std::string reason = find_engine(GetParam().engine)->unusable();
-    if (!reason.empty()) GTEST_SKIP() << reason;
-    if (GetParam().remote) {
-      servers_ = std::make_unique<Servers>(GetParam().engine, folder_.path());
-      if (!servers_->are_there()) GTEST_SKIP() << "redis-server is not installed";
-    }
-    if (!GetParam().direct) return;
-    const Blob probe = open_blob(folder_.write("probe", random_bytes(8192, 0)));
-    try {
-      make()->open(probe);
-    } catch (const Error& error) {
-      GTEST_SKIP() << error.what();
-    }
-  }
-
-  std::unique_ptr<Engine> make(uint32_t depth = 16, int wake_fd = -1) {
-    EngineOptions options;
-    options.direct = GetParam().direct;
-    options.depth = depth;
-    options.wake_fd = wake_fd;
-    return layered(find_engine(GetParam().engine)->make(options), GetParam().layer);
-  }
-
-  // These bytes under that name, where the way's engine reads.
-  Blob blob_of(const std::string& name, const Bytes& bytes) {
-    return servers_ ? servers_->blob(name, bytes) : open_blob(folder_.write(name, bytes));
-  }
-
-  // Memory that a whole blob can be read into, told to the engine.
-  std::unique_ptr<Arena> target_for(Engine& engine, const Blob& blob) {
-    auto arena = std::make_unique<Arena>(blob.size + 1, GetParam().mapped ? blob.fd : -1);
-    Region region;
-    region.data = arena->data();
-    region.size = GetParam().mapped ? blob.size : arena->size();
-    region.backing = GetParam().mapped ? Backing::mapping : Backing::anonymous;
-    engine.attach(region);
-    return arena;
-  }
-
-  Folder folder_;
-
- private:
-  std::unique_ptr<Servers> servers_;
-};
 
 }  // namespace inrush::testing

@@ -104,6 +104,9 @@ Result cuDeviceGetAttribute(int* value, int attribute, int device) {
     case 11:
       *value = static_cast<int>(kMostPitch);
       return kOk;
+    case 113:
+      *value = static_cast<int>(machine().setting("read_only"));
+      return kOk;
     case 134:
       *value = static_cast<int>(machine().setting("numa_node"));
       return kOk;
@@ -177,9 +180,9 @@ Result cuMemFree_v2(uint64_t address) {
   return result != kOk ? result : freed;
 }
 
-Result cuMemHostRegister_v2(void* memory, size_t size, unsigned) {
+Result cuMemHostRegister_v2(void* memory, size_t size, unsigned flags) {
   if (const Result result = enter_inside("cuMemHostRegister_v2")) return result;
-  return machine().pin(memory, size);
+  return machine().pin(memory, size, flags);
 }
 
 Result cuMemHostUnregister(void* memory) {

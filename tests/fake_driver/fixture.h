@@ -71,7 +71,7 @@ class FakeDriver {
   void* library_;
 };
 
-class DeviceTest : public testing::Test {
+class DeviceTest : public ::testing::Test {
  protected:
   void SetUp() override { ASSERT_TRUE(driver.found()) << ::dlerror(); }
   void TearDown() override { EXPECT_EQ(driver.report(), ""); }

@@ -95,9 +95,9 @@ Result hipFree(void* address) {
   return result != kOk ? result : freed;
 }
 
-Result hipHostRegister(void* memory, size_t size, unsigned) {
+Result hipHostRegister(void* memory, size_t size, unsigned flags) {
   if (const Result result = machine().enter("hipHostRegister")) return result;
-  return machine().pin(memory, size);
+  return machine().pin(memory, size, flags);
 }
 
 Result hipHostUnregister(void* memory) {

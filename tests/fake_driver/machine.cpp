@@ -1,9 +1,11 @@
 #include "tests/fake_driver/machine.h"
 
 #include <sys/mman.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <cstring>
 #include <string_view>
@@ -31,6 +33,25 @@ uint64_t extent(uint64_t rows, uint64_t pitch, uint64_t row_size) {
   return (rows - 1) * pitch + row_size;
 }
 
+constexpr unsigned kReadOnly = 8;
+
+// Reads memory that may have gone, as when a file behind it shrank.
+bool read_safely(std::byte* memory, std::vector<std::byte>& bytes) {
+  const iovec here{bytes.data(), bytes.size()};
+  const iovec there{memory, bytes.size()};
+  const ssize_t count = ::process_vm_readv(::getpid(), &here, 1, &there, 1, 0);
+  if (count < 0 && errno != EFAULT) std::memcpy(bytes.data(), memory, bytes.size());  // forbidden
+  return count == static_cast<ssize_t>(bytes.size()) || (count < 0 && errno != EFAULT);
+}
+
+bool is_writable(std::byte* memory) {
+  std::byte first{};
+  const iovec here{&first, 1};
+  const iovec there{memory, 1};
+  if (::process_vm_readv(::getpid(), &here, 1, &there, 1, 0) != 1) return errno != EFAULT;
+  return ::process_vm_writev(::getpid(), &here, 1, &there, 1, 0) == 1 || errno != EFAULT;
+}
+
 }  // namespace
 
 Machine& machine() {
@@ -44,7 +65,7 @@ void Machine::clear() {
   settings_ = {{"devices", 2},       {"cuda_version", 12080}, {"hip_version", 60241000},
                {"memory", 1 << 30},  {"integrated", 0},       {"numa_node", 0},
                {"copy_delay_us", 0}, {"lost_after", -1},      {"nvidia_fs", 1},
-               {"compatible", 1},    {"parameters", 1}};
+               {"compatible", 1},    {"parameters", 1},       {"read_only", 1}};
   instant_ = false;
   counts_.clear();
   calls_ = 0;
@@ -200,10 +221,23 @@ void Machine::room(int device, uint64_t* free, uint64_t* total) {
   for (const auto& [at, one] : allocations_) *free -= one.device == device ? one.size : 0;
 }
 
-Result Machine::pin(void* memory, uint64_t size) {
+Result Machine::pin(void* memory, uint64_t size, unsigned flags) {
+  auto* const begin = static_cast<std::byte*>(memory);
+  const bool read_only = (flags & kReadOnly) != 0;
+  Pinned pinned{size, {}};
+  if (read_only && setting("read_only") == 0) return kNotSupported;
+  if (size == 0 || (!read_only && !is_writable(begin))) return kInvalidValue;
+  if (read_only && !instant_) {
+    pinned.pages.resize(size);
+    if (!read_safely(begin, pinned.pages)) return kInvalidValue;
+  }
   const std::lock_guard lock(mutex_);
-  if (size == 0 || pinned_.contains(static_cast<std::byte*>(memory))) return kInvalidValue;
-  pinned_[static_cast<std::byte*>(memory)] = size;
+  const auto next = pinned_.lower_bound(begin);
+  const bool taken =
+      (next != pinned_.end() && next->first < begin + size) ||
+      (next != pinned_.begin() && begin < std::prev(next)->first + std::prev(next)->second.size);
+  if (taken) return kRegistered;
+  pinned_[begin] = std::move(pinned);
   return kOk;
 }
 
@@ -215,18 +249,20 @@ Result Machine::unpin(void* memory) {
     return kInvalidValue;
   }
   const auto reader = reading_.lower_bound(found->first);
-  if (reader != reading_.end() && reader->first < found->first + found->second) {
+  if (reader != reading_.end() && reader->first < found->first + found->second.size) {
     blame("memory was unpinned while a copy read it");
   }
   pinned_.erase(found);
   return kOk;
 }
 
-bool Machine::is_pinned(const std::byte* memory, uint64_t size) const {
+const std::byte* Machine::pinned_at(const std::byte* memory, uint64_t size) const {
   auto next = pinned_.upper_bound(memory);
-  if (next == pinned_.begin()) return false;
+  if (next == pinned_.begin()) return nullptr;
   --next;
-  return memory + size <= next->first + next->second;
+  if (memory + size > next->first + next->second.size) return nullptr;
+  const auto& pages = next->second.pages;
+  return pages.empty() ? memory : pages.data() + (memory - next->first);
 }
 
 Allocation* Machine::allocation_at(uint64_t address, uint64_t size, uint64_t* base) {
@@ -276,9 +312,14 @@ Result Machine::copy(const Rows& rows, Stream* stream) {
     return kInvalidValue;
   }
   if (one->device != stream->device) blame("a copy on a stream of another device");
-  if (!is_pinned(rows.source, read)) blame("an asynchronous copy from memory that is not pinned");
+  Rows from = rows;
+  from.source = pinned_at(rows.source, read);
+  if (from.source == nullptr) {
+    blame("an asynchronous copy from memory that is not pinned");
+    from.source = rows.source;
+  }
   const int64_t delay = settings_["copy_delay_us"];
-  const uint64_t hash = hash_of(rows);
+  const uint64_t hash = hash_of(from);
   std::byte* const target = one->alias + (rows.target - base);
   ++stream->clock[stream->id];
   merge(stream->clock, host_);
@@ -286,12 +327,12 @@ Result Machine::copy(const Rows& rows, Stream* stream) {
   ++reading_[rows.source];
   enqueue(stream, [=, this] {
     sleep_us(delay);
-    if (hash_of(rows) != hash) {
+    if (hash_of(from) != hash) {
       const std::lock_guard again(mutex_);
       blame("what a copy reads was overwritten before it had run");
     }
     for (uint64_t row = 0; row < rows.rows; ++row) {
-      std::memcpy(target + row * rows.target_pitch, rows.source + row * rows.source_pitch,
+      std::memcpy(target + row * rows.target_pitch, from.source + row * rows.source_pitch,
                   rows.row_size);
     }
     const std::lock_guard again(mutex_);

@@ -34,7 +34,7 @@ class Machine {
 
   Result allocate(int device, uint64_t* address, uint64_t size);
   Result free(uint64_t address);
-  Result pin(void* memory, uint64_t size);
+  Result pin(void* memory, uint64_t size, unsigned flags);
   Result unpin(void* memory);
   void room(int device, uint64_t* free, uint64_t* total);
 
@@ -64,7 +64,8 @@ class Machine {
   void enqueue(Stream* stream, std::function<void()> operation);
   void access(Stream* stream, uint64_t begin, uint64_t end, const char* what);
   Allocation* allocation_at(uint64_t address, uint64_t size, uint64_t* base);
-  [[nodiscard]] bool is_pinned(const std::byte* memory, uint64_t size) const;
+  // Where registered memory can be read; nullptr: it is not registered.
+  [[nodiscard]] const std::byte* pinned_at(const std::byte* memory, uint64_t size) const;
   [[nodiscard]] bool is_known(const Event* event) const;
   static void merge(Clock& into, const Clock& from);
 
@@ -79,7 +80,7 @@ class Machine {
   Result failure_ = 0;
   std::set<std::string> blames_;
   std::map<uint64_t, Allocation> allocations_;
-  std::map<const std::byte*, uint64_t> pinned_;
+  std::map<const std::byte*, Pinned> pinned_;
   std::map<const std::byte*, int> reading_;  // pinned memory that copies under way read
   std::set<Stream*> streams_;
   std::set<Event*> events_;

@@ -19,7 +19,8 @@ constexpr Result kNoDevice = 100;
 constexpr Result kInvalidDevice = 101;
 constexpr Result kNoneEntered = 201;
 constexpr Result kInvalidHandle = 400;
-constexpr Result kNotReady = 600, kLost = 719;
+constexpr Result kNotReady = 600, kRegistered = 712, kLost = 719;
+constexpr Result kNotSupported = 801;
 
 // What is known to have happened before: for each stream the number of its last operation.
 using Clock = std::map<uint64_t, uint64_t>;
@@ -38,6 +39,13 @@ struct Allocation {
   int device = 0;
   std::byte* alias = nullptr;  // where the fake itself touches it
   std::vector<Access> accesses;
+};
+
+// Memory of the host that is registered.
+struct Pinned {
+  uint64_t size = 0;
+  // Of what may only be read: its pages, which stay as they are whatever becomes of the file.
+  std::vector<std::byte> pages;
 };
 
 struct Event {

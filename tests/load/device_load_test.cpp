@@ -1,69 +1,16 @@
-// Whole loads into device memory, against a driver that remembers what was done wrong.
-#include "inrush/device.h"
+#include "tests/load/device_load.h"
 
 #include <atomic>
 
-#include "inrush/base/align.h"
-#include "inrush/checkpoint.h"
-#include "tests/fake_driver/fixture.h"
-#include "tests/load/fixture.h"
+#include "inrush/engines/engines.h"
+#include "tests/fake_driver/two_nodes.h"
 
 namespace inrush {
 namespace {
 
 using test::Bytes;
-using test::DeviceTest;
-using test::Folder;
-
-class DeviceLoad : public DeviceTest {
- protected:
-  DeviceLoad() { ::setenv("INRUSH_PROFILE", "off", 1); }
-
-  // Tensors of all sorts of sizes, so that they begin at any offset.
-  void write_checkpoint() {
-    folder.shard("model-1.safetensors", "a", {3 * kMiB + 5, 17, 4096, 1, 700'001, 0, 12}, 3);
-    folder.shard("model-2.safetensors", "b", {64, 64, 64, 2 * kMiB, 8192, 8192, 5 * kMiB});
-  }
-
-  [[nodiscard]] Load begin(const std::vector<std::string>& devices,
-                           LoadOptions options = {}) const {
-    deliver_to(options, {.devices = devices, .place = {}, .consumer_stream = {}});
-    return {Checkpoint::open(folder.path()), std::move(options)};
-  }
-
-  // What is in a tensor, wherever it lies.
-  [[nodiscard]] Bytes bytes_of(const Memory& memory) const {
-    if (memory.size == 0) return {};
-    const void* at = memory.kind == MemoryKind::device ? driver.map(memory.data) : memory.data;
-    const auto* begin = static_cast<const std::byte*>(at);
-    return begin == nullptr ? Bytes{} : Bytes(begin, begin + memory.size);
-  }
-
-  // How many tensors came, all of them right.
-  size_t drain(Load& load) const {
-    size_t count = 0;
-    while (const auto tensor = load.next()) {
-      EXPECT_EQ(bytes_of(tensor->memory), folder.expected.at(tensor->name)) << tensor->name;
-      ++count;
-    }
-    return count;
-  }
-
-  // The error that a load ends with, or "".
-  [[nodiscard]] std::string failure(const std::vector<std::string>& devices,
-                                    LoadOptions options = {}) const {
-    try {
-      Load load = begin(devices, std::move(options));
-      while (load.next()) {
-      }
-    } catch (const Error& error) {
-      return error.message();
-    }
-    return "";
-  }
-
-  Folder folder;
-};
+using test::DeviceLoad;
+using test::kMiB;
 
 TEST_F(DeviceLoad, every_byte_reaches_the_device) {
   write_checkpoint();
@@ -91,6 +38,42 @@ TEST_F(DeviceLoad, by_every_backend) {
     Load load = begin({"cuda"}, std::move(options));
     EXPECT_EQ(drain(load), folder.expected.size()) << backend;
   }
+}
+
+TEST_F(DeviceLoad, lanes_stay_on_the_devices_node_and_count_its_processors) {
+  const int cpu = test::TwoNodes::cpu();
+  if (cpu < 0) GTEST_SKIP() << "this process may use one CPU only";
+  const test::TwoNodes nodes;
+  driver.set("numa_node", -1);  // the kernel tells it
+  write_checkpoint();
+  std::atomic<int> there = 0;
+  std::atomic<int> elsewhere = 0;
+  const auto begin_on = [&](const std::vector<std::string>& devices) {
+    LoadOptions options;
+    options.engines = [&](const std::string& name, const EngineOptions& engine) {
+      ++(test::TwoNodes::here(cpu) ? there : elsewhere);
+      return find_engine(name)->make(engine);
+    };
+    deliver_to(options, {.devices = devices,
+                         .place = [](std::string_view) { return 0UL; },
+                         .consumer_stream = {},
+                         .root = nodes.root()});
+    return Load(Checkpoint::open(folder.path()), options);
+  };
+  Load load = begin_on({"cuda:0"});
+  EXPECT_EQ(drain(load), folder.expected.size());
+  EXPECT_EQ(load.facts().numa.number, 1);
+  EXPECT_EQ(load.facts().machine.cpus, 1U);
+  EXPECT_NE(to_json(load.facts()).find("threads on its CPUs"), std::string::npos);
+  EXPECT_GT(there, 0);
+  EXPECT_EQ(elsewhere, 0);
+  // Lanes read for both devices, and only one of them is on that node.
+  there = 0;
+  Load both = begin_on({"cuda:0", "cuda:1"});
+  EXPECT_EQ(drain(both), folder.expected.size());
+  EXPECT_EQ(both.facts().numa.number, -1);
+  EXPECT_EQ(there, 0);
+  EXPECT_GT(elsewhere, 0);
 }
 
 TEST_F(DeviceLoad, slow_copies_and_a_small_ring_wait_for_each_other) {
@@ -225,144 +208,6 @@ TEST_F(DeviceLoad, an_integrated_device_is_read_into_without_a_copy) {
   }
 }
 
-class DirectLoad : public DeviceLoad {
- protected:
-  void rejected(const std::vector<std::string>& devices, const char* because) const {
-    const std::string message = failure(devices, by({"CUFILE"}));
-    EXPECT_NE(message.find(because), std::string::npos) << message;
-    EXPECT_EQ(driver.report(), "");
-    Load load = begin(devices, by({"CUFILE"}, false));  // and another is chosen
-    EXPECT_EQ(drain(load), folder.expected.size());
-    EXPECT_NE(load.choice().why.find(because), std::string::npos) << load.choice().why;
-  }
-  [[nodiscard]] static LoadOptions by(const std::vector<std::string>& backends,
-                                      bool strict = true) {
-    LoadOptions options;
-    options.choice.backend = backends;
-    options.choice.strict = strict;
-    return options;
-  }
-};
-
-TEST_F(DirectLoad, storage_writes_to_the_device_and_no_byte_passes_through_the_host) {
-  write_checkpoint();
-  Load load = begin({"cuda:1"}, by({"CUFILE"}));
-  EXPECT_EQ(drain(load), folder.expected.size());
-  EXPECT_EQ(load.choice().name, "cufile");
-  EXPECT_EQ(driver.count("cuMemcpyHtoDAsync_v2"), 0);
-  EXPECT_GT(driver.count("cuMemcpyDtoDAsync_v2"), 0);
-  EXPECT_EQ(driver.touched(), 2U);
-}
-
-TEST_F(DirectLoad, slots_on_the_device_are_inside_their_budget_and_are_used_again) {
-  write_checkpoint();
-  driver.set("copy_delay_us", 2000);
-  LoadOptions options = by({"CUFILE"});
-  options.device_budget = 4 * kMiB;
-  Load load = begin({"cuda"}, std::move(options));
-  EXPECT_EQ(drain(load), folder.expected.size());
-  EXPECT_GT(load.stats().peak_device_staging, kMiB);
-  EXPECT_LE(load.stats().peak_device_staging, 4 * kMiB);
-  options = by({"CUFILE"});
-  options.device_budget = kMiB;
-  const std::string message = failure({"cuda"}, std::move(options));
-  EXPECT_EQ(message.find("budget of 1048576 bytes of device memory is below the least"), 0U)
-      << message;
-}
-
-TEST_F(DirectLoad, slices_are_two_dimensional_copies_on_the_device) {
-  constexpr uint64_t kSize = 1'500'000;
-  folder.shard("model.safetensors", "w", {kSize});
-  LoadOptions options = by({"CUFILE"});
-  Selection half;
-  half.wants.push_back({0, {{0, kSize, 2}}});
-  options.selections = {half};
-  Load load = begin({"cuda"}, std::move(options));
-  const auto tensor = load.next();
-  ASSERT_TRUE(tensor);
-  const Bytes got = bytes_of(tensor->memory);
-  ASSERT_EQ(got.size(), kSize / 2);
-  for (size_t i = 0; i < got.size(); ++i) ASSERT_EQ(got[i], folder.expected.at("w0")[2 * i]) << i;
-}
-
-TEST_F(DirectLoad, why_it_is_rejected) {
-  write_checkpoint();
-  rejected({"hip"}, "the tensors do not all go to one CUDA device");
-  driver.set("integrated", 1);
-  rejected({"cuda"}, "the tensors do not all go to one CUDA device");
-  driver.set("integrated", 0);
-  driver.set("nvidia_fs", 0);
-  rejected({"cuda"}, "its kernel driver, nvidia-fs, is not loaded (5001)");
-  ::setenv("INRUSH_CUFILE_LIBRARY", "/nowhere/libcufile.so.0", 1);
-  rejected({"cuda"}, "/nowhere/libcufile.so.0");
-  ::setenv("INRUSH_CUFILE_LIBRARY", "libm.so.6", 1);
-  rejected({"cuda"}, "has no cuFileDriverOpen");
-  LoadOptions on_host = by({"CUFILE"});
-  EXPECT_THROW(Load(Checkpoint::open(folder.path()), on_host), Error);
-}
-
-TEST_F(DirectLoad, a_library_that_would_read_through_the_host_in_silence_is_rejected) {
-  write_checkpoint();
-  driver.set("parameters", 0);
-  rejected({"cuda"}, "cuFile may read through host memory here");
-}
-
-TEST_F(DirectLoad, through_host_memory_only_where_that_was_asked_for) {
-  write_checkpoint();
-  driver.set("nvidia_fs", 0);
-  Load load = begin({"cuda"}, by({"CUFILE", "CUFILE_COMPATIBLE"}));
-  EXPECT_EQ(drain(load), folder.expected.size());
-  EXPECT_EQ(load.choice().name, "cufile_compatible");
-}
-
-TEST_F(DirectLoad, a_file_that_is_refused_takes_the_way_through_the_host_and_the_others_do_not) {
-  write_checkpoint();
-  driver.fail("cuFileHandleRegister", 1, 5008);
-  Load load = begin({"cuda"}, by({"CUFILE"}, false));
-  EXPECT_EQ(drain(load), folder.expected.size());
-  ASSERT_EQ(load.stats().fallbacks.size(), 1U);
-  EXPECT_NE(load.stats().fallbacks[0].find("does not support this file's place (5008)"),
-            std::string::npos);
-  EXPECT_GT(driver.count("cuFileRead"), 0);
-  EXPECT_GT(driver.count("cuMemcpyHtoDAsync_v2"), 0);
-}
-
-TEST_F(DirectLoad, a_read_that_fails_in_mid_load_gives_its_file_to_another_way) {
-  write_checkpoint();
-  for (const int result : {5, 5010}) {
-    driver.fail("cuFileRead", 1, result);
-    Load load = begin({"cuda"}, by({"CUFILE"}, false));
-    EXPECT_EQ(drain(load), folder.expected.size());
-    EXPECT_EQ(load.stats().fallbacks.size(), 1U);
-  }
-  driver.fail("cuFileRead", 1, 5010);
-  const std::string message = failure({"cuda"}, by({"CUFILE"}));
-  EXPECT_NE(message.find("via cufile"), std::string::npos) << message;
-  EXPECT_NE(message.find("its kernel driver failed (5010)"), std::string::npos) << message;
-}
-
-TEST_F(DirectLoad, a_failure_of_any_call_leaves_nothing_behind) {
-  write_checkpoint();
-  const int64_t before = driver.count();
-  ASSERT_EQ(failure({"cuda"}, by({"CUFILE"})), "");
-  const int64_t calls = driver.count() - before;
-  int64_t failures = 0;
-  for (int64_t i = 0; i < calls; i += i < 120 ? 1 : 5) {
-    driver.fail(nullptr, i, 5010);
-    failures += failure({"cuda"}, by({"CUFILE"})).empty() ? 0 : 1;
-    driver.fail(nullptr, -1, 0);
-    EXPECT_EQ(driver.report(), "") << i;
-  }
-  EXPECT_GT(failures, 40);
-  for (const int64_t lost : {60, 100, 140, 180}) {
-    driver.set("lost_after", lost);
-    static_cast<void>(failure({"cuda"}, by({"CUFILE"}, false)));
-    driver.set("lost_after", -1);
-    EXPECT_EQ(driver.report(), "") << lost;
-  }
-  EXPECT_EQ(failure({"cuda"}, by({"CUFILE"})), "");
-}
-
 TEST_F(DeviceLoad, a_device_that_there_is_none_of) {
   write_checkpoint();
   EXPECT_EQ(failure({"cuda:7"}), "device cuda:7: there are 2 devices, from 0 on");
@@ -399,13 +244,52 @@ TEST_F(DeviceLoad, a_failure_of_any_call_is_one_error_and_nothing_is_left_behind
     int64_t failures = 0;
     for (int64_t i = 0; i < calls; i += i < 120 ? 1 : 7) {
       driver.fail(nullptr, i, 2);
-      failures += failure({device}).empty() ? 0 : 1;
+      const std::string message = failure({device});
       driver.fail(nullptr, -1, 0);
+      failures += message.empty() ? 0 : 1;
+      EXPECT_TRUE(message.empty() || message.find(" (2)") != std::string::npos) << i << message;
       EXPECT_EQ(driver.report(), "") << device << " " << i;
     }
     EXPECT_GT(failures, 40);
     EXPECT_EQ(failure({device}), "");
   }
+}
+
+// Of whichever of the devices: what the other one has by then goes back too.
+TEST_F(DeviceLoad, memory_that_is_refused_at_any_allocation_is_one_error_that_says_where) {
+  write_checkpoint();
+  const auto options = [this] {
+    LoadOptions asked;
+    deliver_to(asked, {.devices = {"cuda:0", "cuda:1"},
+                       .place = [](std::string_view name) { return name.back() % 2UL; },
+                       .consumer_stream = {}});
+    return asked;
+  };
+  const auto message_of = [&] {
+    try {
+      Load load(Checkpoint::open(folder.path()), options());
+      EXPECT_EQ(drain(load), folder.expected.size());
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::memory) << error.message();
+      return error.message();
+    }
+    return std::string();
+  };
+  for (const char* call : {"cuMemAlloc_v2", "cuMemHostRegister_v2"}) {
+    const int64_t before = driver.count(call);
+    ASSERT_EQ(message_of(), "");
+    const int64_t calls = driver.count(call) - before;
+    ASSERT_GT(calls, 0) << call;
+    for (int64_t i = 0; i < calls; ++i) {
+      driver.fail(call, i, 2);
+      const std::string message = message_of();
+      driver.fail(nullptr, -1, 0);
+      EXPECT_NE(message.find("on cuda:"), std::string::npos) << call << i << message;
+      EXPECT_NE(message.find("CUDA_ERROR_OUT_OF_MEMORY (2)"), std::string::npos) << message;
+      EXPECT_EQ(driver.report(), "") << call << i;
+    }
+  }
+  EXPECT_EQ(message_of(), "");
 }
 
 TEST_F(DeviceLoad, a_device_that_is_full_is_one_error_that_says_so) {

@@ -137,8 +137,12 @@ TEST(RangeQueue, gives_every_range_exactly_once_whatever_is_asked) {
       }
       for (uint32_t i = run->first; i < run->first + run->count; ++i) {
         ++taken[i];
-        if (appetite.coverage == Coverage::resident) EXPECT_TRUE(resident[i]);
-        if (appetite.coverage == Coverage::cold) EXPECT_FALSE(resident[i]);
+        if (appetite.coverage == Coverage::resident) {
+          EXPECT_TRUE(resident[i]);
+        }
+        if (appetite.coverage == Coverage::cold) {
+          EXPECT_FALSE(resident[i]);
+        }
       }
     }
     Appetite rest;

@@ -31,6 +31,7 @@ static_assert(kStreamNonBlocking == CU_STREAM_NON_BLOCKING);
 static_assert(kEventBlockingSync == CU_EVENT_BLOCKING_SYNC);
 static_assert(kEventDisableTiming == CU_EVENT_DISABLE_TIMING);
 static_assert(kHostRegisterPortable == CU_MEMHOSTREGISTER_PORTABLE);
+static_assert(kHostRegisterReadOnly == CU_MEMHOSTREGISTER_READ_ONLY);
 static_assert(kPointerHostAddress == CU_POINTER_ATTRIBUTE_HOST_POINTER);
 static_assert(kMemoryHost == CU_MEMORYTYPE_HOST && kMemoryDevice == CU_MEMORYTYPE_DEVICE);
 static_assert(kCudaAttributes.integrated == CU_DEVICE_ATTRIBUTE_INTEGRATED);
@@ -38,6 +39,8 @@ static_assert(kCudaAttributes.pageable_access == CU_DEVICE_ATTRIBUTE_PAGEABLE_ME
 static_assert(kCudaAttributes.host_page_tables ==
               CU_DEVICE_ATTRIBUTE_PAGEABLE_MEMORY_ACCESS_USES_HOST_PAGE_TABLES);
 static_assert(kCudaAttributes.max_pitch == CU_DEVICE_ATTRIBUTE_MAX_PITCH);
+static_assert(kCudaAttributes.read_only_register ==
+              CU_DEVICE_ATTRIBUTE_READ_ONLY_HOST_REGISTER_SUPPORTED);
 
 static_assert(Alike<decltype(DeviceTable::init), decltype(cuInit)>::value);
 static_assert(Alike<decltype(DeviceTable::driver_version), decltype(cuDriverGetVersion)>::value);

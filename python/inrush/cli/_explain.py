@@ -13,7 +13,14 @@ def explain_tables(explained: dict[str, Any], stats: dict[str, Any]) -> list[Tab
     """What was found, what was chosen and why, what the load did."""
     facts = explained["facts"]
     tables = [
-        facts_table([*machine_rows(facts["machine"]), *place_rows(facts), *wanted_rows(facts)]),
+        facts_table(
+            [
+                *machine_rows(facts["machine"]),
+                *numa_rows(facts),
+                *place_rows(facts),
+                *wanted_rows(facts),
+            ]
+        ),
         facts_table(choice_rows(explained["choice"])),
         _lanes_table(explained["choice"]),
         facts_table(stats_rows(stats)),
@@ -30,6 +37,11 @@ def machine_rows(machine: dict[str, Any]) -> list[tuple[str, str]]:
         ("machine", f"Linux {machine['kernel']}, {machine['cpus']} CPUs"),
         ("memory", f"{memory}, huge pages: {machine['huge_pages'] or 'unknown'}"),
     ]
+
+
+def numa_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """What a load to devices uses of the node they are on."""
+    return [("near it", shown(facts["numa"]["text"]))] if facts["numa"] else []
 
 
 def place_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:

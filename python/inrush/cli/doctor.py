@@ -85,7 +85,7 @@ def _drivers_table(drivers: list[dict[str, Any]]) -> Table:
             f"[dim]{shown(driver['reason'] or driver['library'])}[/]",
         )
         for index, device in enumerate(driver["devices"]):
-            place = f"{device['bus']}, NUMA node {device['numa_node']}"
+            place = f"{device['bus']}, {shown(device['numa']) or 'no NUMA node is known'}"
             table.add_row(
                 f"{driver['vendor']}:{index}", "", f"{shown(device['name'])} [dim]{place}[/]"
             )
@@ -93,7 +93,7 @@ def _drivers_table(drivers: list[dict[str, Any]]) -> Table:
 
 
 def _drivers() -> list[dict[str, Any]]:
-    words = ("name", "bus", "numa_node", "integrated")
+    words = ("name", "bus", "numa_node", "numa", "integrated")
     return [
         {
             "vendor": driver.vendor,

@@ -1,0 +1,150 @@
+// Loads that storage writes into device memory by itself.
+#include "tests/load/device_load.h"
+
+namespace inrush {
+namespace {
+
+using test::Bytes;
+using test::DeviceLoad;
+using test::kMiB;
+
+class DirectLoad : public DeviceLoad {
+ protected:
+  void rejected(const std::vector<std::string>& devices, const char* because) const {
+    const std::string message = failure(devices, by({"CUFILE"}));
+    EXPECT_NE(message.find(because), std::string::npos) << message;
+    EXPECT_EQ(driver.report(), "");
+    Load load = begin(devices, by({"CUFILE"}, false));  // and another is chosen
+    EXPECT_EQ(drain(load), folder.expected.size());
+    EXPECT_NE(load.choice().why.find(because), std::string::npos) << load.choice().why;
+  }
+  [[nodiscard]] static LoadOptions by(const std::vector<std::string>& backends,
+                                      bool strict = true) {
+    LoadOptions options;
+    options.choice.backend = backends;
+    options.choice.strict = strict;
+    return options;
+  }
+};
+
+TEST_F(DirectLoad, storage_writes_to_the_device_and_no_byte_passes_through_the_host) {
+  write_checkpoint();
+  Load load = begin({"cuda:1"}, by({"CUFILE"}));
+  EXPECT_EQ(drain(load), folder.expected.size());
+  EXPECT_EQ(load.choice().name, "cufile");
+  EXPECT_EQ(driver.count("cuMemcpyHtoDAsync_v2"), 0);
+  EXPECT_GT(driver.count("cuMemcpyDtoDAsync_v2"), 0);
+  EXPECT_EQ(driver.touched(), 2U);
+}
+
+TEST_F(DirectLoad, slots_on_the_device_are_inside_their_budget_and_are_used_again) {
+  write_checkpoint();
+  driver.set("copy_delay_us", 2000);
+  LoadOptions options = by({"CUFILE"});
+  options.device_budget = 4 * kMiB;
+  Load load = begin({"cuda"}, std::move(options));
+  EXPECT_EQ(drain(load), folder.expected.size());
+  EXPECT_GT(load.stats().peak_device_staging, kMiB);
+  EXPECT_LE(load.stats().peak_device_staging, 4 * kMiB);
+  options = by({"CUFILE"});
+  options.device_budget = kMiB;
+  const std::string message = failure({"cuda"}, std::move(options));
+  EXPECT_EQ(message.find("budget of 1048576 bytes of device memory is below the least"), 0U)
+      << message;
+}
+
+TEST_F(DirectLoad, slices_are_two_dimensional_copies_on_the_device) {
+  constexpr uint64_t kSize = 1'500'000;
+  folder.shard("model.safetensors", "w", {kSize});
+  LoadOptions options = by({"CUFILE"});
+  Selection half;
+  half.wants.push_back({0, {{0, kSize, 2}}});
+  options.selections = {half};
+  Load load = begin({"cuda"}, std::move(options));
+  const auto tensor = load.next();
+  ASSERT_TRUE(tensor);
+  const Bytes got = bytes_of(tensor->memory);
+  ASSERT_EQ(got.size(), kSize / 2);
+  for (size_t i = 0; i < got.size(); ++i) ASSERT_EQ(got[i], folder.expected.at("w0")[2 * i]) << i;
+}
+
+TEST_F(DirectLoad, why_it_is_rejected) {
+  write_checkpoint();
+  rejected({"hip"}, "the tensors do not all go to one CUDA device");
+  driver.set("integrated", 1);
+  rejected({"cuda"}, "the tensors do not all go to one CUDA device");
+  driver.set("integrated", 0);
+  driver.set("nvidia_fs", 0);
+  rejected({"cuda"}, "its kernel driver, nvidia-fs, is not loaded (5001)");
+  ::setenv("INRUSH_CUFILE_LIBRARY", "/nowhere/libcufile.so.0", 1);
+  rejected({"cuda"}, "/nowhere/libcufile.so.0");
+  ::setenv("INRUSH_CUFILE_LIBRARY", "libm.so.6", 1);
+  rejected({"cuda"}, "has no cuFileDriverOpen");
+  LoadOptions on_host = by({"CUFILE"});
+  EXPECT_THROW(Load(Checkpoint::open(folder.path()), on_host), Error);
+}
+
+TEST_F(DirectLoad, a_library_that_would_read_through_the_host_in_silence_is_rejected) {
+  write_checkpoint();
+  driver.set("parameters", 0);
+  rejected({"cuda"}, "cuFile may read through host memory here");
+}
+
+TEST_F(DirectLoad, through_host_memory_only_where_that_was_asked_for) {
+  write_checkpoint();
+  driver.set("nvidia_fs", 0);
+  Load load = begin({"cuda"}, by({"CUFILE", "CUFILE_COMPATIBLE"}));
+  EXPECT_EQ(drain(load), folder.expected.size());
+  EXPECT_EQ(load.choice().name, "cufile_compatible");
+}
+
+TEST_F(DirectLoad, a_file_that_is_refused_takes_the_way_through_the_host_and_the_others_do_not) {
+  write_checkpoint();
+  driver.fail("cuFileHandleRegister", 1, 5008);
+  Load load = begin({"cuda"}, by({"CUFILE"}, false));
+  EXPECT_EQ(drain(load), folder.expected.size());
+  ASSERT_EQ(load.stats().fallbacks.size(), 1U);
+  EXPECT_NE(load.stats().fallbacks[0].find("does not support this file's place (5008)"),
+            std::string::npos);
+  EXPECT_GT(driver.count("cuFileRead"), 0);
+  EXPECT_GT(driver.count("cuMemcpyHtoDAsync_v2"), 0);
+}
+
+TEST_F(DirectLoad, a_read_that_fails_in_mid_load_gives_its_file_to_another_way) {
+  write_checkpoint();
+  for (const int result : {5, 5010}) {
+    driver.fail("cuFileRead", 1, result);
+    Load load = begin({"cuda"}, by({"CUFILE"}, false));
+    EXPECT_EQ(drain(load), folder.expected.size());
+    EXPECT_EQ(load.stats().fallbacks.size(), 1U);
+  }
+  driver.fail("cuFileRead", 1, 5010);
+  const std::string message = failure({"cuda"}, by({"CUFILE"}));
+  EXPECT_NE(message.find("via cufile"), std::string::npos) << message;
+  EXPECT_NE(message.find("its kernel driver failed (5010)"), std::string::npos) << message;
+}
+
+TEST_F(DirectLoad, a_failure_of_any_call_leaves_nothing_behind) {
+  write_checkpoint();
+  const int64_t before = driver.count();
+  ASSERT_EQ(failure({"cuda"}, by({"CUFILE"})), "");
+  const int64_t calls = driver.count() - before;
+  int64_t failures = 0;
+  for (int64_t i = 0; i < calls; i += i < 120 ? 1 : 5) {
+    driver.fail(nullptr, i, 5010);
+    failures += failure({"cuda"}, by({"CUFILE"})).empty() ? 0 : 1;
+    driver.fail(nullptr, -1, 0);
+    EXPECT_EQ(driver.report(), "") << i;
+  }
+  EXPECT_GT(failures, 40);
+  for (const int64_t lost : {60, 100, 140, 180}) {
+    driver.set("lost_after", lost);
+    static_cast<void>(failure({"cuda"}, by({"CUFILE"}, false)));
+    driver.set("lost_after", -1);
+    EXPECT_EQ(driver.report(), "") << lost;
+  }
+  EXPECT_EQ(failure({"cuda"}, by({"CUFILE"})), "");
+}
+
+}  // namespace
+}  // namespace inrush
