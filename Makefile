@@ -6,6 +6,8 @@ MAKEFLAGS += --no-print-directory
 
 JOBS ?= $(shell nproc)
 PYTHON ?= python3
+# Processes of the Python tests: some of them wait for servers.
+TEST_JOBS ?= $(shell expr $(JOBS) + 1)
 FUZZ_SECONDS ?= 60
 export PYTHON
 
@@ -46,7 +48,7 @@ test-examples: build ## examples/ against an installed package
 test-python: build
 	@tools/setup.sh test
 	@cmake --build build/release -j $(JOBS) --target fake_driver
-	$(VENV)/pytest
+	$(VENV)/pytest -n $(TEST_JOBS) --dist worksteal
 	@$(MAKE) test-fake-gpu
 
 # Files whose tests load for torch most: the option changes nothing in others.
@@ -54,7 +56,8 @@ FAKE_GPU_TESTS := $(patsubst %,python/tests/test_%.py,instanttensor job load mir
 	module_protocol modules options safe_open safe_open_checkpoint selection)
 test-fake-gpu: build ## tests of loads, delivered to the fake driver's GPU
 	@tools/setup.sh test
-	$(VENV)/pytest --fake-gpu $(FAKE_GPU_TESTS)
+	@cmake --build build/release -j $(JOBS) --target fake_driver
+	$(VENV)/pytest -n $(TEST_JOBS) --dist worksteal --fake-gpu $(FAKE_GPU_TESTS)
 
 CHECKS := tidy formatted linted typed stubs shell
 .PHONY: $(CHECKS)

@@ -134,11 +134,11 @@ def convert(
         raise UsageError("convert: ServerlessLLM cannot be encrypted; the others can")
     # Which tensors are meant, and where they go, is said here alone.
     words = {**WHOLE, "include": include, "exclude": exclude, "progress": progress}
-    given = {"verify": verify, "encryption": encryption, "budget": budget}
+    given: dict[str, Any] = {"verify": verify, "encryption": encryption, "budget": budget}
     if b"://" in place_of(source):
         given["storage_options"] = storage_options
     words |= {word: value for word, value in given.items() if value is not None}
-    with Checkpoint(source, **words) as checkpoint:  # type: ignore[arg-type]
+    with Checkpoint(source, **words) as checkpoint:
         work = _Work(checkpoint, Options(words), single, to, key)
         work.cast = None if dtype is None else Cast(dtype)
         size = 0 if shard_size is None else parse_size(shard_size, "shard_size")

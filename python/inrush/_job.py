@@ -336,8 +336,8 @@ class Job:
                     _logged.add((what, why))
                     log.debug("without %s: %s; instead: %s", what, why, instead)
             numa = self.explain()["facts"]["numa"]
-            if numa and ("NUMA", numa["text"]) not in _told:
-                _told.add(("NUMA", numa["text"]))
+            if numa and ("NUMA", numa["text"]) not in _logged:
+                _logged.add(("NUMA", numa["text"]))
                 log.debug("%s", numa["text"])
         stats = self.stats()
         for fallback in stats["fallbacks"]:
