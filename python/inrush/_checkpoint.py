@@ -237,6 +237,7 @@ class Checkpoint(Mapping[str, _core.TensorInfo]):
 
     def close(self) -> None:
         """Close the files. Tensors and jobs live on; everything else raises `UsageError`."""
+        self._options.derived.clear()
         self._core = None
         self._view = None
 

@@ -14,19 +14,31 @@ _VERIFY = {"none": _core.Verify.none, "crc": _core.Verify.crc, "full": _core.Ver
 
 
 def checks_of(checkpoint: _core.Checkpoint, options: Options) -> _core.Checks:
-    """What to check and to decrypt by.
+    """What to check and to decrypt by: the same for loads with options made from the same ones.
 
     Raises
     ------
     UsageError
         If the format has no checksums, or the key is missing or not needed.
     """
+    if options.key is None and not checkpoint.encrypted:
+        return _core.Checks.make(checkpoint, _VERIFY[options.verify], None, None)
+    # By its identity: the checks keep it alive.
+    which = (id(checkpoint), options.verify, options.key)
+    known = options.derived.get(which)
+    if known is None:
+        known = options.derived[which] = (_decrypting(checkpoint, options), checkpoint)
+    checks: _core.Checks = known[0]
+    return checks
+
+
+def _decrypting(checkpoint: _core.Checkpoint, options: Options) -> _core.Checks:
     key = options.key
-    if key is None and checkpoint.encrypted:
+    if key is None:
         path = environment("key_file")
         key = None if path is None else key_at(path)
     if key is not None and checkpoint.format == "tensorizer":
-        _warn_once()
+        _warn()
     return _core.Checks.make(
         checkpoint,
         _VERIFY[options.verify],
@@ -35,11 +47,11 @@ def checks_of(checkpoint: _core.Checkpoint, options: Options) -> _core.Checks:
     )
 
 
-def _warn_once() -> None:
+def _warn() -> None:
     import warnings
 
     warnings.warn(
         "tensorizer's encryption does not cover names, shapes, order and which tensors there are: "
         "whoever can write the file can change those",
-        stacklevel=2,
+        stacklevel=3,
     )

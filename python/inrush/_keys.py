@@ -83,6 +83,8 @@ class Key:
         for ending in (b"\n", b"\r"):
             end -= data.endswith(ending, 0, end)
         try:
+            if end == 0:
+                raise UsageError(f"encryption: the passphrase file {os.fspath(path)} is empty")
             wipe(data, end)
             del data[end:]
             return cls(passphrase=data)
@@ -96,7 +98,7 @@ class Key:
 
         with subprocess.Popen(command, shell=True, stdout=subprocess.PIPE, bufsize=0) as running:
             assert running.stdout is not None
-            data = _filled(running.stdout)
+            data = _filled(running.stdout, "what the command printed")
         if running.returncode != 0:
             wipe(data)
             raise SourceError(
@@ -114,13 +116,16 @@ def wipe(secret: bytearray | None, begin: int = 0) -> None:
         secret[begin:] = bytes(len(secret) - begin)
 
 
-def _filled(file: io.RawIOBase | IO[bytes]) -> bytearray:
+def _filled(file: io.RawIOBase | IO[bytes], what: str) -> bytearray:
     """What a file without a buffer of its own gives, up to a limit: nothing else holds it."""
     data = bytearray(_LARGEST)
     size = 0
     with memoryview(data) as room:
         while size < _LARGEST and (count := file.readinto(room[size:])):  # type: ignore[union-attr]
             size += count
+    if size == _LARGEST:
+        wipe(data)
+        raise UsageError(f"encryption: {what}: {_LARGEST} bytes or more are no key")
     del data[size:]
     return data
 
@@ -128,7 +133,7 @@ def _filled(file: io.RawIOBase | IO[bytes]) -> bytearray:
 def _read(path: str | os.PathLike[str]) -> bytearray:
     try:
         with open(path, "rb", buffering=0) as file:
-            return _filled(file)
+            return _filled(file, f"key file {os.fspath(path)}")
     except OSError as error:
         raise SourceError(f"read key {os.fspath(path)}: {error.strerror}") from None
 

@@ -322,7 +322,11 @@ class Options:
         self.verify = _one_of("verify", values["verify"], ("none", "crc", "full"))
         if self.verify != "none" and self.slices:
             raise UsageError("verify: only whole tensors can be checked, and slices are asked for")
+        # Resolved once: a command may cost something, and a pipe is read once.
         self.key: Key | None = _key(values["encryption"])
+        values["encryption"] = self.key
+        # What is derived from keys at some cost, for all options that are made from these.
+        self.derived: dict[Any, Any] = base.derived if base else {}
         self.mirrors: list[bytes] = _places(values["mirrors"])
         self.cache_dir = _folder("cache_dir", values["cache_dir"])
         self.cache_size = 0

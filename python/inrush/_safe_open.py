@@ -189,6 +189,7 @@ class safe_open:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._options.derived.clear()
         self._core = None
         self._view = None
 

@@ -85,6 +85,56 @@ def test_a_passphrase_and_files_and_commands_give_keys(tmp_path, sealed):
     same(loaded(sealed, f"exec:cat {tmp_path / 'key'}"), arrays())
 
 
+def test_a_command_is_asked_once_however_much_is_read(tmp_path, sealed, monkeypatch):
+    path, tensors = sealed, arrays()
+    (tmp_path / "hex").write_text(KEY.hex())
+    command = f"exec:echo asked >> {tmp_path}/count; cat {tmp_path}/hex"
+
+    def asked():
+        text = (tmp_path / "count").read_text()
+        (tmp_path / "count").unlink()
+        return text.count("asked")
+
+    with inrush.open(path, encryption=command) as checkpoint:
+        for name in tensors:
+            checkpoint.tensor(name)
+        same(checkpoint.load(framework="np"), tensors)
+    assert asked() == 1
+    with inrush.safe_open(path, "np", encryption=command) as opened:
+        same({name: opened.get_tensor(name) for name in tensors}, tensors)
+    assert asked() == 1
+    monkeypatch.setenv("INRUSH_KEY_FILE", command)
+    with inrush.open(path) as checkpoint:
+        for name in tensors:
+            checkpoint.tensor(name)
+    assert asked() == 1
+
+
+def test_a_passphrase_may_come_from_a_pipe(tmp_path):
+    tensors = arrays()
+    path = tmp_path / "m"
+    inrush.numpy.save_file(tensors, path, encryption=inrush.Key(passphrase="secret"))
+    read, write = os.pipe()
+    os.write(write, b"secret\n")
+    os.close(write)
+    place = f"passphrase-file:/dev/fd/{read}"
+    try:
+        with inrush.open(path, encryption=place) as checkpoint:
+            same(checkpoint.load(framework="np"), tensors)
+            same({n: checkpoint.tensor(n, framework="np") for n in tensors}, tensors)
+    finally:
+        os.close(read)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"), [(b"", "empty"), (b"\n", "empty"), (b"x" * 65536, "65536")]
+)
+def test_a_passphrase_file_that_holds_none_is_refused(tmp_path, sealed, text, reason):
+    (tmp_path / "passphrase").write_bytes(text)
+    with pytest.raises(inrush.UsageError, match=reason):
+        inrush.open(sealed, encryption=f"passphrase-file:{tmp_path}/passphrase")
+
+
 def test_without_a_key_nothing_is_delivered_and_listing_works(sealed, monkeypatch, tmp_path):
     with pytest.raises(inrush.UsageError, match="it is encrypted, and no key was given"):
         loaded(sealed, None)
