@@ -48,7 +48,7 @@ test-examples: build ## examples/ against an installed package
 test-python: build
 	@tools/setup.sh test
 	@cmake --build build/release -j $(JOBS) --target fake_driver
-	$(VENV)/pytest -n $(TEST_JOBS) --dist worksteal
+	$(VENV)/pytest -n $(TEST_JOBS) --dist worksteal --durations 20
 	@$(MAKE) test-fake-gpu
 
 # Files whose tests load for torch most: the option changes nothing in others.
