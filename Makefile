@@ -107,7 +107,7 @@ bench-gpu: ## on a machine with a GPU: limits, peers and Inrush; goes on where i
 	$(GPU_PYTHON) -m bench.gpu
 
 # A child of a test may start threads.
-tsan: export TSAN_OPTIONS ?= die_after_fork=0
+tsan: export TSAN_OPTIONS ?= die_after_fork=0:suppressions=$(CURDIR)/tools/tsan.supp
 asan tsan: ## the C++ tests under sanitizers
 	@tools/setup.sh build
 	@$(MAKE) build/$@/build.ninja
