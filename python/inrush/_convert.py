@@ -135,11 +135,12 @@ def convert(
     # Which tensors are meant, and where they go, is said here alone.
     words = {**WHOLE, "include": include, "exclude": exclude, "progress": progress}
     given: dict[str, Any] = {"verify": verify, "encryption": encryption, "budget": budget}
-    if b"://" in place_of(source):
+    if isinstance(source, (str, bytes, os.PathLike)) and b"://" in place_of(source):
         given["storage_options"] = storage_options
     words |= {word: value for word, value in given.items() if value is not None}
     with Checkpoint(source, **words) as checkpoint:
-        work = _Work(checkpoint, Options(words), single, to, key)
+        # Its own options: the source's key is asked for once.
+        work = _Work(checkpoint, checkpoint._options, single, to, key)
         work.cast = None if dtype is None else Cast(dtype)
         size = 0 if shard_size is None else parse_size(shard_size, "shard_size")
         work.settle(size, 0 if ranks is None else ranks)
@@ -274,7 +275,7 @@ class _Work:
         """Read all of it again: every tensor has the digest of what it was made from."""
         path = partial.place
         words = {
-            **WHOLE, "order": "ready", "encryption": self._key,
+            **WHOLE, "order": "ready", "encryption": self._key, "verify": "none",
             "budget": self._options.budget or None,
         }  # fmt: skip
         with Checkpoint(path, **partial.words) as written:

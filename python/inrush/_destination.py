@@ -91,7 +91,9 @@ class Folder:
         for writer in self._files.values():
             writer.abort()
         # What was interrupted can go on; what cannot be right must not be left.
-        wrong = isinstance(error, (DataError, UsageError))
+        # A call that could not begin leaves nothing of its own, and all that it was to resume.
+        refused = isinstance(error, UsageError) and not self._resume
+        wrong = isinstance(error, DataError) or refused
         if error is None or (wrong and not self._keep):
             shutil.rmtree(self.path, ignore_errors=True)
         os.close(self._lock)

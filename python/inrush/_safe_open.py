@@ -228,9 +228,9 @@ class TensorSlice:
     def __getitem__(self, index: Any) -> Any:
         """The part of the tensor that `index` selects.
 
-        torch indexes as it does; for the others an index is made of
-        integers, and of slices that end inside the tensor, as with safetensors. With framework
-        None, whose tensors take no index, only such ones will do.
+        torch indexes as it does; for the others an index is made of integers, and of slices that
+        end inside the tensor, as with safetensors. With framework None, whose tensors take no
+        index, it is made of integers and slices.
 
         Raises
         ------
@@ -247,11 +247,10 @@ class TensorSlice:
         if viewed and self._mapped is not None and self._convert is not None:
             return self._convert(self._mapped)[index]
         basic = basic_index(index, shape)
-        if basic is None and self._convert is None:
-            raise SafetensorError(f"index {index!r}: expected slices and integers")
         if basic is None:
-            whole = read_part(self._core, self._options, self._info.name)
-            return None if self._convert is None else self._convert(whole)[index]
+            if self._convert is None:
+                raise SafetensorError(f"index {index!r}: expected slices and integers")
+            return self._convert(read_part(self._core, self._options, self._info.name))[index]
         part = read_part(self._core, self._options, self._info.name, basic)
         return part if self._convert is None else self._convert(part)
 

@@ -151,6 +151,63 @@ def test_what_the_environment_presets_for_loads_is_not_of_a_conversion(
     }
 
 
+def test_several_files_are_one_source(tmp_path):
+    contents = {name: random_tensor("F32", [5, 7]) for name in ("a", "b")}
+    files = [
+        write_file(tmp_path / f"{name}.safetensors", {name: entry})
+        for name, entry in contents.items()
+    ]
+    inrush.convert(files, tmp_path / "m.tensors", to="tensorizer")
+    check(tmp_path / "m.tensors", contents)
+
+
+def test_checks_of_the_source_are_not_asked_of_what_is_written(tmp_path, source, monkeypatch):
+    path, tensors = source
+    inrush.convert(path, tmp_path / "a.tensors", to="tensorizer")
+    monkeypatch.setenv("INRUSH_VERIFY", "full")
+    inrush.convert(tmp_path / "a.tensors", tmp_path / "b", to="safetensors")
+    monkeypatch.delenv("INRUSH_VERIFY")
+    check(tmp_path / "b", tensors)
+
+
+def test_the_sources_key_is_asked_for_once(tmp_path, source):
+    path, tensors = source
+    inrush.convert(path, tmp_path / "a.tensors", to="tensorizer", encrypt=bytes(32))
+    (tmp_path / "hex").write_text("00" * 32)
+    command = f"exec:echo asked >> {tmp_path}/count; cat {tmp_path}/hex"
+    inrush.convert(tmp_path / "a.tensors", tmp_path / "b", to="safetensors", encryption=command)
+    assert (tmp_path / "count").read_text().count("asked") == 1
+    check(tmp_path / "b", tensors)
+
+
+def test_a_missing_key_costs_no_work_that_is_resumed(tmp_path, source, monkeypatch):
+    from inrush import _convert, _destination
+
+    path, tensors = source
+    inrush.convert(path, tmp_path / "a.tensors", to="tensorizer", encrypt=bytes(32))
+    write, written = _destination.Folder.write, []
+
+    def fails_later(self, name, offset, data):
+        written.append(name)
+        if len(written) > 6:
+            raise inrush.SourceError("no space left")
+        write(self, name, offset, data)
+
+    monkeypatch.setattr(_convert, "_RECORD_EVERY", 0)
+    words = {"to": "safetensors", "encryption": bytes(32)}
+    with monkeypatch.context() as patched:
+        patched.setattr(_destination.Folder, "write", fails_later)
+        with pytest.raises(inrush.SourceError, match="no space"):
+            inrush.convert(tmp_path / "a.tensors", tmp_path / "b", **words)
+    kept = (tmp_path / ".b.inrush-partial" / ".ledger").read_text()
+    assert "digest" in kept
+    with pytest.raises(inrush.UsageError, match="key"):
+        inrush.convert(tmp_path / "a.tensors", tmp_path / "b", to="safetensors", resume=True)
+    assert (tmp_path / ".b.inrush-partial" / ".ledger").read_text() == kept
+    inrush.convert(tmp_path / "a.tensors", tmp_path / "b", resume=True, **words)
+    check(tmp_path / "b", tensors)
+
+
 def test_a_name_that_is_taken_meanwhile_costs_no_work(tmp_path, monkeypatch):
     contents = {name: random_tensor("F32", [5, 7]) for name in ("a", "b")}
     source = write_file(tmp_path / "m.safetensors", contents)
