@@ -11,33 +11,23 @@
 #include <cstring>
 
 #include "inrush/base/aligned_bytes.h"
+#include "inrush/base/statx.h"
 
 namespace inrush {
 
 namespace {
 
-// Since Linux 6.1. Asked of the kernel directly, because C libraries before glibc 2.37 lack the
-// fields: the two numbers follow stx_mnt_id in the kernel's struct, 152 bytes in.
+// Since Linux 6.1: two numbers that follow stx_mnt_id in the kernel's struct, 152 bytes in.
 constexpr unsigned kStatxDirectAlign = 0x2000;
-constexpr size_t kStatxBytes = 256;
-constexpr size_t kMaskAt = 0;
 constexpr size_t kMemoryAlignAt = 152;
 constexpr size_t kOffsetAlignAt = 156;
 
-uint32_t field(const std::array<std::byte, kStatxBytes>& answer, size_t at) {
-  uint32_t value = 0;
-  std::memcpy(&value, answer.data() + at, sizeof value);
-  return value;
-}
-
 // True if statx could tell; alignments of 0 then mean that direct I/O is not possible.
 bool ask_statx(DirectIo& direct) {
-  alignas(8) std::array<std::byte, kStatxBytes> answer{};
-  const long failed =
-      ::syscall(SYS_statx, direct.fd.get(), "", AT_EMPTY_PATH, kStatxDirectAlign, answer.data());
-  if (failed != 0 || (field(answer, kMaskAt) & kStatxDirectAlign) == 0) return false;
-  direct.memory_align = field(answer, kMemoryAlignAt);
-  direct.offset_align = field(answer, kOffsetAlignAt);
+  const auto answer = StatxAnswer::ask(direct.fd.get(), kStatxDirectAlign);
+  if (!answer) return false;
+  direct.memory_align = answer->field<uint32_t>(kMemoryAlignAt);
+  direct.offset_align = answer->field<uint32_t>(kOffsetAlignAt);
   return true;
 }
 

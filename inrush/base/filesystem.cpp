@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "inrush/base/small_file.h"
+#include "inrush/base/statx.h"
 #include "inrush/base/text.h"
 
 namespace inrush {
@@ -64,20 +65,12 @@ constexpr FilesystemKind kTable[] = {
 
 constexpr FilesystemKind kNotInTable = {0, "", false, false, false, false};
 
-// statx since Linux 5.8; asked directly because older C libraries lack the field.
-constexpr unsigned kStatxMountId = 0x1000;
-constexpr size_t kStatxSize = 256;
+constexpr unsigned kStatxMountId = 0x1000;  // since Linux 5.8
 constexpr size_t kMountIdAt = 144;
 
 std::optional<uint64_t> mount_id(int fd) {
-  alignas(8) std::array<std::byte, kStatxSize> answer{};
-  if (::syscall(SYS_statx, fd, "", AT_EMPTY_PATH, kStatxMountId, answer.data()) != 0) return {};
-  uint32_t mask = 0;
-  std::memcpy(&mask, answer.data(), sizeof mask);
-  if ((mask & kStatxMountId) == 0) return {};
-  uint64_t id = 0;
-  std::memcpy(&id, answer.data() + kMountIdAt, sizeof id);
-  return id;
+  const auto answer = StatxAnswer::ask(fd, kStatxMountId);
+  return answer ? std::optional(answer->field<uint64_t>(kMountIdAt)) : std::nullopt;
 }
 
 std::string device_number(int fd) {

@@ -37,8 +37,8 @@ namespace inrush {
 
 namespace {
 
-constexpr uint64_t kMostBetweenLooks =
-    8 * kMiB;  // between two, a thread looks whether it shall stop
+// Between two, a thread looks whether it shall stop.
+constexpr uint64_t kMostBetweenLooks = 8 * kMiB;
 constexpr uint32_t kMostThreads = 16;
 constexpr int kMostTries = 100;
 // Below this size of a region, fetching 2 MiB beyond its end would be a large part of it.

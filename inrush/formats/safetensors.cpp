@@ -27,7 +27,6 @@
 namespace inrush {
 namespace {
 
-constexpr uint64_t kLengthSize = 8;
 constexpr std::string_view kSuffix = ".safetensors";
 // What the first read of a file brings: most adapters' and many shards' headers whole.
 constexpr size_t kFirstRead = 16384;

@@ -16,6 +16,7 @@
 
 namespace inrush {
 
+inline constexpr uint64_t kLengthSize = 8;                          // of what begins a file
 inline constexpr uint64_t kLargestSafetensorsHeader = 100'000'000;  // bytes of JSON
 
 struct SafetensorsHeader {

@@ -11,7 +11,6 @@
 //   0xC0  16 bytes for each chunk, then the JSON of a safetensors header, zeros up to a multiple of
 //         4096, and the tensors
 #include "inrush/formats/sealed.h"
-#include "inrush/formats/fault.h"
 
 #include <fmt/format.h>
 
@@ -23,6 +22,8 @@
 #include "inrush/base/json.h"
 #include "inrush/core/error.h"
 #include "inrush/formats/bytes.h"
+#include "inrush/formats/fault.h"
+#include "inrush/formats/safetensors.h"
 
 namespace inrush {
 namespace {
@@ -30,7 +31,6 @@ namespace {
 constexpr std::string_view kMagic = "INRSEAL1";
 constexpr uint64_t kReserved = 32;
 constexpr uint64_t kCodeSize = 16;
-constexpr uint64_t kUsualLengthSize = 8;  // of a safetensors header, which a sealed file lacks
 constexpr uint64_t kMostChunks = 1ULL << 26;
 
 template <size_t N>
@@ -159,7 +159,7 @@ SealedFile read_sealed_file(Store& store, const Blob& blob) {
   JsonText json(file.head.json_size);
   std::memcpy(json.data(), at, file.head.json_size);
   // As if the file were the safetensors file that it was made of.
-  const uint64_t usual_start = kUsualLengthSize + file.head.json_size;
+  const uint64_t usual_start = kLengthSize + file.head.json_size;
   file.header = parse_safetensors_header(json, blob.size - start + usual_start, blob.name);
   for (TensorInfo& tensor : file.header.tensors) tensor.offset += start - usual_start;
   count_chunks(file, blob);

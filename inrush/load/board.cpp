@@ -445,11 +445,8 @@ bool Board::taught(Profile& learnt) const {
   rate.depth = seen.depth;
   rate.streams = seen.lanes;
   rate.loads = 1;
-  if (warm) {
-    learnt.learn(warm_path(facts), preparation_.choice.name, rate, Profile::kWarm);
-  } else {
-    learnt.learn(facts.filesystem.id, preparation_.choice.name, rate);
-  }
+  learnt.learn(warm ? warm_path(facts) : facts.filesystem.id, preparation_.choice.name, rate,
+               warm ? Profile::kWarm : Profile::kCold);
   return true;
 }
 

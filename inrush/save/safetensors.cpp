@@ -21,8 +21,6 @@
 namespace inrush {
 namespace {
 
-constexpr uint64_t kLengthSize = 8;
-
 [[noreturn]] void refuse(const std::string& reason) {
   throw Error(ErrorCode::usage, "save " + reason);
 }

@@ -16,14 +16,12 @@
 #include "inrush/base/parallel.h"
 #include "inrush/codecs/seal.h"
 #include "inrush/core/error.h"
+#include "inrush/formats/safetensors.h"
 #include "inrush/formats/sealed.h"
 #include "inrush/save.h"
 
 namespace inrush {
 namespace {
-
-constexpr uint64_t kUsualLengthSize =
-    8;  // of a safetensors header; a sealed file says it elsewhere
 
 struct Chunk {
   const SaveTensor* tensor;
@@ -143,7 +141,7 @@ struct Sealer::State {
 
   void write(Writer& writer, std::vector<SaveTensor> tensors, const SaveOptions::Metadata& metadata,
              Sealer& sealer) {
-    std::string json = safetensors_header(tensors, metadata).substr(kUsualLengthSize);
+    std::string json = safetensors_header(tensors, metadata).substr(kLengthSize);
     std::vector<uint64_t> sizes;
     uint64_t total = 0;
     for (const SaveTensor& tensor : tensors) total += sizes.emplace_back(size_of(tensor));

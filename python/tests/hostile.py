@@ -31,6 +31,8 @@ class Misbehaving:
     target: str = ""  # where redirects lead
     answer: tuple[int, dict[str, str], str] = (500, {}, "")  # of "answers": status, headers, body
     connections: int = 0  # that were accepted
+    now: int = 0  # requests that wait for the latency
+    most: int = 0  # of them at the same time
     sockets: list[socket.socket] = field(default_factory=list)  # of these
     asked: Counter[str] = field(default_factory=Counter)  # requests by misdeed
     headers: list[dict[str, str]] = field(default_factory=list)  # of each request
@@ -66,7 +68,12 @@ class _Answering(BaseHTTPRequestHandler):
             state.headers.append(dict(self.headers))
             state.paths.append(self.path)
         if state.latency:
+            with state.lock:
+                state.now += 1
+                state.most = max(state.most, state.now)
             time.sleep(state.latency)
+            with state.lock:
+                state.now -= 1
         data = state.files.get(name)
         if data is None:
             self.refuse(404)

@@ -150,13 +150,10 @@ def test_patience_ends(server: Misbehaving, misdeed: str, reason: str) -> None:
 def test_a_far_path_gets_more_in_flight(server: Misbehaving, contents: Contents) -> None:
     server.latency = 0.1
     url = f"{server.url}/serves/m.safetensors"
-    before = time.monotonic()
     with inrush.open(url).start() as job:
         check(dict(iter(job)), contents)
-        stats = job.stats()
-    # One request after the other would take a tenth of a second each, and connecting.
-    assert stats["reads"] > 4
-    assert time.monotonic() - before < 10
+        assert job.stats()["reads"] > 4
+    assert server.most > 2
 
 
 def test_a_stalled_load_can_be_cancelled(server: Misbehaving) -> None:

@@ -17,11 +17,11 @@ import pytest
 from conftest import Contents
 from servers import Answers, answering, nginx
 from test_http import check
-from test_https import TLS, certificate, nothing_of_the_users
+from test_https import certificate, nothing_of_the_users, served
 
 import inrush
 
-__all__ = ["certificate", "nothing_of_the_users"]
+__all__ = ["certificate", "nothing_of_the_users", "served"]
 
 
 class Proxy:
@@ -108,16 +108,6 @@ def plain(sharded: tuple[Path, Contents], tmp_path: Path) -> Iterator[tuple[str,
         yield f"http://127.0.0.1:{port}/{folder.name}/", contents
 
 
-@pytest.fixture
-def secure(
-    sharded: tuple[Path, Contents], tmp_path: Path, certificate: Path
-) -> Iterator[tuple[str, Contents]]:
-    folder, contents = sharded
-    lines = TLS.format(folder=certificate.parent)
-    with nginx(folder.parent, tmp_path / "nginx", lines) as port:
-        yield f"https://127.0.0.1:{port}/{folder.name}/", contents
-
-
 @pytest.mark.parametrize("way", ["option", "environment"])
 def test_http_goes_through_the_proxy(
     proxy: Proxy, plain: tuple[str, Contents], way: str, monkeypatch: pytest.MonkeyPatch
@@ -135,7 +125,7 @@ def test_http_goes_through_the_proxy(
 @pytest.mark.parametrize("way", ["option", "environment"])
 def test_https_goes_through_a_tunnel_that_is_told_nothing(
     proxy: Proxy,
-    secure: tuple[str, Contents],
+    served: tuple[str, Contents],
     certificate: Path,
     way: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -145,11 +135,11 @@ def test_https_goes_through_a_tunnel_that_is_told_nothing(
         monkeypatch.setenv("https_proxy", proxy.url)
     else:
         options["proxy"] = proxy.url
-    url = secure[0].replace("https://", "https://me:s3cret@")
-    check(inrush.open(url, storage_options=options).load(), secure[1])
+    url = served[0].replace("https://", "https://me:s3cret@")
+    check(inrush.open(url, storage_options=options).load(), served[1])
     assert {command for command, _, _ in proxy.asked} == {"CONNECT"}
     for _, path, headers in proxy.asked:
-        assert path == urlsplit(secure[0]).netloc
+        assert path == urlsplit(served[0]).netloc
         assert "X-Token" not in headers
         assert "Authorization" not in headers
 
@@ -167,14 +157,14 @@ def test_hosts_of_no_proxy_are_asked_themselves(
 
 
 def test_a_proxy_gets_its_password_and_the_server_does_not(
-    proxy: Proxy, secure: tuple[str, Contents], certificate: Path
+    proxy: Proxy, served: tuple[str, Contents], certificate: Path
 ) -> None:
     proxy.user = "me:pr1vate"
     options = {"ca_file": str(certificate), "proxy": proxy.of(proxy.user)}
-    check(inrush.open(secure[0], storage_options=options).load(), secure[1])
+    check(inrush.open(served[0], storage_options=options).load(), served[1])
     options["proxy"] = proxy.of("me:h1dden")
     with pytest.raises(inrush.SourceError, match="407 Proxy Authentication Required") as caught:
-        inrush.open(secure[0], storage_options=options)
+        inrush.open(served[0], storage_options=options)
     assert "h1dden" not in str(caught.value)
 
 
@@ -192,24 +182,24 @@ def test_what_is_forwarded_has_no_password_of_the_proxy(
 
 @pytest.mark.parametrize(("status", "word"), [(403, "Forbidden"), (502, "Bad Gateway")])
 def test_a_proxy_that_makes_no_tunnel_is_one_error(
-    proxy: Proxy, secure: tuple[str, Contents], certificate: Path, status: int, word: str
+    proxy: Proxy, served: tuple[str, Contents], certificate: Path, status: int, word: str
 ) -> None:
     proxy.refusal = status
     options = {"ca_file": str(certificate), "proxy": proxy.url}
     before = time.monotonic()
     text = rf"open https://\S+: the proxy gives no way to 127\.0\.0\.1: {status} {word}"
     with pytest.raises(inrush.SourceError, match=text):
-        inrush.open(secure[0] + "model.safetensors.index.json", storage_options=options)
+        inrush.open(served[0] + "model.safetensors.index.json", storage_options=options)
     assert time.monotonic() - before < 30  # and not until patience ends
     assert len(proxy.asked) < 10
 
 
 def test_a_proxy_cannot_lead_elsewhere(
-    proxy: Proxy, secure: tuple[str, Contents], certificate: Path
+    proxy: Proxy, served: tuple[str, Contents], certificate: Path
 ) -> None:
     # Whoever makes the tunnel would else say what an https server has.
     proxy.refusal = 302
-    proxy.location = secure[0] + "model.safetensors.index.json"
+    proxy.location = served[0] + "model.safetensors.index.json"
     options = {"ca_file": str(certificate), "proxy": proxy.url}
     with pytest.raises(inrush.SourceError, match="the proxy gives no way"):
         inrush.open("https://elsewhere.invalid/x.safetensors", storage_options=options)

@@ -125,6 +125,18 @@ def running_threads():
     return len(os.listdir("/proc/self/task"))
 
 
+def test_safetensors_hints_are_its_own_words(sharded):
+    """Those of `Backend` are texts of the same spelling, and name ways to read."""
+    from inrush._arguments import hinted
+
+    assert hinted("mmap") == {}
+    assert hinted("pread") == {"mapping": "never"}
+    for backend in (inrush.Backend.MMAP, inrush.Backend.PREAD):
+        assert hinted(backend) == {"backend": backend}
+        with safe_open(sharded[0], None, backend=backend) as opened:
+            assert opened.keys() == sorted(sharded[1])
+
+
 @pytest.mark.parametrize("backend", ["mmap", "pread"])
 def test_a_forked_process_can_use_a_handle(checkpoint, backend):
     source, contents = checkpoint

@@ -353,6 +353,23 @@ def test_a_large_object_is_written_in_parts(moto, tensors):  # noqa: F811
         assert right(tensorizer.TensorDeserializer(stream, "cpu"), tensors)
 
 
+def test_a_serializer_that_is_left_by_an_exception_publishes_nothing(server, monkeypatch):
+    monkeypatch.setattr(stream_io, "default_s3_write_endpoint", "127.0.0.1:1")
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_ENDPOINT_URL": server.url,
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    for fails in (True, False):
+        with (
+            contextlib.suppress(KeyError),
+            tensorizer.TensorSerializer("s3://bucket/whole.tensors") as serializer,
+        ):
+            serializer.write_state_dict({"a": torch.rand(9)})
+            if fails:
+                raise KeyError
+        assert ("/bucket/whole.tensors" in server.files) is not fails
+
+
 def test_an_upload_that_fails_or_is_forgotten_leaves_no_object(server):
     with (
         contextlib.suppress(KeyError),

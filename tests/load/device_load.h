@@ -57,6 +57,34 @@ class DeviceLoad : public DeviceTest {
     return "";
   }
 
+  // Fails call after call of the driver, with this code, in a load each; how many of them failed.
+  // Nothing is left behind, and the error, if there is one, is a driver's.
+  int64_t fail_each_call(const std::function<std::string()>& run, int code) const {
+    const int64_t before = driver.count();
+    EXPECT_EQ(run(), "");
+    const int64_t calls = driver.count() - before;
+    int64_t failures = 0;
+    for (int64_t i = 0; i < calls; i += i < 120 ? 1 : 5) {
+      driver.fail(nullptr, i, code);
+      failures += run().empty() ? 0 : 1;
+      driver.fail(nullptr, -1, 0);
+      EXPECT_EQ(driver.report(), "") << i;
+    }
+    EXPECT_EQ(run(), "");
+    return failures;
+  }
+
+  // Loses the device after so many calls of the driver: nothing is left behind.
+  void lose_device(const std::function<std::string()>& run) const {
+    for (const int64_t lost : {60, 100, 140, 180}) {
+      driver.set("lost_after", lost);
+      static_cast<void>(run());
+      driver.set("lost_after", -1);
+      EXPECT_EQ(driver.report(), "") << lost;
+    }
+    EXPECT_EQ(run(), "");
+  }
+
   Folder folder;
 };
 

@@ -126,23 +126,9 @@ TEST_F(DirectLoad, a_read_that_fails_in_mid_load_gives_its_file_to_another_way) 
 
 TEST_F(DirectLoad, a_failure_of_any_call_leaves_nothing_behind) {
   write_checkpoint();
-  const int64_t before = driver.count();
-  ASSERT_EQ(failure({"cuda"}, by({"CUFILE"})), "");
-  const int64_t calls = driver.count() - before;
-  int64_t failures = 0;
-  for (int64_t i = 0; i < calls; i += i < 120 ? 1 : 5) {
-    driver.fail(nullptr, i, 5010);
-    failures += failure({"cuda"}, by({"CUFILE"})).empty() ? 0 : 1;
-    driver.fail(nullptr, -1, 0);
-    EXPECT_EQ(driver.report(), "") << i;
-  }
-  EXPECT_GT(failures, 40);
-  for (const int64_t lost : {60, 100, 140, 180}) {
-    driver.set("lost_after", lost);
-    static_cast<void>(failure({"cuda"}, by({"CUFILE"}, false)));
-    driver.set("lost_after", -1);
-    EXPECT_EQ(driver.report(), "") << lost;
-  }
+  const auto run = [this] { return failure({"cuda"}, by({"CUFILE"})); };
+  EXPECT_GT(fail_each_call(run, 5010), 40);
+  lose_device([this] { return failure({"cuda"}, by({"CUFILE"}, false)); });
   EXPECT_EQ(failure({"cuda"}, by({"CUFILE"})), "");
 }
 

@@ -125,22 +125,9 @@ TEST_F(RegisteredLoad, a_file_that_shrinks_in_mid_load_is_one_error_and_no_crash
 
 TEST_F(RegisteredLoad, a_failure_of_any_call_leaves_nothing_behind) {
   write_checkpoint();
-  const int64_t before = driver.count();
-  ASSERT_EQ(failure({"cuda"}, registering()), "");
-  const int64_t calls = driver.count() - before;
-  for (int64_t i = 0; i < calls; i += i < 120 ? 1 : 5) {
-    driver.fail(nullptr, i, 2);
-    static_cast<void>(failure({"cuda"}, registering()));
-    driver.fail(nullptr, -1, 0);
-    EXPECT_EQ(driver.report(), "") << i;
-  }
-  for (const int64_t lost : {60, 100, 140, 180}) {
-    driver.set("lost_after", lost);
-    static_cast<void>(failure({"cuda"}, registering()));
-    driver.set("lost_after", -1);
-    EXPECT_EQ(driver.report(), "") << lost;
-  }
-  EXPECT_EQ(failure({"cuda"}, registering()), "");
+  const auto run = [this] { return failure({"cuda"}, registering()); };
+  EXPECT_GT(fail_each_call(run, 2), 40);
+  lose_device(run);
 }
 
 TEST_F(RegisteredLoad, a_load_that_is_left_early_gives_everything_back) {

@@ -30,11 +30,19 @@ def keywords(module: ast.Module, name: str) -> set[str]:
     return set()
 
 
-def flags(text: str) -> set[str]:
-    """Every `--flag` and every parameter of a file of the command line."""
+def is_command(node: ast.FunctionDef, path: str) -> bool:
+    """Whether its parameters are flags: it has its file's name, or is registered where it is."""
+    decorators = map(ast.unparse, node.decorator_list)
+    return path.endswith(f"/{node.name}.py") or any("command(" in each for each in decorators)
+
+
+def flags(path: str, text: str) -> set[str]:
+    """Every `--flag` and every parameter of a command of a file of the command line."""
     module = ast.parse(text)
-    found = {node.arg for node in ast.walk(module) if isinstance(node, ast.arg)}
+    found = set()
     for node in ast.walk(module):
+        if isinstance(node, ast.FunctionDef) and is_command(node, path):
+            found |= {arg.arg for arg in [*node.args.args, *node.args.kwonlyargs]}
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             for flag in re.findall(r"--([a-z][a-z-]*)", node.value):
                 found.add(flag.replace("-", "_"))
@@ -53,7 +61,7 @@ def check(tree: Tree) -> Iterator[Finding]:
         yield Finding(PYTHON_HOME, 1, "options", f"{word} is not in OptionWords")
 
     command_line = tree.ending(".py", under=COMMAND_LINE)
-    given = set().union(*(flags(tree.text(path)) for path in command_line))
+    given = set().union(*(flags(path, tree.text(path)) for path in command_line))
     for word in named if command_line else ():
         if word not in given:
             flag = "--" + word.replace("_", "-")

@@ -193,7 +193,7 @@ def test_a_word_missing_anywhere_is_found(make_tree):
     tree = make_tree(
         {
             "python/inrush/_options.py": home,
-            "python/inrush/cli/load.py": "def load(device): ...\n",
+            "python/inrush/cli/load.py": "def load(device): ...\n\n\ndef of(page_cache): ...\n",
             "docs/options.md": "`device` `--device` `INRUSH_DEVICE` `page_cache` `--page-cache`",
         }
     )
