@@ -4,8 +4,11 @@
 #include <simdjson.h>
 
 #include <cstring>
+#include <optional>
 #include <utility>
 #include <vector>
+
+#include "inrush/base/madvise.h"
 
 namespace inrush {
 
@@ -15,6 +18,7 @@ using simdjson::error_code;
 JsonText::JsonText(size_t size)
     : data_(std::make_unique_for_overwrite<char[]>(size + simdjson::SIMDJSON_PADDING)),
       size_(size) {
+  advise_huge_pages(data_.get(), size);
   std::memset(data_.get() + size, 0, simdjson::SIMDJSON_PADDING);
 }
 
@@ -89,6 +93,15 @@ struct JsonReader::State {
     }
   }
 
+  // The string whose opening quote is there, if it stands there as it is meant: no copy then.
+  [[nodiscard]] std::optional<std::string_view> plain(const char* quote) const {
+    const auto begin = static_cast<size_t>(quote + 1 - text.data());
+    const std::string_view rest = std::string_view(text.data(), text.size()).substr(begin);
+    const std::string_view found = rest.substr(0, rest.find('"'));
+    if (found.size() == rest.size() || found.find('\\') != found.npos) return std::nullopt;
+    return found;
+  }
+
   Frame& push(bool is_object) {
     if (frames.size() == kDeepest) fail(fmt::format("nested deeper than {} levels", kDeepest));
     frames.emplace_back();
@@ -132,7 +145,11 @@ bool JsonReader::next_field(std::string_view& key) {
   }
   ondemand::field field;
   s.check((*frame.field).get(field));
-  s.check(field.unescaped_key().get(key));
+  if (const auto plain = s.plain(field.key().raw() - 1)) {
+    key = *plain;
+  } else {
+    s.check(field.unescaped_key().get(key));
+  }
   s.stand_at(field.value());
   return true;
 }
@@ -160,7 +177,15 @@ bool JsonReader::next_element() {
 }
 
 std::string_view JsonReader::string() {
-  return state_->take(state_->value.get_string(), "a string");
+  State& s = *state_;
+  const char* expected = "a string";
+  if (s.text.data()[s.last] == '"') {
+    if (const auto plain = s.plain(s.text.data() + s.last)) {
+      s.take(s.value.get_raw_json_string(), expected);
+      return *plain;
+    }
+  }
+  return s.take(s.value.get_string(), expected);
 }
 
 uint64_t JsonReader::unsigned_integer() {

@@ -34,7 +34,7 @@ struct JsonFault {
 
 // Walks one document, whose root must be an object or an array. At any moment it stands at one
 // value, and exactly one of enter_object() .. skip() takes it. Views stay good as long as the
-// reader. Everything throws JsonFault.
+// reader and its text. Everything throws JsonFault.
 class JsonReader {
  public:
   static constexpr size_t kDeepest = 128;  // as serde_json, which reads safetensors elsewhere

@@ -54,34 +54,68 @@ void sort_tensors(std::vector<TensorInfo>& tensors) {
   tensors = permuted(tensors, order);
 }
 
-// Indices sorted by name, by merging the ascending runs that are there already: writers sort by
-// dtype and then by name, so a file has one run per dtype. With 100,000 names of four dtypes all of
-// finish() takes 12 ms, where std::sort of the names alone takes 42; names in no order at all cost
-// what a merge sort costs.
-std::vector<uint32_t> sorted_by_name(const std::vector<TensorInfo>& tensors) {
-  const auto before = [&](uint32_t a, uint32_t b) { return tensors[a].name < tensors[b].name; };
-  auto order = identity_order(tensors.size());
-  std::vector<size_t> ends;  // of the runs
-  for (uint32_t i = 1; i < order.size(); ++i) {
-    if (before(i, i - 1)) ends.push_back(i);
+// A tensor's name as it is sorted by: eight bytes behind what all names begin with, then the rest.
+// Most comparisons so touch no string, each of which lies somewhere else in memory.
+struct NameKey {
+  uint64_t head;  // big-endian, filled up with zeros
+  uint32_t tensor;
+};
+
+size_t common_prefix(const std::vector<TensorInfo>& tensors) {
+  if (tensors.empty()) return 0;
+  std::string_view prefix = tensors.front().name;
+  for (const auto& tensor : tensors) {
+    const auto end =
+        std::mismatch(prefix.begin(), prefix.end(), tensor.name.begin(), tensor.name.end());
+    prefix = prefix.substr(0, static_cast<size_t>(end.first - prefix.begin()));
   }
-  ends.push_back(order.size());
-  std::vector<uint32_t> merged(order.size());
+  return prefix.size();
+}
+
+std::vector<NameKey> name_keys(const std::vector<TensorInfo>& tensors, size_t prefix) {
+  std::vector<NameKey> keys(tensors.size());
+  for (uint32_t i = 0; i < keys.size(); ++i) {
+    keys[i].tensor = i;
+    const std::string& name = tensors[i].name;
+    for (size_t k = prefix; k < prefix + sizeof(uint64_t); ++k) {
+      keys[i].head = keys[i].head << 8 | (k < name.size() ? static_cast<uint8_t>(name[k]) : 0);
+    }
+  }
+  return keys;
+}
+
+// Indices sorted by name, by merging the ascending runs that are there already: writers sort by
+// dtype and then by name, so a file has one run per dtype. Names in no order at all cost what a
+// merge sort costs.
+std::vector<uint32_t> sorted_by_name(const std::vector<TensorInfo>& tensors) {
+  auto keys = name_keys(tensors, common_prefix(tensors));
+  const auto before = [&](const NameKey& a, const NameKey& b) {
+    return a.head != b.head ? a.head < b.head : tensors[a.tensor].name < tensors[b.tensor].name;
+  };
+  std::vector<size_t> ends;  // of the runs
+  for (size_t i = 1; i < keys.size(); ++i) {
+    if (before(keys[i], keys[i - 1])) ends.push_back(i);
+  }
+  ends.push_back(keys.size());
+  std::vector<NameKey> merged(keys.size());
   while (ends.size() > 1) {
     std::vector<size_t> next_ends;
     size_t begin = 0;
     for (size_t i = 0; i < ends.size(); i += 2) {
       const size_t middle = ends[i];
       const size_t end = i + 1 < ends.size() ? ends[i + 1] : middle;
-      const auto at = [&](size_t offset) { return order.begin() + static_cast<ptrdiff_t>(offset); };
+      const auto at = [&](size_t offset) { return keys.begin() + static_cast<ptrdiff_t>(offset); };
       std::merge(at(begin), at(middle), at(middle), at(end),
                  merged.begin() + static_cast<ptrdiff_t>(begin), before);
       next_ends.push_back(end);
       begin = end;
     }
-    order.swap(merged);
+    keys.swap(merged);
     ends.swap(next_ends);
   }
+  std::vector<uint32_t> order;
+  order.reserve(keys.size());
+  for (const NameKey& key : keys) order.push_back(key.tensor);
   return order;
 }
 

@@ -20,6 +20,7 @@
 #include <string_view>
 #include <utility>
 
+#include "inrush/base/madvise.h"
 #include "inrush/core/error.h"
 #include "inrush/core/quoted.h"
 #include "inrush/formats/guess.h"
@@ -45,6 +46,7 @@ class HeaderParser {
   HeaderParser(const JsonText& json, uint64_t file_size)
       : reader_(json), data_start_(kLengthSize + json.size()), file_size_(file_size) {
     header_.tensors.reserve(json.size() / kUsualEntry);
+    advise_huge_pages(header_.tensors.data(), header_.tensors.capacity() * sizeof(TensorInfo));
   }
 
   SafetensorsHeader run() {

@@ -74,6 +74,25 @@ TEST(JsonReader, checks_what_it_passes_over) {
   EXPECT_NE(fault_of(std::string("{}\0", 3)), "");
 }
 
+TEST(JsonReader, reads_strings_with_escapes_and_without) {
+  const std::string long_text(100, 'x');
+  const JsonText text(R"({"a":"plain","b\u0041":"\"","":"","c\\":"\\","d":"é\n","e":")" +
+                      long_text + R"(","f\"":"last"})");
+  JsonReader reader(text);
+  std::vector<std::pair<std::string, std::string>> found;
+  std::string_view key;
+  reader.enter_object();
+  while (reader.next_field(key)) {
+    std::string name(key);
+    found.emplace_back(std::move(name), reader.string());
+  }
+  reader.finish();
+  const std::vector<std::pair<std::string, std::string>> wanted{
+      {"a", "plain"}, {"bA", "\""},     {"", ""},       {"c\\", "\\"},
+      {"d", "é\n"},   {"e", long_text}, {"f\"", "last"}};
+  EXPECT_EQ(found, wanted);
+}
+
 TEST(JsonReader, limits_nesting) {
   const auto nested = [](size_t depth) {
     return R"({"a":)" + std::string(depth, '[') + std::string(depth, ']') + "}";

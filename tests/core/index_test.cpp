@@ -71,6 +71,29 @@ TEST(Index, finds_every_name_and_no_other) {
   }
 }
 
+TEST(Index, sorts_names_as_their_bytes_compare) {
+  std::mt19937 random(5);
+  const std::string letters("\0\1ab\x7f\x80\xff", 7);
+  for (const std::string prefix : {"", "model.", "model.layers.0.mlp.experts."}) {
+    std::set<std::string> names{prefix};
+    while (names.size() < 500) {
+      std::string name = prefix;
+      for (size_t left = random() % 20; left > 0; --left)
+        name += letters[random() % letters.size()];
+      names.insert(name);
+    }
+    std::vector<std::string> shuffled(names.begin(), names.end());
+    std::shuffle(shuffled.begin(), shuffled.end(), random);
+    Index index;
+    index.blobs = {blob("a")};
+    for (const auto& name : shuffled) {
+      index.tensors.push_back(tensor(name, 0, 8 * index.tensors.size(), 8));
+    }
+    index.finish();
+    EXPECT_EQ(names_by_name(index), std::vector<std::string>(names.begin(), names.end()));
+  }
+}
+
 TEST(Index, names_both_files_of_a_tensor_that_stands_in_two) {
   Index index;
   index.blobs = {blob("/m/a.safetensors"), blob("/m/b.safetensors")};

@@ -1,0 +1,21 @@
+#include "inrush/base/madvise.h"
+
+#include <sys/mman.h>
+
+#include <cstdint>
+
+#include "inrush/base/align.h"
+
+namespace inrush {
+
+void advise_huge_pages(void* data, size_t size) {
+  constexpr uint64_t kHugePage = uint64_t{2} << 20;
+  const auto address = reinterpret_cast<uintptr_t>(data);
+  const uint64_t first = align_up(address, kHugePage);
+  const uint64_t last = align_down(address + size, kHugePage);
+  if (first < last) {
+    ::madvise(static_cast<std::byte*>(data) + (first - address), last - first, MADV_HUGEPAGE);
+  }
+}
+
+}  // namespace inrush
