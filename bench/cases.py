@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -134,17 +132,7 @@ def adapter(session: Session) -> None:
 
 
 def importing(session: Session) -> None:
-    """Seconds of ``import``, in interpreters that have imported nothing else.
-
-    Bytecode is there, as ``pip install`` leaves it, in a folder of its own.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        environment = {**os.environ, "PYTHONPYCACHEPREFIX": folder}
-        environment.pop("PYTHONDONTWRITEBYTECODE", None)
-        session.results.note("import", _import_times(session.bench.rounds, environment))
-
-
-def _import_times(rounds: int, environment: dict[str, str]) -> dict:
+    """Seconds of ``import``, in interpreters that have imported nothing else."""
     found = {}
     for module in ("inrush", "safetensors", "safetensors.torch"):
         program = (
@@ -154,12 +142,10 @@ def _import_times(rounds: int, environment: dict[str, str]) -> dict:
             "print(seconds, *sorted(heavy))"
         )
         times, heavy = [], []
-        for round_number in range(1 + rounds):
-            done = subprocess.run(
-                [sys.executable, "-c", program],
-                capture_output=True, text=True, check=False, env=environment,
-            )  # fmt: skip
-            if done.returncode == 0 and round_number > 0:  # the first writes the bytecode
+        for _ in range(session.bench.rounds):
+            command = [sys.executable, "-c", program]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode == 0:
                 seconds, *heavy = done.stdout.split()
                 times.append(float(seconds))
         if times:
@@ -169,7 +155,7 @@ def _import_times(rounds: int, environment: dict[str, str]) -> dict:
                 "imports": heavy,
             }
             print(f"import {module}: {statistics.median(times):.4f} s", file=sys.stderr)
-    return found
+    session.results.note("import", found)
 
 
 def cgroup(session: Session) -> None:
