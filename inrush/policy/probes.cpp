@@ -5,7 +5,6 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -16,6 +15,7 @@
 #include <vector>
 
 #include "inrush/base/align.h"
+#include "inrush/base/cachestat.h"
 #include "inrush/base/fd.h"
 
 namespace inrush {
@@ -32,20 +32,6 @@ std::string reason(const char* what, int error_number) {
   return fmt::format("{}: {}", what, strerror_r(error_number, text, sizeof text));
 }
 
-// Linux 6.5; the same number on every architecture. The C library does not know it yet.
-constexpr long kCachestat = 451;
-struct CachestatRange {
-  uint64_t offset;
-  uint64_t size;
-};
-struct CachestatAnswer {
-  uint64_t cached;
-  uint64_t dirty;
-  uint64_t writeback;
-  uint64_t evicted;
-  uint64_t recently_evicted;
-};
-
 class CachestatProbe : public Probe {
  public:
   explicit CachestatProbe(int fd) : fd_(fd) {}
@@ -54,10 +40,7 @@ class CachestatProbe : public Probe {
     return {"cachestat", true, 32, false, 512, 1024};
   }
   std::optional<uint64_t> resident(uint64_t offset, uint64_t size) override {
-    CachestatRange range{offset, size};
-    CachestatAnswer answer{};
-    if (::syscall(kCachestat, fd_, &range, &answer, 0U) != 0) return std::nullopt;
-    return answer.cached;
+    return cached_pages(fd_, offset, size);
   }
 
  private:

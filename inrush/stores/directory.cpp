@@ -10,7 +10,6 @@
 #include <utility>
 
 #include "inrush/base/fd.h"
-#include "inrush/base/read_fully.h"
 #include "inrush/core/quoted.h"
 #include "inrush/stores/local_file.h"
 
@@ -63,7 +62,7 @@ class Directory final : public Store {
   Identity identity(const Blob& blob) override { return identity_now(blob); }
 
   void read(const Blob& blob, uint64_t offset, std::span<std::byte> target) override {
-    read_fully(blob.fd, offset, target, blob.name);
+    read_local_file(blob, offset, target);
   }
 
  private:

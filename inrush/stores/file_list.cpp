@@ -6,7 +6,6 @@
 #include <cerrno>
 #include <utility>
 
-#include "inrush/base/read_fully.h"
 #include "inrush/core/quoted.h"
 #include "inrush/stores/local_file.h"
 #include "inrush/stores/stores.h"
@@ -35,7 +34,7 @@ class FileList final : public Store {
   Identity identity(const Blob& blob) override { return identity_now(blob); }
 
   void read(const Blob& blob, uint64_t offset, std::span<std::byte> target) override {
-    read_fully(blob.fd, offset, target, blob.name);
+    read_local_file(blob, offset, target);
   }
 
  private:

@@ -4,11 +4,19 @@
 #include <fmt/format.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <memory>
 #include <utility>
+
+#include "inrush/base/align.h"
+#include "inrush/base/aligned_bytes.h"
+#include "inrush/base/cachestat.h"
+#include "inrush/base/direct_io.h"
+#include "inrush/base/read_fully.h"
 
 namespace inrush {
 namespace {
@@ -52,7 +60,40 @@ Error too_many_files(const std::string& name) {
                       name, limit.rlim_cur, std::max<rlim_t>(limit.rlim_cur * 4, 4096))};
 }
 
+// Whether its header is read around the page cache while it is cold. The few small pages that a
+// header leaves there keep the kernel from filling the 2 MiB around them with huge ones: cold
+// shards of 1 MiB then took nearly twice as long (64 MiB: 80 ms, and 45 ms). A filesystem straight
+// on a block device has a device number of its own; what is far or in memory has none.
+bool spares_cache(const Blob& blob) {
+  return blob.size >= kMiB && major(blob.identity.device) != 0;
+}
+
+// False where it failed: reading through the page cache says why.
+bool read_around_cache(const Blob& blob, uint64_t offset, std::span<std::byte> target) {
+  const DirectIo direct = open_direct(blob.fd, blob.name);
+  if (!direct.fd) return false;
+  const uint64_t begin = align_down(offset, direct.offset_align);
+  const uint64_t wanted = offset + target.size() - begin;
+  const uint64_t size = align_up(wanted, direct.offset_align);
+  const AlignedBytes memory =
+      allocate_aligned(std::max(direct.memory_align, direct.offset_align), size);
+  if (!memory) return false;
+  const Read read{.offset = begin, .size = size, .required = wanted, .target = memory.get()};
+  ReadProgress progress(read, {.size = blob.size, .align = direct.offset_align});
+  if (!read_fully(direct.fd.get(), progress)) return false;
+  std::memcpy(target.data(), memory.get() + (offset - begin), target.size());
+  return true;
+}
+
 }  // namespace
+
+void read_local_file(const Blob& blob, uint64_t offset, std::span<std::byte> target) {
+  const bool cold = !target.empty() && spares_cache(blob) &&
+                    cached_pages(blob.fd, offset, target.size()) == uint64_t{0};
+  if (!cold || !read_around_cache(blob, offset, target)) {
+    read_fully(blob.fd, offset, target, blob.name);
+  }
+}
 
 Error open_error(const std::string& name, int error_number) {
   if (error_number == EMFILE) return too_many_files(name);
@@ -107,7 +148,7 @@ Blob open_local_file(int at, const std::string& path, const std::string& name) {
             .fd = fd.get(),
             .handle = {}};
   // The header is wanted next: where each read is a round trip, it comes in one.
-  ::posix_fadvise(fd.get(), 0, kHeaderBytes, POSIX_FADV_WILLNEED);
+  if (!spares_cache(blob)) ::posix_fadvise(fd.get(), 0, kHeaderBytes, POSIX_FADV_WILLNEED);
   blob.handle = std::make_shared<const Fd>(std::move(fd));
   return blob;
 }

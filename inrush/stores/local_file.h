@@ -2,6 +2,9 @@
 // Any thread.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
+#include <span>
 #include <string>
 
 #include "inrush/base/fd.h"
@@ -13,6 +16,10 @@ namespace inrush {
 // `name`. Follows symbolic links. Never waits on a FIFO or a device: those, and whatever else is
 // no regular file, are an Error{source}.
 Blob open_local_file(int at, const std::string& path, const std::string& name);
+
+// Reads exactly target.size() bytes, for a Format. A large file's that are not in the page cache
+// yet are left out of it. Throws as read_fully().
+void read_local_file(const Blob& blob, uint64_t offset, std::span<std::byte> target);
 
 // The identity of the open file as of now. Throws Error{source}.
 Identity identity_of(int fd, const std::string& name);

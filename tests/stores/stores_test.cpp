@@ -4,12 +4,15 @@
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <filesystem>
 
 #include "../files.h"
+#include "inrush/base/cachestat.h"
+#include "inrush/base/direct_io.h"
 
 namespace inrush::test {
 namespace {
@@ -41,6 +44,44 @@ TEST(Directory, opens_through_symbolic_links_as_hub_snapshots_have_them) {
   const Blob blob = place.store->open("model.safetensors");
   EXPECT_EQ(blob.size, 1000U);
   EXPECT_EQ(blob.name, folder / "snapshot/model.safetensors");
+  EXPECT_EQ(read_all(*place.store, blob), bytes);
+}
+
+// Writes a file, sees to it that none of its pages is cached, and opens it.
+Blob open_cold(Store& store, const Folder& folder, const std::string& name,
+               const std::string& bytes) {
+  folder.write(name, bytes);
+  const Fd fd(::open((folder / name).c_str(), O_RDONLY));
+  EXPECT_EQ(::fsync(fd.get()), 0);
+  EXPECT_EQ(::posix_fadvise(fd.get(), 0, 0, POSIX_FADV_DONTNEED), 0);
+  return store.open(name);
+}
+
+TEST(Directory, headers_of_large_cold_files_leave_no_small_pages_behind) {
+  const Folder folder;
+  const auto place = find_place(folder.path());
+  const std::string bytes = random_text((2 << 20) + 77);
+  const Blob blob = open_cold(*place.store, folder, "large", bytes);
+  if (major(blob.identity.device) == 0 || cached_pages(blob.fd, 0, blob.size) != uint64_t{0}) {
+    GTEST_SKIP() << "not on a block device, or the kernel does not tell what it caches";
+  }
+  for (const auto& [offset, size] : std::vector<std::pair<uint64_t, uint64_t>>{
+           {0, 16384}, {8, 1}, {4095, 2}, {16384 + 8, 40000}, {blob.size - 5, 5}, {0, 0}}) {
+    std::string part(size, '\0');
+    place.store->read(blob, offset, std::as_writable_bytes(std::span(part)));
+    EXPECT_EQ(part, bytes.substr(offset, size)) << offset;
+  }
+  const DirectIo direct = open_direct(blob.fd, blob.name);
+  if (direct.fd) {
+    EXPECT_EQ(cached_pages(blob.fd, 0, blob.size), uint64_t{0});
+  }
+  std::string beyond(10, '\0');
+  EXPECT_THROW(place.store->read(blob, blob.size - 5, std::as_writable_bytes(std::span(beyond))),
+               Error);
+  // What is cached is taken from there.
+  EXPECT_EQ(read_all(*place.store, blob), bytes);
+  char page[4096];
+  EXPECT_EQ(::pread(blob.fd, page, sizeof page, 0), ssize_t{sizeof page});
   EXPECT_EQ(read_all(*place.store, blob), bytes);
 }
 
