@@ -4,6 +4,7 @@
 
 #include "inrush/base/align.h"
 #include "inrush/sinks/device.h"
+#include "inrush/sinks/rows.h"
 
 namespace inrush {
 namespace {
