@@ -11,9 +11,15 @@ from inrush._checkpoint import open_source
 from inrush._manifest import Digested, read_manifest
 from inrush._options import Options
 from inrush.cli._common import (
+    Backend,
+    Budget,
+    CacheDir,
+    CacheSize,
     Json,
     KeyCommand,
     KeyFile,
+    Mirrors,
+    PageCache,
     PassphraseFile,
     Source,
     StorageOptions,
@@ -39,6 +45,12 @@ def verify(
         str | None,
         typer.Option("--manifest", metavar="FILE", help="What inrush manifest wrote."),
     ] = None,
+    backend: Backend = None,
+    budget: Budget = None,
+    page_cache: PageCache = None,
+    mirrors: Mirrors = None,
+    cache_dir: CacheDir = None,
+    cache_size: CacheSize = None,
     key_file: KeyFile = None,
     passphrase_file: PassphraseFile = None,
     key_command: KeyCommand = None,
@@ -47,8 +59,16 @@ def verify(
 ) -> None:
     """Read every byte, check the structure, compare digests with a manifest."""
     expected = None if manifest is None else read_manifest(manifest)
-    words = load_words(storage_options=storage_options)
-    words |= encryption_words(key_file, passphrase_file, key_command)
+    words = load_words(
+        backend=backend,
+        budget=budget,
+        page_cache=page_cache,
+        mirrors=mirrors,
+        cache_dir=cache_dir,
+        cache_size=cache_size,
+        storage_options=storage_options,
+        **encryption_words(key_file, passphrase_file, key_command),
+    )
     options = Options(words)
     checkpoint = open_source(source, options)
     with progress_bar("verifying") as report:

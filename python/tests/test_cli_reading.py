@@ -1,0 +1,79 @@
+"""Commands that read all of a checkpoint: where from and how, by the same flags."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import Command, Contents, random_tensor, write_file
+from servers import nginx
+
+READING = ("load", "manifest", "verify")
+
+
+def values(done: object) -> dict:
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def arguments(command: str, tmp_path: Path) -> list[object]:
+    return ["-o", tmp_path / "manifest.json"] if command == "manifest" else []
+
+
+@pytest.mark.parametrize("command", READING)
+def test_backend_budget_and_mirror_are_obeyed(
+    inrush_command: Command, sharded: tuple[Path, Contents], tmp_path: Path, command: str
+) -> None:
+    folder, contents = sharded
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    flags = ["--backend", "pread", "--budget", "8MiB", "--page-cache", "keep", "--mirror", other]
+    done = inrush_command(command, folder, *arguments(command, tmp_path), *flags, "--json")
+    stats = values(done)["stats"]
+    assert stats["choice"].startswith("pread")
+    assert stats["budget"] == 8 << 20
+    assert [source["uri"] for source in stats["sources"]] == [str(folder), str(other)]
+    assert stats["bytes"] == sum(len(data) for _, _, data in contents.values())
+    little = inrush_command(command, folder, *arguments(command, tmp_path), "--budget", "4096")
+    assert little.returncode == 4
+    shutil.rmtree(other)
+    other.mkdir()
+    write_file(other / "model.safetensors", {"x": random_tensor("U8", [5])})
+    done = inrush_command(command, folder, *arguments(command, tmp_path), "--mirror", other)
+    assert done.returncode == 1, done.stderr
+
+
+@pytest.mark.parametrize("command", READING)
+def test_what_is_read_of_a_far_place_is_kept(
+    inrush_command: Command, tmp_path: Path, command: str
+) -> None:
+    root, kept = tmp_path / "served", tmp_path / "kept"
+    root.mkdir()
+    path = write_file(root / "model.safetensors", {"t": random_tensor("F32", [1024, 512])})
+    flags = [*arguments(command, tmp_path), "--cache-dir", kept, "--cache-size", "1GB", "--json"]
+    with nginx(root, tmp_path / "nginx") as port:
+        uri = f"http://127.0.0.1:{port}/model.safetensors"
+        values(inrush_command(command, uri, *flags))
+        listed = values(inrush_command("cache", "ls", "--cache-dir", kept, "--json"))
+        (checkpoint,) = listed["checkpoints"]
+        assert checkpoint["uri"] == uri
+        assert [one["present"] for one in checkpoint["files"]] == [path.stat().st_size]
+
+
+def test_a_manifest_that_cannot_be_written_costs_no_reading(
+    inrush_command: Command, sharded: tuple[Path, Contents], tmp_path: Path
+) -> None:
+    shard = sharded[0] / "model-00001-of-00002.safetensors"
+    shard.write_bytes(shard.read_bytes()[:-1])  # which opening it would find
+    done = inrush_command("manifest", sharded[0], "-o", tmp_path / "none" / "x.json")
+    assert done.returncode == 3
+    assert "there is no folder" in done.stderr
+
+
+def test_the_flags_of_every_command_are_words_of_loads(inrush_command: Command) -> None:
+    for command in READING:
+        text = inrush_command(command, "--help").stdout
+        for flag in ("backend", "budget", "page-cache", "mirror", "cache-dir", "cache-size"):
+            assert f"--{flag}" in text, command
