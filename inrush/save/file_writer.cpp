@@ -57,6 +57,10 @@ class FileWriter final : public Writer {
     }
     folder_ = Fd(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     if (!folder_) fail("open its folder", errno);
+    if (::faccessat(folder_.get(), ".", W_OK | X_OK, AT_EACCESS) != 0) {
+      fail("write into its folder", errno);
+    }
+    mode_of_existing();
   }
 
   ~FileWriter() override { abort(); }
@@ -126,7 +130,8 @@ class FileWriter final : public Writer {
     throw system_error(ErrorCode::source, fmt::format("save {}: {}", path_, what), error_number);
   }
 
-  // Of the file that will be replaced, so that it stays as private as it was.
+  // Of the file that will be replaced, so that it stays as private as it was. Throws where that is
+  // no file.
   std::optional<mode_t> mode_of_existing() const {
     struct stat status {};
     if (::fstatat(folder_.get(), name_.c_str(), &status, 0) != 0) return std::nullopt;

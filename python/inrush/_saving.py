@@ -41,6 +41,17 @@ def save_file(
     _core.save_file(place, _save_tensors(memories), chosen)
 
 
+def check_place(
+    filename: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None
+) -> None:
+    """Raise where `save_file` would: before the work whose result it shall take.
+
+    What a remote place refuses only when bytes come is not seen yet.
+    """
+    place = _target(filename)
+    _core.Writer.open(place, storage_for([place], storage_options)).abort()
+
+
 def _target(place: str | os.PathLike[str]) -> bytes:
     target = os.fsencode(place)
     if target.lower().startswith(b"hf://"):

@@ -62,6 +62,49 @@ def test_what_is_read_of_a_far_place_is_kept(
         assert [one["present"] for one in checkpoint["files"]] == [path.stat().st_size]
 
 
+@pytest.mark.parametrize("command", [*READING, "inspect", "doctor"])
+def test_several_files_are_one_checkpoint(
+    inrush_command: Command, tmp_path: Path, command: str
+) -> None:
+    tensors = {f"t{i}": random_tensor("F32", [300 + i]) for i in range(4)}
+    parts = [
+        write_file(tmp_path / f"{n}.safetensors", {f"t{i}": tensors[f"t{i}"] for i in both})
+        for n, both in (("one", (0, 1)), ("two", (2, 3)))
+    ]
+    more = [*arguments(command, tmp_path), "--json"]
+    found = values(inrush_command(command, *parts, *more))
+    size = sum(len(data) for _, _, data in tensors.values())
+    if command == "doctor":
+        assert found["facts"]["wanted_bytes"] == size
+    elif command == "inspect":
+        assert [one["name"] for one in found["tensors"]] == list(tensors)
+        assert (found["nbytes"], len(found["files"])) == (size, 2)
+    else:
+        assert (found["stats"]["tensors"], found["stats"]["bytes"]) == (4, size)
+    gone = inrush_command(command, *parts, tmp_path / "gone", *more)
+    assert gone.returncode == 3
+    assert "gone" in gone.stderr
+    twice = inrush_command(command, *parts, parts[0], *more)
+    assert twice.returncode != 0, "a tensor in two files"
+
+
+def test_digests_of_files_that_were_named_are_those_of_their_folder(
+    inrush_command: Command, sharded: tuple[Path, Contents], tmp_path: Path
+) -> None:
+    folder, _ = sharded
+    shards = sorted(folder.glob("*.safetensors"))
+    manifest = tmp_path / "manifest.json"
+    values(inrush_command("manifest", folder, "-o", manifest, "--json"))
+    flags = ["--manifest", manifest, "--json"]
+    assert values(inrush_command("verify", *reversed(shards), *flags))["ok"] is True
+    data = bytearray(shards[1].read_bytes())
+    data[-1] ^= 1
+    shards[1].write_bytes(data)
+    done = inrush_command("verify", *shards, *flags)
+    assert done.returncode == 1
+    assert [one["what"] for one in json.loads(done.stdout)["differences"]] == ["digest"]
+
+
 def test_a_manifest_that_cannot_be_written_costs_no_reading(
     inrush_command: Command, sharded: tuple[Path, Contents], tmp_path: Path
 ) -> None:

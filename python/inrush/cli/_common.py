@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from inrush import __version__
+from inrush._checkpoint import place_of
 from inrush._errors import UsageError
 from inrush._options import environment, parse_order, parse_slices, parse_storage_options
 from inrush.cli._text import printable
@@ -24,6 +25,13 @@ _PIPE_WIDTH = 160
 
 Source = Annotated[
     str, typer.Argument(metavar="SOURCE", help="A directory, a file, a URI or a model's id.")
+]
+Sources = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SOURCE",
+        help="A directory, a file, a URI, a model's id; or a checkpoint's files.",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, with schema_version.")]
 Device = Annotated[str | None, typer.Option(help="Where to: cpu, cuda:0, hip:1.")]
@@ -103,6 +111,11 @@ def console(*, error: bool = False) -> Console:
     return Console(stderr=error, width=width, highlight=False, soft_wrap=not stream.isatty())
 
 
+def one_or_several(sources: list[str]) -> str | list[str]:
+    """What `inrush.open` takes: one place, or the files that make one checkpoint."""
+    return sources[0] if len(sources) == 1 else sources
+
+
 def load_words(**flags: Any) -> dict[str, Any]:
     """Keyword arguments of `inrush.open` from flags; those not given are left out."""
     words = {word: value for word, value in flags.items() if value not in (None, [], ())}
@@ -113,6 +126,12 @@ def load_words(**flags: Any) -> dict[str, Any]:
     if "order" in words:
         words["order"] = parse_order(words["order"])
     return words
+
+
+def is_far(place: str) -> bool:
+    """Whether it is a URI of another machine's, or a model's id."""
+    uri = place_of(place)
+    return b"://" in uri and not uri.lower().startswith(b"file://")
 
 
 def encryption_words(

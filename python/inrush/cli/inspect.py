@@ -15,13 +15,14 @@ from inrush.cli._common import (
     KeyCommand,
     KeyFile,
     PassphraseFile,
-    Source,
+    Sources,
     StorageOptions,
     base_name,
     console,
     encryption_words,
     facts_table,
     load_words,
+    one_or_several,
     plain_table,
     print_json,
     shown,
@@ -32,7 +33,7 @@ _NUMBER = re.compile(r"\d+")
 
 
 def inspect(
-    source: Source,
+    sources: Sources,
     *,
     every: Annotated[
         bool, typer.Option("--all", help="One row for each tensor; do not fold layers.")
@@ -46,7 +47,7 @@ def inspect(
     """Show tensors, dtypes, shapes, sizes, shards and metadata; a key that is given must fit."""
     words = load_words(storage_options=storage_options)
     words |= encryption_words(key_file, passphrase_file, key_command)
-    with inrush.open(source, **words) as checkpoint:
+    with inrush.open(one_or_several(sources), **words) as checkpoint:
         if checkpoint._options.key is not None:
             checks_of(checkpoint._opened(), checkpoint._options)
         if json:

@@ -21,11 +21,12 @@ from inrush.cli._common import (
     Mirrors,
     PageCache,
     PassphraseFile,
-    Source,
+    Sources,
     StorageOptions,
     console,
     encryption_words,
     load_words,
+    one_or_several,
     print_json,
     rate_text,
     shown,
@@ -36,7 +37,7 @@ from inrush.cli._progress import progress_bar
 
 
 def manifest(
-    source: Source,
+    sources: Sources,
     *,
     output: Annotated[
         str, typer.Option("--output", "-o", metavar="FILE", help="The file to write.")
@@ -66,7 +67,7 @@ def manifest(
     )
     options = Options(words)
     check_folder(output)
-    checkpoint = open_source(source, options)
+    checkpoint = open_source(one_or_several(sources), options)
     with progress_bar("reading") as report:
         digested = Digested(checkpoint, report, options)
     write_manifest(digested.manifest, output)

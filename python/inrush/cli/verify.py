@@ -21,11 +21,12 @@ from inrush.cli._common import (
     Mirrors,
     PageCache,
     PassphraseFile,
-    Source,
+    Sources,
     StorageOptions,
     console,
     encryption_words,
     load_words,
+    one_or_several,
     print_json,
     rate_text,
     shown,
@@ -39,7 +40,7 @@ _SHOWN = 50
 
 
 def verify(
-    source: Source,
+    sources: Sources,
     *,
     manifest: Annotated[
         str | None,
@@ -70,7 +71,7 @@ def verify(
         **encryption_words(key_file, passphrase_file, key_command),
     )
     options = Options(words)
-    checkpoint = open_source(source, options)
+    checkpoint = open_source(one_or_several(sources), options)
     with progress_bar("verifying") as report:
         digested = Digested(checkpoint, report, options)
     different = [] if expected is None else _core.compare(expected, digested.manifest)
