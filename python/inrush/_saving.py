@@ -150,6 +150,7 @@ def load_file(
     words = {**WHOLE, **options, **hinted(backend), "framework": framework}
     chosen = Options(words).moving_to(place)
     with Job(open_source(path, chosen), chosen, collect=collects(place), keep=True) as job:
+        job.confirms = True
         return dict(iter(job))
 
 
