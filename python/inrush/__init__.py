@@ -19,9 +19,9 @@ from inrush._errors import (
     DataError,
     Error,
     MemoryBudgetError,
-    SafetensorError,
     SourceError,
     UsageError,
+    join_safetensors,
 )
 from inrush._job import Job
 from inrush._options import Backend, BackendPolicy
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from inrush._convert import convert
+    from inrush._errors import SafetensorError
     from inrush._keys import Key
     from inrush._options import OptionWords
     from inrush._serialize import TensorSpec, deserialize, serialize, serialize_file
@@ -164,6 +165,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "SafetensorError":
+        return join_safetensors()  # safetensors may have been imported since
     if name in _MODULES:
         return importlib.import_module(f"inrush.{name}")
     if name in _HOMES:
