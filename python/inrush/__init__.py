@@ -113,8 +113,8 @@ def open(
         Pattern to slice: only these bytes are read. ``{'*.weight': (slice(0, 512), slice(None))}``
         or ``'0:512, :'``.
     out : mapping, optional
-        Name to tensor or array that is filled in place: writable, C-contiguous, of the
-        tensor's dtype and size.
+        Name to tensor or array that is filled: writable, C-contiguous, of the tensor's dtype and
+        size. In place where its address allows what reads it, else by one copy.
     verify : {'none', 'crc', 'full'}
         Check the format's own checksums while reading: none, those that cost next to nothing, all.
     encryption : Key, bytes or str, optional
