@@ -72,7 +72,7 @@ def doctor(
         out.print(table)
         out.print()
     for advice in report["advice"]:
-        out.print(f"[yellow]change[/] {advice}", soft_wrap=True)
+        out.print(f"[yellow]change[/] {shown(advice)}", soft_wrap=True)
     if not report["advice"]:
         out.print("[green]nothing to change[/]")
 
@@ -163,6 +163,8 @@ def _advice(
     uring = next((one for one in backends if one["name"] == "URING_BUFFERED"), None)
     if uring is not None and "permit" in uring["reason"].lower():
         advice.append("io_uring is forbidden here: sysctl kernel.io_uring_disabled=0, or seccomp")
+    if remedy := _core.profile_remedy():
+        advice.append(f"the profile of what loads have taught: {remedy}")
     if facts is None:
         return advice
     if 0 < facts["filesystem"]["read_ahead_kib"] < _LEAST_READ_AHEAD_KIB:
