@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import os
+import pty
+import re
 import shutil
+import struct
+import subprocess
+import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -60,6 +69,52 @@ def test_what_is_read_of_a_far_place_is_kept(
         (checkpoint,) = listed["checkpoints"]
         assert checkpoint["uri"] == uri
         assert [one["present"] for one in checkpoint["files"]] == [path.stat().st_size]
+
+
+def lines_in_terminal(columns: int, *words: object) -> list[str]:
+    """What a command shows in a terminal of so many columns, line by line."""
+    parent, child_end = pty.openpty()
+    fcntl.ioctl(child_end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    child = subprocess.Popen(
+        [sys.executable, "-m", "inrush", *map(str, words)],
+        stdout=child_end,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": str(columns)},
+    )
+    os.close(child_end)
+    shown = b""
+    with contextlib.suppress(OSError):  # the terminal goes with the child
+        while chunk := os.read(parent, 65536):
+            shown += chunk
+    os.close(parent)
+    assert child.wait() == 0
+    return re.sub(r"\x1b\[[0-9;]*m|\r", "", shown.decode()).splitlines()
+
+
+def test_nothing_is_cut_off_in_a_narrow_terminal_or_in_a_pipe(
+    inrush_command: Command, tmp_path: Path
+) -> None:
+    long = "model." + "very_long_module_name." * 8 + "weight"
+    contents = {
+        long: random_tensor("F8_E4M3FNUZ", [3, 5, 7]),
+        "n" * 3000: random_tensor("F32", [1] * 30),
+        "short": random_tensor("BF16", [2, 3]),
+    }
+    notes = {"k" * 120: "value", "empty": "", "short": "x" * 5000}
+    path = write_file(tmp_path / f"{'file' * 20}.safetensors", contents, metadata=notes)
+    lines = lines_in_terminal(60, "inspect", path)
+    assert max(map(len, lines)) <= 60
+    assert "…" not in "".join(lines)
+    names = [line.split(" ")[0] for line in lines]
+    assert long in "".join(names)
+    assert any("F8_E4M3FNUZ" in line for line in lines)
+    assert any("105 B" in line for line in lines)
+    assert any("safetensors" in line and line.startswith("format") for line in lines)
+    assert any(line.rstrip().endswith("value") for line in lines)
+    assert len(lines) < 120, "texts without end are not shown to their end"
+    piped = inrush_command("inspect", path).stdout
+    (whole,) = [line for line in piped.splitlines() if line.startswith("n" * 3000)]
+    assert whole.split()[1:3] == ["F32", "1"]
+    assert long in piped
 
 
 @pytest.mark.parametrize("command", [*READING, "inspect", "doctor"])

@@ -179,7 +179,7 @@ def test_out_that_cannot_be_filled_is_refused(tmp_path, array, problem):
 
 @pytest.mark.parametrize("backend", [None, "uring", "uring_buffered", "aio", "pread", "mmap"])
 def test_out_that_is_not_aligned_is_filled_by_a_copy(tmp_path, backend):
-    usable = {name: why for name, why in inrush._core.backends()}
+    usable = dict(inrush._core.backends())
     if backend is not None and usable[backend.upper()]:
         pytest.skip(f"{backend}: {usable[backend.upper()]}")
     entries = {

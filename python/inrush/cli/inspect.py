@@ -25,6 +25,7 @@ from inrush.cli._common import (
     one_or_several,
     plain_table,
     print_json,
+    shortened,
     shown,
     size_text,
 )
@@ -128,7 +129,8 @@ def _print(checkpoint: inrush.Checkpoint, rows: list[Row]) -> None:
     for row in rows:
         shape = " x ".join(str(extent) for extent in row.info.shape) or "scalar"
         count = str(row.count) if row.count > 1 else ""
-        table.add_row(shown(row.name), count, row.info.dtype, shape, size_text(row.nbytes))
+        name = shortened(row.name) if out.is_terminal else shown(row.name)
+        table.add_row(name, count, row.info.dtype, shape, size_text(row.nbytes))
     out.print(table)
     out.print()
 
@@ -149,6 +151,7 @@ def _print(checkpoint: inrush.Checkpoint, rows: list[Row]) -> None:
         ("dtypes", ", ".join(f"{name} {size_text(size)}" for name, size in dtypes.most_common())),
     ]
     facts += [
-        (f"metadata {shown(key)}", shown(value)) for key, value in checkpoint.metadata.items()
+        (f"metadata {shortened(key)}", shortened(value))
+        for key, value in checkpoint.metadata.items()
     ]
     out.print(facts_table(facts))
