@@ -114,6 +114,13 @@ void CacheFile::demand_right() const {
   }
 }
 
+void CacheFile::doubt() {
+  const std::lock_guard lock(mutex_);
+  if (names_.digest.empty() || !filling_ || sealed_) return;
+  discard();
+  stop_filling();
+}
+
 bool CacheFile::covers(uint64_t offset, uint64_t size) const {
   const std::lock_guard lock(mutex_);
   return bytes_ && (size == 0 || ledger_.covers(names_.title, {offset, size}));
@@ -274,7 +281,7 @@ void CacheFile::fill(uint64_t offset, std::span<const std::byte> bytes, const st
   const bool written = write_fully(writing_.get(), offset, bytes) == 0;
   const std::lock_guard lock(mutex_);
   --writers_;
-  if (!written) return stop_filling();
+  if (!written || !filling_) return stop_filling();
   try {
     ledger_.record(names_.title, {offset, bytes.size()}, digest);
   } catch (const Error&) {

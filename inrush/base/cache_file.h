@@ -71,9 +71,18 @@ class CacheFile {
   // deadline. At once for a copy without a digest.
   bool wait_compared(Deadline deadline);
 
+  [[nodiscard]] bool is_wrong() const {
+    const std::lock_guard lock(mutex_);
+    return !wrong_.empty();
+  }
+
   // Throws Error{data} where what it brought was found to be other bytes than it must be: the copy
   // is gone then, and whoever was given them may not have been told.
   void demand_right() const;
+
+  // Of the same place came what is wrong: what is here of a copy that must have a digest, and is
+  // not whole, would make it wrong too. It is removed where this process fills it.
+  void doubt();
 
   // Takes up what another process has filled since, or its place if it is gone. Whether anything
   // is new.

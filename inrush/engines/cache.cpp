@@ -153,10 +153,17 @@ class CacheEngine final : public Engine {
 
   ~CacheEngine() override {
     worker_.stop();
+    bool wrong = false;
     for (const Blob& blob : blobs_) {
       const auto& file = cached(blob).file;
       if (!file) continue;
       if (!cancelled_) file->finish();
+      wrong |= file->is_wrong();
+    }
+    for (const Blob& blob : blobs_) {
+      const auto& file = cached(blob).file;
+      if (!file) continue;
+      if (wrong) file->doubt();
       file->leave();
     }
   }

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "inrush/base/align.h"
 #include "inrush/load/board.h"
 
 namespace inrush {
@@ -46,6 +47,10 @@ void Board::allocate_ahead() {
                 fmt::format("the allocator answered {} of {} requests", answered, requests.size()));
   }
   for (size_t i = 0; i < answered; ++i) {
+    if (!is_aligned(memories[i].data, requests[i].alignment)) {
+      throw Error(ErrorCode::usage, fmt::format("memory for tensor {} is not aligned to {} bytes",
+                                                requests[i].name, requests[i].alignment));
+    }
     sink_->provide(requests[i].target, std::move(memories[i]));
   }
   allocated_ = partly ? requests[answered].target : end;

@@ -50,8 +50,8 @@ void add_populate(std::vector<Fallback>& out) {
 }
 
 void add_user(std::vector<Fallback>& out) {
-  const std::string problem = profile_problem();
-  if (!problem.empty()) out.push_back({"the profile", problem, "nothing learnt is kept"});
+  const ProfileProblem problem = profile_problem();
+  if (!problem.why.empty()) out.push_back({"the profile", problem.why, problem.instead});
   if (registry_folder().empty()) {
     out.push_back({"the registry of loads", "no folder in shared memory can be written",
                    "processes that load the same files do not share a pass"});

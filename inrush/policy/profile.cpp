@@ -16,6 +16,7 @@
 #include "inrush/base/fd.h"
 #include "inrush/base/json.h"
 #include "inrush/base/small_file.h"
+#include "inrush/core/quoted.h"
 
 namespace inrush {
 
@@ -210,12 +211,14 @@ Profile load_profile() {
   }
 }
 
-std::string profile_problem() {
+ProfileProblem profile_problem() {
+  constexpr const char* kNotKept = "nothing learnt is kept";
+  constexpr const char* kElsewhere = "INRUSH_PROFILE=FILE names a place for it (off: none)";
   const Environment environment = read_environment();
   const std::string path = profile_path(environment);
   if (path.empty()) {
-    return environment.profile.empty() ? "no HOME, XDG_CACHE_HOME or INRUSH_PROFILE says where"
-                                       : "";
+    if (!environment.profile.empty()) return {};
+    return {"no HOME, XDG_CACHE_HOME or INRUSH_PROFILE says where", kNotKept, kElsewhere};
   }
   // The nearest folder that is there: others are made when they are needed.
   std::string folder = path.substr(0, path.rfind('/') + 1);
@@ -224,15 +227,22 @@ std::string profile_problem() {
     folder.resize(folder.rfind('/') + 1);
   }
   if (::access(folder.empty() ? "." : folder.c_str(), W_OK) != 0) {
-    return system_error(ErrorCode::source, "write in " + folder, errno).message();
+    return {system_error(ErrorCode::source, "write in " + folder, errno).message(), kNotKept,
+            kElsewhere};
   }
   const std::string text = read_small_file(path);
   try {
     if (!text.empty()) parse_profile(text);
   } catch (const Error& error) {
-    return path + ": " + error.message();
+    const std::string why = path + ": " + error.message();
+    if (error.code() == ErrorCode::usage) {
+      return {why, kNotKept,
+              "another version of Inrush uses it too; INRUSH_PROFILE=FILE names another"};
+    }
+    return {why, "nothing it taught is known; the next large load begins it anew",
+            fmt::format("rm {}, or leave it: it will be replaced", quoted(path))};
   }
-  return "";
+  return {};
 }
 
 void save_profile(const Profile& learnt) noexcept {

@@ -41,8 +41,14 @@ Profile load_profile();
 // Merges what was learnt into the file. Never throws: a profile that cannot be kept is no error.
 void save_profile(const Profile& learnt) noexcept;
 
-// Why what is learnt cannot be read or kept; empty: it can, or nobody wants it kept.
-std::string profile_problem();
+// Why what is learnt cannot be read or kept, what becomes of it then, and what to change. All
+// empty: it can, or nobody wants it kept.
+struct ProfileProblem {
+  std::string why;
+  std::string instead;
+  std::string change;
+};
+ProfileProblem profile_problem();
 
 std::string to_json(const Profile& profile);
 

@@ -3,13 +3,13 @@
 //   .NAME.<16 hex digits>.inrush-partial    beside it, while it is written
 //   NAME                                    after fsync and rename
 //
-// A killed writer leaves at most the former. A mapping of the old NAME keeps the old bytes.
+// A killed writer leaves at most the former, which the next one of NAME removes. A mapping of the
+// old NAME keeps the old bytes.
 //
 // What must be durable goes past the page cache where it can, several parts in flight; the rest
 // goes through it from one thread (docs/decisions/saving-past-the-page-cache.md).
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
@@ -27,24 +27,14 @@
 #include "inrush/base/write_fully.h"
 #include "inrush/core/error.h"
 #include "inrush/save.h"
+#include "inrush/save/partial.h"
 
 namespace inrush {
 namespace {
 
-constexpr size_t kLongestName = 255;         // NAME_MAX of every filesystem in use
-constexpr int kMostTries = 16;               // of names for the temporary
 constexpr uint64_t kLeastDirect = 8 * kMiB;  // of a file: below it nothing is gained
 constexpr unsigned kDirectWidth = 4;         // parts in flight, each of a thread
 constexpr uint64_t kDirectPart = 2 * kMiB;
-
-std::string temporary_name(const std::string& name) {
-  uint64_t random = 0;
-  if (::getrandom(&random, sizeof random, 0) != static_cast<ssize_t>(sizeof random)) {
-    throw system_error(ErrorCode::source, "get random bytes", errno);
-  }
-  const std::string end = fmt::format(".{:016x}.inrush-partial", random);
-  return "." + name.substr(0, kLongestName - 1 - end.size()) + end;
-}
 
 class FileWriter final : public Writer {
  public:
@@ -57,6 +47,10 @@ class FileWriter final : public Writer {
     }
     folder_ = Fd(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     if (!folder_) fail("open its folder", errno);
+    if (::faccessat(folder_.get(), ".", W_OK | X_OK, AT_EACCESS) != 0) {
+      fail("write into its folder", errno);
+    }
+    mode_of_existing();
   }
 
   ~FileWriter() override { abort(); }
@@ -72,6 +66,7 @@ class FileWriter final : public Writer {
 
   void create(uint64_t size) override {
     if (fd_) throw Error(ErrorCode::usage, fmt::format("save {}: created twice", path_));
+    remove_stale_partials(folder_.get(), name_);
     open_temporary(mode_of_existing());
     size_ = size;
     if (size > 0) reserve();
@@ -126,7 +121,8 @@ class FileWriter final : public Writer {
     throw system_error(ErrorCode::source, fmt::format("save {}: {}", path_, what), error_number);
   }
 
-  // Of the file that will be replaced, so that it stays as private as it was.
+  // Of the file that will be replaced, so that it stays as private as it was. Throws where that is
+  // no file.
   std::optional<mode_t> mode_of_existing() const {
     struct stat status {};
     if (::fstatat(folder_.get(), name_.c_str(), &status, 0) != 0) return std::nullopt;
@@ -138,12 +134,14 @@ class FileWriter final : public Writer {
   }
 
   void open_temporary(std::optional<mode_t> mode) {
-    for (int tries = 0; !fd_ && tries < kMostTries; ++tries) {
-      std::string temporary = temporary_name(name_);
+    for (int tries = 0; !fd_ && tries < kMostPartialNames; ++tries) {
+      std::string temporary = partial_name(name_);
       fd_ = Fd(::openat(folder_.get(), temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC,
                         mode ? 0600 : 0666));
-      if (fd_) {
+      if (fd_ && hold_partial(fd_.get())) {
         temporary_ = std::move(temporary);
+      } else if (fd_) {
+        fd_ = Fd();
       } else if (errno != EEXIST) {
         break;
       }

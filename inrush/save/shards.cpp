@@ -11,7 +11,6 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 
 #include <algorithm>
@@ -27,6 +26,7 @@
 #include "inrush/core/error.h"
 #include "inrush/core/quoted.h"
 #include "inrush/save.h"
+#include "inrush/save/partial.h"
 #include "inrush/save/parts.h"
 #include "inrush/stores/stores.h"
 
@@ -153,13 +153,9 @@ class LocalStaging final : public Staging {
     if (::mkdir(folder.c_str(), 0777) != 0 && errno != EEXIST) fail("make the folder", errno);
     folder_ = Fd(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     if (!folder_) fail("open the folder", errno);
-    uint64_t random = 0;
-    if (::getrandom(&random, sizeof random, 0) != static_cast<ssize_t>(sizeof random)) {
-      fail("get random bytes", errno);
-    }
-    std::string name = fmt::format(".{:016x}.inrush-partial", random);
-    if (::mkdirat(folder_.get(), name.c_str(), 0700) != 0) fail("make a folder in it", errno);
-    name_ = std::move(name);
+    remove_stale_partials(folder_.get(), "");
+    for (int tries = 0; name_.empty() && tries < kMostPartialNames; ++tries) make_partial();
+    if (name_.empty()) fail("make a folder in it", EBUSY);
   }
 
   ~LocalStaging() override {
@@ -189,6 +185,15 @@ class LocalStaging final : public Staging {
   }
 
  private:
+  // A folder in the folder that nobody removes meanwhile.
+  void make_partial() {
+    const std::string name = partial_name("");
+    if (::mkdirat(folder_.get(), name.c_str(), 0700) != 0) fail("make a folder in it", errno);
+    held_ = Fd(::openat(folder_.get(), name.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (!held_ && errno != ENOENT) fail("open the folder in it", errno);
+    if (held_ && hold_partial(held_.get())) name_ = name;
+  }
+
   // Removes what an earlier save left under this pattern, but not `kept`.
   void remove_old(const Pattern& pattern, const std::string& kept) const {
     Fd again(::openat(folder_.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
@@ -231,6 +236,7 @@ class LocalStaging final : public Staging {
   std::string path_;
   bool sync_;
   Fd folder_;
+  Fd held_;  // the folder of this name
   std::string name_;
   std::vector<std::string> files_;
 };

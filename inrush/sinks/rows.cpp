@@ -23,10 +23,6 @@ void check_memory(const Memory& memory, const Target& target, const TensorInfo& 
     throw Error(ErrorCode::usage, fmt::format("memory for tensor {} has {} bytes, {} are needed",
                                               tensor.name, memory.size, target.size));
   }
-  if (!is_aligned(memory.data, alignment_of(tensor.dtype))) {
-    throw Error(ErrorCode::usage, fmt::format("memory for tensor {} is not aligned to {} bytes",
-                                              tensor.name, alignment_of(tensor.dtype)));
-  }
 }
 
 }  // namespace inrush

@@ -18,7 +18,8 @@ inline constexpr uint64_t kSlotMargin = 64 * kKiB;
 // From the bytes of its range to the bytes of its target.
 void copy_rows(const Piece& piece, std::byte* target, const std::byte* source);
 
-// Throws Error{usage} where a target does not fit, or its elements would lie between addresses.
+// Throws Error{usage} where a target does not fit. Its address may be any: what a caller gives by
+// name is as it is.
 void check_memory(const Memory& memory, const Target& target, const TensorInfo& tensor);
 
 }  // namespace inrush

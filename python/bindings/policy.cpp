@@ -12,6 +12,7 @@
 #include "inrush/policy/fallbacks.h"
 #include "inrush/policy/filesystem.h"
 #include "inrush/policy/limit.h"
+#include "inrush/policy/profile.h"
 #include "python/bindings/bindings.h"
 
 namespace inrush::python {
@@ -106,6 +107,9 @@ void bind_policy(nb::module_& module) {
       nb::sig("def describe_curl() -> tuple[str, str]"),
       "(version of libcurl and its TLS library, why there is none or '').");
   module.def("engines", &engines, "(name, summary, why it cannot be used or '') of each engine.");
+  module.def(
+      "profile_remedy", [] { return profile_problem().change; },
+      "What to change so that what loads teach can be read and kept; empty: nothing.");
   module.def("fallbacks", &fallbacks, nb::arg("facts").none() = nb::none(),
              nb::arg("checkpoint").none() = nb::none(),
              "(what is not to be had here, why, what is done instead) of each.");

@@ -19,9 +19,9 @@ from inrush._errors import (
     DataError,
     Error,
     MemoryBudgetError,
-    SafetensorError,
     SourceError,
     UsageError,
+    join_safetensors,
 )
 from inrush._job import Job
 from inrush._options import Backend, BackendPolicy
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from inrush._convert import convert
+    from inrush._errors import SafetensorError
     from inrush._keys import Key
     from inrush._options import OptionWords
     from inrush._serialize import TensorSpec, deserialize, serialize, serialize_file
@@ -112,8 +113,8 @@ def open(
         Pattern to slice: only these bytes are read. ``{'*.weight': (slice(0, 512), slice(None))}``
         or ``'0:512, :'``.
     out : mapping, optional
-        Name to tensor or array that is filled in place: writable, C-contiguous, of the
-        tensor's dtype and size.
+        Name to tensor or array that is filled: writable, C-contiguous, of the tensor's dtype and
+        size. In place where its address allows what reads it, else by one copy.
     verify : {'none', 'crc', 'full'}
         Check the format's own checksums while reading: none, those that cost next to nothing, all.
     encryption : Key, bytes or str, optional
@@ -164,6 +165,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "SafetensorError":
+        return join_safetensors()  # safetensors may have been imported since
     if name in _MODULES:
         return importlib.import_module(f"inrush.{name}")
     if name in _HOMES:

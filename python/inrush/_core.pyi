@@ -979,6 +979,11 @@ def describe_curl() -> tuple[str, str]:
 def engines() -> list[tuple[str, str, str]]:
     """(name, summary, why it cannot be used or '') of each engine."""
 
+def profile_remedy() -> str:
+    """
+    What to change so that what loads teach can be read and kept; empty: nothing.
+    """
+
 def fallbacks(facts: Facts | None = None, checkpoint: Checkpoint | None = None) -> list[tuple[str, str, str]]:
     """(what is not to be had here, why, what is done instead) of each."""
 

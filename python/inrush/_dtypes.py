@@ -30,8 +30,3 @@ SAFETENSORS_NAMES = {word: name for name, word in FRAMEWORK_NAMES.items()}
 
 # Packed types count bytes in their frameworks, elements in the file: elements per byte.
 PACKED = {"F4": 2}
-
-# Bytes whose multiple an element's address is, where that is more than one.
-ALIGNMENTS = dict.fromkeys(("I16", "U16", "F16", "BF16"), 2)
-ALIGNMENTS |= dict.fromkeys(("I32", "U32", "F32", "C64"), 4)
-ALIGNMENTS |= dict.fromkeys(("I64", "U64", "F64"), 8)

@@ -11,11 +11,15 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class Error(Exception):
+class _Plain(Exception):
+    """What errors are where safetensors is not imported; see `join_safetensors`."""
+
+
+class Error(_Plain):
     """Base of all errors of Inrush; its text says what, where and why.
 
-    Where safetensors is imported already, an error is one of its `SafetensorError` too, so that
-    code that catches that one goes on to.
+    Once safetensors is imported, its `SafetensorError` is the base of this class, so that code that
+    catches that one goes on to.
 
     Attributes
     ----------
@@ -26,9 +30,10 @@ class Error(Exception):
     code = 1
 
     def __new__(cls, *arguments: Any) -> Self:
+        join_safetensors()
         # OSError's instances are larger than those of the other bases.
         make: Any = OSError.__new__ if issubclass(cls, OSError) else Exception.__new__
-        made: Self = make(_joined(cls), *arguments)
+        made: Self = make(cls, *arguments)
         return made
 
 
@@ -66,21 +71,22 @@ class Cancelled(Error):
     code = 130
 
 
-# What code written for safetensors catches.
-SafetensorError = Error
+def join_safetensors() -> type[Error]:
+    """Make errors those of safetensors too, if that is imported by now.
 
-_JOINS: dict[tuple[type, type], type] = {}
-
-
-def _joined(cls: Any) -> Any:
-    # The class, as a subclass of safetensors' error where that is imported.
+    Returns
+    -------
+    type
+        `Error`: what code written for safetensors catches.
+    """
     theirs = getattr(sys.modules.get("safetensors"), "SafetensorError", None)
-    if not isinstance(theirs, type) or issubclass(cls, theirs):
-        return cls
-    joined = _JOINS.get((cls, theirs))
-    if joined is None:
-        names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
-        # Another process may not have imported safetensors: what is pickled is the class itself.
-        names |= {"__doc__": cls.__doc__, "__reduce__": lambda error: (cls, error.args)}
-        joined = _JOINS[cls, theirs] = type(cls.__name__, (cls, theirs), names)
-    return joined
+    # Where Inrush stands in safetensors' place the class is our own.
+    if isinstance(theirs, type) and not issubclass(Error, theirs) and not issubclass(theirs, Error):
+        Error.__bases__ = (theirs,)
+    return Error
+
+
+join_safetensors()
+
+# For our own modules; `inrush.SafetensorError` joins anew.
+SafetensorError = Error

@@ -52,7 +52,9 @@ _STATS = (
 )
 
 
-# Called once for each load that ends, with its statistics and complete, failed or cancelled.
+# Called once for each load that ends, with its statistics and complete, failed or cancelled; from
+# wherever the last reference to one that nobody waited for goes, which may be in the middle of
+# themselves.
 observers: set[Callable[[dict[str, Any], str], None]] = set()
 
 _SOURCE_STATS = ("uri", "bytes", "reads", "retries", "hedges", "given_up")
@@ -351,6 +353,14 @@ class Job:
             stats["choice"],
             stats["why"],
         )
+
+    def __del__(self) -> None:
+        # Whoever drops a load neither waited for its end nor left its `with`: it is counted as
+        # what it is by now. Of one that could not be made there is nothing to count.
+        if observers and "told" in getattr(self, "_untold", ()):
+            if not self.done():
+                self._ended(Cancelled("the load was dropped"))
+            self._ended(None)
 
     def __enter__(self) -> Job:
         return self

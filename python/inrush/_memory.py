@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from inrush import _frameworks
-from inrush._dtypes import ALIGNMENTS, FRAMEWORK_NAMES, PACKED, SAFETENSORS_NAMES
+from inrush._dtypes import FRAMEWORK_NAMES, PACKED, SAFETENSORS_NAMES
 from inrush._errors import UsageError
 from inrush._frameworks import is_torch
 
@@ -94,7 +94,7 @@ def destination(name: str, array: Any, dtype: str, nbytes: int) -> Memory:
     Raises
     ------
     UsageError
-        If it is read-only, strided, not aligned, of another dtype or of another size.
+        If it is read-only, strided, of another dtype or of another size.
     """
     try:
         memory = Memory(array.detach() if is_torch(array) else array)
@@ -112,8 +112,6 @@ def destination(name: str, array: Any, dtype: str, nbytes: int) -> Memory:
         problem = f"holds {memory.nbytes} bytes, the tensor {nbytes}"
     elif is_torch(array) and (array.is_conj() or array.is_neg()):
         problem = "is a conjugate or a negative of what its memory holds"
-    elif memory.address % (alignment := ALIGNMENTS.get(dtype, 1)):
-        problem = f"is not aligned to the {alignment} bytes of its elements"
     if problem:
         raise UsageError(f"out[{name!r}] {problem}")
     return memory

@@ -241,6 +241,7 @@ class Filling:
         state: dict[str, Any] = {}
         if self.wanted:
             with Job(self.core, self._asked(self.wanted), collect=True) as job:
+                job.confirms = True
                 for name, tensor in job:
                     state[name] = self._cast(name, tensor)
         self.missing, self.unexpected = load_through(
@@ -262,6 +263,7 @@ class Filling:
         loaded: dict[str, Any] = {}
         if self.names:
             with Job(self.core, self._asked(self.names), collect=True) as job:
+                job.confirms = True
                 loaded = dict(iter(job))
         for name, tensor in loaded.items():
             group = self.fitting.ties[name]
@@ -289,6 +291,7 @@ class Filling:
         written: list[str] = []
         try:
             with Job(self.core, options, collect=False) as job:
+                job.confirms = True
                 for name, tensor in job:
                     if name not in direct:
                         place = self.fitting.ties[name][0].tensor

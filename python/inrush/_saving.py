@@ -41,6 +41,17 @@ def save_file(
     _core.save_file(place, _save_tensors(memories), chosen)
 
 
+def check_place(
+    filename: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None
+) -> None:
+    """Raise where `save_file` would: before the work whose result it shall take.
+
+    What a remote place refuses only when bytes come is not seen yet.
+    """
+    place = _target(filename)
+    _core.Writer.open(place, storage_for([place], storage_options)).abort()
+
+
 def _target(place: str | os.PathLike[str]) -> bytes:
     target = os.fsencode(place)
     if target.lower().startswith(b"hf://"):
@@ -139,6 +150,7 @@ def load_file(
     words = {**WHOLE, **options, **hinted(backend), "framework": framework}
     chosen = Options(words).moving_to(place)
     with Job(open_source(path, chosen), chosen, collect=collects(place), keep=True) as job:
+        job.confirms = True
         return dict(iter(job))
 
 

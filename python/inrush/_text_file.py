@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 
+from inrush import _core
 from inrush._errors import SourceError
 
 TYPE_CHECKING = False
@@ -32,53 +32,31 @@ def write_text(path: Path, text: str) -> None:
     """
     try:
         target = os.path.realpath(path)
-        mode = _mode_of(target)
-        if mode is not None and not stat.S_ISREG(mode):
-            _write(os.open(target, os.O_WRONLY | os.O_CLOEXEC), text)
+        data = text.encode()
+        if _is_special(target):
+            with open(os.open(target, os.O_WRONLY | os.O_CLOEXEC), "wb") as file:
+                file.write(data)
         else:
-            _replace(target, mode, text)
+            _replace(target, data)
+    except SourceError:
+        raise
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise SourceError(f"write {os.fspath(path)}: {reason}") from None
 
 
-def _mode_of(target: str) -> int | None:
+def _is_special(target: str) -> bool:
     try:
-        return os.stat(target).st_mode
+        return not stat.S_ISREG(os.stat(target).st_mode)
     except FileNotFoundError:
-        return None
+        return False
 
 
-def _replace(target: str, mode: int | None, text: str) -> None:
-    folder, name = os.path.split(target)
-    end = f".{os.urandom(8).hex()}.inrush-partial"
-    temporary = os.path.join(folder, f".{name[: 128 - len(end)]}{end}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+def _replace(target: str, data: bytes) -> None:
+    writer = _core.Writer.open(os.fsencode(target))
     try:
-        if mode is not None:
-            os.fchmod(descriptor, stat.S_IMODE(mode))
-        _write(descriptor, text, sync=True)
-        os.replace(temporary, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-    _sync_folder(folder)
-
-
-def _write(descriptor: int, text: str, *, sync: bool = False) -> None:
-    with open(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        if sync:
-            os.fsync(descriptor)
-
-
-def _sync_folder(folder: str) -> None:
-    # Some filesystems have no fsync of a folder; there the name is as durable as it gets.
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        writer.create(len(data))
+        writer.write(0, _core.buffer_address(data), len(data))
+        writer.finish()
+    finally:
+        writer.abort()

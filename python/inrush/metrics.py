@@ -10,6 +10,7 @@ credential: places are called as errors call them.
 
 from __future__ import annotations
 
+import collections
 import threading
 
 from inrush import _job
@@ -39,6 +40,7 @@ _METRICS = (
 Labels = tuple[tuple[str, str], ...]
 
 _lock = threading.Lock()
+_ended: collections.deque[tuple[dict[str, Any], str]] = collections.deque()
 _values: dict[tuple[str, Labels], float] = {}
 _instruments: list[Any] = []
 
@@ -56,6 +58,7 @@ def disable() -> None:
 def reset() -> None:
     """Forget what was counted."""
     with _lock:
+        _ended.clear()
         _values.clear()
 
 
@@ -68,20 +71,36 @@ def _set(name: str, value: float, *labels: tuple[str, str]) -> None:
 
 
 def _observe(stats: dict[str, Any], outcome: str) -> None:
-    with _lock:
-        _add("inrush_loads_total", 1, ("outcome", outcome))
-        _add("inrush_load_seconds_total", stats["seconds"])
-        _add("inrush_load_bytes_total", stats["bytes"])
-        _add("inrush_load_tensors_total", stats["tensors"])
-        _add("inrush_load_consumer_wait_seconds_total", stats["consumer_wait"])
-        _add("inrush_load_fallbacks_total", len(stats["fallbacks"]))
-        _set("inrush_load_peak_staging_bytes", stats["peak_staging"])
-        _set("inrush_load_bytes_per_second", stats["gb_per_s"] * 1e9)
-        for source in stats["sources"]:
-            label = ("source", source["uri"])
-            for what in ("bytes", "reads", "retries", "hedges"):
-                _add(f"inrush_source_{what}_total", source[what], label)
-            _set("inrush_source_bytes_per_second", source["gb_per_s"] * 1e9, label)
+    _ended.append((stats, outcome))
+    # Who has the lock may be this very thread, in which a collection of garbage ends a load: then
+    # it is counted with the next, or when somebody looks.
+    if _lock.acquire(blocking=False):
+        try:
+            _count_all()
+        finally:
+            _lock.release()
+
+
+def _count_all() -> None:
+    """Count what has ended; with the lock held."""
+    while _ended:
+        _count(*_ended.popleft())
+
+
+def _count(stats: dict[str, Any], outcome: str) -> None:
+    _add("inrush_loads_total", 1, ("outcome", outcome))
+    _add("inrush_load_seconds_total", stats["seconds"])
+    _add("inrush_load_bytes_total", stats["bytes"])
+    _add("inrush_load_tensors_total", stats["tensors"])
+    _add("inrush_load_consumer_wait_seconds_total", stats["consumer_wait"])
+    _add("inrush_load_fallbacks_total", len(stats["fallbacks"]))
+    _set("inrush_load_peak_staging_bytes", stats["peak_staging"])
+    _set("inrush_load_bytes_per_second", stats["gb_per_s"] * 1e9)
+    for source in stats["sources"]:
+        label = ("source", source["uri"])
+        for what in ("bytes", "reads", "retries", "hedges"):
+            _add(f"inrush_source_{what}_total", source[what], label)
+        _set("inrush_source_bytes_per_second", source["gb_per_s"] * 1e9, label)
 
 
 def _escaped(text: str) -> str:
@@ -90,6 +109,7 @@ def _escaped(text: str) -> str:
 
 def _series(name: str) -> list[tuple[Labels, float]]:
     with _lock:
+        _count_all()
         return sorted((labels, value) for (one, labels), value in _values.items() if one == name)
 
 

@@ -374,3 +374,30 @@ def test_doctor_shows_what_is_not_to_be_had(sharded):
     assert told["io_uring"]["instead"] == "Linux AIO"
     assert "not permitted" in told["io_uring"]["why"]
     assert told["residency by cachestat"]["instead"]
+
+
+@pytest.mark.parametrize(
+    ("text", "remedy"),
+    [
+        ("{", "rm "),
+        ('{"schema_version": 99, "rates": {}}', "another version"),
+        ('{"schema_version": 1, "rates": {}}', ""),
+        (None, ""),
+    ],
+)
+def test_doctor_says_what_to_do_about_a_profile(tmp_path, text, remedy):
+    profile = tmp_path / "profile.json"
+    if text is not None:
+        profile.write_text(text)
+    environment = {**os.environ, "INRUSH_PROFILE": str(profile)}
+    done = subprocess.run(
+        [sys.executable, "-m", "inrush", "doctor", "--json"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=True,
+    )
+    advice = [one for one in json.loads(done.stdout)["advice"] if "profile" in one]
+    assert len(advice) == bool(remedy), advice
+    assert all(remedy in one for one in advice)
+    assert text is None or profile.read_text() == text

@@ -57,6 +57,65 @@ def test_without_safetensors_an_error_is_only_ours():
     assert done.stdout.split() == ["True", "False"]
 
 
-def test_an_error_made_before_safetensors_was_imported_can_be_raised_again():
-    joined = type(_errors.DataError("x"))
-    assert type(joined("y")) is joined
+BEFORE = """
+import sys
+import safetensors
+import inrush
+"""
+
+AFTER = """
+import sys
+import inrush
+from inrush import SafetensorError
+
+early = inrush.DataError("early")
+import safetensors
+"""
+
+
+@pytest.mark.parametrize("imports", [BEFORE, AFTER])
+def test_the_class_is_safetensors_whichever_was_imported_first(imports):
+    code = (
+        imports
+        + """
+assert issubclass(inrush.SafetensorError, safetensors.SafetensorError)
+for kind in (inrush.Error, inrush.DataError, inrush.UsageError, inrush.SourceError,
+             inrush.MemoryBudgetError, inrush.Cancelled):
+    assert issubclass(kind, (safetensors.SafetensorError, inrush.Error))
+    assert issubclass(kind, inrush.SafetensorError)
+    error = kind("x")
+    assert type(error) is kind and str(error) == "x" and error.args == ("x",)
+assert issubclass(inrush.SourceError, OSError) and issubclass(inrush.DataError, ValueError)
+try:
+    inrush.open("/no/such")
+except safetensors.SafetensorError as error:
+    assert type(error) is inrush.SourceError
+else:
+    raise AssertionError("it was not caught")
+if "early" in globals():
+    assert isinstance(early, safetensors.SafetensorError)
+    assert SafetensorError is inrush.SafetensorError
+print("passed")
+"""
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "passed\n", done.stderr
+
+
+def test_what_is_raised_first_after_the_import_is_caught():
+    code = """
+import inrush
+import safetensors
+try:
+    inrush.open("/no/such")
+except safetensors.SafetensorError:
+    print("caught")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "caught\n", done.stderr
+
+
+def test_a_missing_framework_is_of_all_its_bases():
+    error = _errors.MissingFrameworkError("no jax")
+    assert isinstance(error, (ModuleNotFoundError, safetensors.SafetensorError))
+    assert isinstance(error, inrush.UsageError)

@@ -59,6 +59,40 @@ def test_wrong_bytes_that_are_known_late_are_told(
     assert again == large.read_bytes()[-len(again) :]
 
 
+def test_functions_that_return_all_of_it_return_nothing_wrong(model: Model, large: Path) -> None:
+    torch = pytest.importorskip("torch")
+    import inrush.numpy
+    import inrush.torch
+
+    net = torch.nn.Module()
+    net.w = torch.nn.Parameter(torch.zeros(96 << 20, dtype=torch.uint8), requires_grad=False)
+    for load in (
+        lambda: inrush.numpy.load_file(NAME, storage_options=PATIENT),
+        lambda: inrush.torch.load_file(NAME, storage_options=PATIENT),
+        lambda: inrush.torch.load_into(net, NAME, storage_options=PATIENT),
+        lambda: inrush.torch.load_into(net, NAME, assign=True, storage_options=PATIENT),
+    ):
+        model.hub.sent = 0
+        with pytest.raises(inrush.DataError, match=WRONG):
+            load()
+    model.hub.corrupt = model.hub.first_last = False
+    loaded = inrush.torch.load_file(NAME)["w"].numpy().tobytes()
+    assert loaded == large.read_bytes()[-len(loaded) :]
+
+
+def test_what_came_with_wrong_bytes_is_not_gone_on_with(model: Model) -> None:
+    model.hub.corrupt = True
+    with inrush.open(NAME) as checkpoint:
+        # All of the first shard, and of the second what does not make it whole.
+        with pytest.raises(inrush.DataError, match="SHA-256"):
+            checkpoint.load(include=["t1.*", "t2.1"])
+            checkpoint.confirm()
+        assert not list(model.folder.glob("blobs/*incomplete"))
+    model.hub.corrupt = False
+    loaded = inrush.open(NAME).load()
+    assert {name: bytes(one.as_bytes()) for name, one in loaded.items()} == model.expected
+
+
 def threads_of_digests() -> bool:
     return any(thread.name == "inrush-digests" for thread in threading.enumerate())
 

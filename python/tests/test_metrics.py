@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import sys
+import time
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,6 +57,41 @@ def test_loads_are_counted_by_outcome(counting: None, model: Path) -> None:
     assert counted['inrush_loads_total{outcome="cancelled"}'] == 1
     assert counted["inrush_load_tensors_total"] >= 6
     assert any(key.startswith("inrush_source_bytes_total{") for key in counted)
+
+
+def test_a_load_that_is_dropped_is_counted_once(counting: None, model: Path) -> None:
+    job = inrush.open(model).start()
+    while not job.done():
+        time.sleep(0.001)
+    assert "inrush_loads_total" not in "".join(values(inrush.metrics.exposition()))
+    del job
+    gc.collect()
+    assert values(inrush.metrics.exposition())['inrush_loads_total{outcome="complete"}'] == 1
+    for job in (inrush.open(model).start(), inrush.open(model).start()):
+        job.wait()
+        dict(job)
+    del job
+    gc.collect()
+    assert values(inrush.metrics.exposition())['inrush_loads_total{outcome="complete"}'] == 3
+    large = write_file(model.with_name("large"), {"t": random_tensor("U8", [9 << 20])})
+    checkpoint = inrush.open(large, budget="4MiB", mapping="never")
+    # Nobody takes its tensors: it runs for as long as somebody has it.
+    dropped = Job(checkpoint._opened(), checkpoint._options, collect=False)
+    with inrush.metrics._lock:  # as where a collection of garbage comes in the middle
+        del dropped
+        gc.collect()
+    counted = values(inrush.metrics.exposition())
+    assert counted['inrush_loads_total{outcome="cancelled"}'] == 1
+    with inrush.open(model, mapping="never") as checkpoint:
+        model.write_bytes(model.read_bytes()[:1000])
+        job = checkpoint.start()
+    with pytest.raises(inrush.Error):  # the engine's, which nobody is told of
+        job._load.wait()
+    del job
+    gc.collect()
+    counted = values(inrush.metrics.exposition())
+    assert counted['inrush_loads_total{outcome="failed"}'] == 1
+    assert sum(n for key, n in counted.items() if key.startswith("inrush_loads_total")) == 5
 
 
 def test_a_failed_load_is_counted(counting: None, model: Path) -> None:

@@ -154,6 +154,21 @@ TEST(FileWriter, refuses_what_is_no_regular_file_and_what_is_no_name) {
   EXPECT_TRUE(std::filesystem::is_character_file("/dev/null"));
 }
 
+TEST(FileWriter, judges_its_place_before_anything_is_written) {
+  const Folder folder;
+  std::filesystem::create_directory(folder / "sub");
+  const auto made = [&](const std::string& name) {
+    return message_of(ErrorCode::source, [&] { make_file_writer(folder / name, true); });
+  };
+  EXPECT_TRUE(contains(made("sub"), "no regular file"));
+  EXPECT_TRUE(contains(made("gone/a"), "No such file"));
+  const SmallDisk disk("size=1m,ro");
+  if (!disk.mounted()) GTEST_SKIP() << "cannot mount a tmpfs (needs root)";
+  const auto text =
+      message_of(ErrorCode::source, [&] { make_file_writer(disk.folder() / "a", true); });
+  EXPECT_TRUE(contains(text, "Read-only"));
+}
+
 TEST(FileWriter, says_that_the_disk_is_full_before_it_writes) {
   const SmallDisk disk("size=1m");
   if (!disk.mounted()) GTEST_SKIP() << "cannot mount a tmpfs (needs root)";

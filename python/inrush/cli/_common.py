@@ -13,17 +13,29 @@ from rich.markup import escape
 from rich.table import Table
 
 from inrush import __version__
+from inrush._checkpoint import place_of
 from inrush._errors import UsageError
 from inrush._options import environment, parse_order, parse_slices, parse_storage_options
 from inrush.cli._text import printable
 
 SCHEMA_VERSION = 1
 
-# Columns of output that goes into a pipe, where there is no terminal to fit.
-_PIPE_WIDTH = 160
+# Columns of output that goes into a pipe, where there is no terminal to fit, and a name that is cut
+# off or goes on in the next line is not found.
+_PIPE_WIDTH = 100_000
+
+# Letters of a text from a file that are shown; --json has all of them.
+_MOST_SHOWN = 400
 
 Source = Annotated[
     str, typer.Argument(metavar="SOURCE", help="A directory, a file, a URI or a model's id.")
+]
+Sources = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SOURCE",
+        help="A directory, a file, a URI, a model's id; or a checkpoint's files.",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, with schema_version.")]
 Device = Annotated[str | None, typer.Option(help="Where to: cpu, cuda:0, hip:1.")]
@@ -103,6 +115,11 @@ def console(*, error: bool = False) -> Console:
     return Console(stderr=error, width=width, highlight=False, soft_wrap=not stream.isatty())
 
 
+def one_or_several(sources: list[str]) -> str | list[str]:
+    """What `inrush.open` takes: one place, or the files that make one checkpoint."""
+    return sources[0] if len(sources) == 1 else sources
+
+
 def load_words(**flags: Any) -> dict[str, Any]:
     """Keyword arguments of `inrush.open` from flags; those not given are left out."""
     words = {word: value for word, value in flags.items() if value not in (None, [], ())}
@@ -113,6 +130,12 @@ def load_words(**flags: Any) -> dict[str, Any]:
     if "order" in words:
         words["order"] = parse_order(words["order"])
     return words
+
+
+def is_far(place: str) -> bool:
+    """Whether it is a URI of another machine's, or a model's id."""
+    uri = place_of(place)
+    return b"://" in uri and not uri.lower().startswith(b"file://")
 
 
 def encryption_words(
@@ -144,6 +167,12 @@ def shown(text: str) -> str:
     return escape(printable(text))
 
 
+def shortened(text: str) -> str:
+    """As `shown`, and no longer than one wants to see it."""
+    left = len(text) - _MOST_SHOWN
+    return shown(text) if left <= 0 else f"{shown(text[:_MOST_SHOWN])} [dim]and {left} more[/]"
+
+
 def size_text(size: float) -> str:
     """Bytes in words: '3.0 GiB'."""
     for unit in ("B", "KiB", "MiB", "GiB"):
@@ -164,17 +193,23 @@ def time_text(seconds: float) -> str:
 
 
 def plain_table(*columns: str, right: tuple[str, ...] = ()) -> Table:
-    """A table without frames; the columns in `right` are right-aligned."""
+    """A table without frames; the columns in `right` are right-aligned.
+
+    Where there is no room for all, the widest of the others go on in the next line.
+    """
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", no_wrap=True)
+        if column in right:
+            table.add_column(column, justify="right", no_wrap=True)
+        else:
+            table.add_column(column, overflow="fold")
     return table
 
 
 def facts_table(rows: list[tuple[str, str]]) -> Table:
     """Two columns: what, and what it is."""
     table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
-    table.add_column(style="dim", no_wrap=True)
+    table.add_column(style="dim", overflow="fold")
     table.add_column(overflow="fold")
     for what, value in rows:
         table.add_row(what, value)

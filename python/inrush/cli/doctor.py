@@ -15,6 +15,7 @@ from inrush.cli._common import (
     Json,
     console,
     facts_table,
+    one_or_several,
     plain_table,
     print_json,
     shown,
@@ -28,15 +29,15 @@ _LEAST_READ_AHEAD_KIB = 1024
 
 
 def doctor(
-    source: Annotated[
-        str | None,
+    sources: Annotated[
+        list[str] | None,
         typer.Argument(metavar="[SOURCE]", help="A checkpoint, to look at its place too."),
     ] = None,
     *,
     json: Json = False,
 ) -> None:
     """Show what this machine allows, the measured limit, and what to change."""
-    report = _examine(source)
+    report = _examine(one_or_several(sources) if sources else None)
     if json:
         print_json("doctor", report)
         return
@@ -71,7 +72,7 @@ def doctor(
         out.print(table)
         out.print()
     for advice in report["advice"]:
-        out.print(f"[yellow]change[/] {advice}", soft_wrap=True)
+        out.print(f"[yellow]change[/] {shown(advice)}", soft_wrap=True)
     if not report["advice"]:
         out.print("[green]nothing to change[/]")
 
@@ -106,7 +107,7 @@ def _drivers() -> list[dict[str, Any]]:
     ]
 
 
-def _examine(source: str | None) -> dict[str, Any]:
+def _examine(source: str | list[str] | None) -> dict[str, Any]:
     machine = json_format.loads(_core.machine_json())
     facts = None
     limits: list[dict[str, Any]] = []
@@ -162,6 +163,8 @@ def _advice(
     uring = next((one for one in backends if one["name"] == "URING_BUFFERED"), None)
     if uring is not None and "permit" in uring["reason"].lower():
         advice.append("io_uring is forbidden here: sysctl kernel.io_uring_disabled=0, or seccomp")
+    if remedy := _core.profile_remedy():
+        advice.append(f"the profile of what loads have taught: {remedy}")
     if facts is None:
         return advice
     if 0 < facts["filesystem"]["read_ahead_kib"] < _LEAST_READ_AHEAD_KIB:

@@ -15,15 +15,17 @@ from inrush.cli._common import (
     KeyCommand,
     KeyFile,
     PassphraseFile,
-    Source,
+    Sources,
     StorageOptions,
     base_name,
     console,
     encryption_words,
     facts_table,
     load_words,
+    one_or_several,
     plain_table,
     print_json,
+    shortened,
     shown,
     size_text,
 )
@@ -32,7 +34,7 @@ _NUMBER = re.compile(r"\d+")
 
 
 def inspect(
-    source: Source,
+    sources: Sources,
     *,
     every: Annotated[
         bool, typer.Option("--all", help="One row for each tensor; do not fold layers.")
@@ -46,7 +48,7 @@ def inspect(
     """Show tensors, dtypes, shapes, sizes, shards and metadata; a key that is given must fit."""
     words = load_words(storage_options=storage_options)
     words |= encryption_words(key_file, passphrase_file, key_command)
-    with inrush.open(source, **words) as checkpoint:
+    with inrush.open(one_or_several(sources), **words) as checkpoint:
         if checkpoint._options.key is not None:
             checks_of(checkpoint._opened(), checkpoint._options)
         if json:
@@ -127,7 +129,8 @@ def _print(checkpoint: inrush.Checkpoint, rows: list[Row]) -> None:
     for row in rows:
         shape = " x ".join(str(extent) for extent in row.info.shape) or "scalar"
         count = str(row.count) if row.count > 1 else ""
-        table.add_row(shown(row.name), count, row.info.dtype, shape, size_text(row.nbytes))
+        name = shortened(row.name) if out.is_terminal else shown(row.name)
+        table.add_row(name, count, row.info.dtype, shape, size_text(row.nbytes))
     out.print(table)
     out.print()
 
@@ -148,6 +151,7 @@ def _print(checkpoint: inrush.Checkpoint, rows: list[Row]) -> None:
         ("dtypes", ", ".join(f"{name} {size_text(size)}" for name, size in dtypes.most_common())),
     ]
     facts += [
-        (f"metadata {shown(key)}", shown(value)) for key, value in checkpoint.metadata.items()
+        (f"metadata {shortened(key)}", shortened(value))
+        for key, value in checkpoint.metadata.items()
     ]
     out.print(facts_table(facts))

@@ -8,7 +8,8 @@ import typer
 
 import inrush
 from inrush._memory import Memory
-from inrush._saving import save_file
+from inrush._options import parse_storage_options
+from inrush._saving import check_place, save_file
 from inrush._text_file import check_folder
 from inrush._trace import check_picture, is_mapped
 from inrush.cli._common import (
@@ -28,12 +29,14 @@ from inrush.cli._common import (
     PageCache,
     PassphraseFile,
     Slices,
-    Source,
+    Sources,
     StorageOptions,
     Verify,
     console,
     encryption_words,
+    is_far,
     load_words,
+    one_or_several,
     out_path,
     print_json,
     rate_text,
@@ -45,9 +48,11 @@ from inrush.cli._explain import explain_tables, limit_table
 from inrush.cli._limit import measure_limit
 from inrush.cli._progress import progress_bar
 
+Words = dict[str, str] | None
+
 
 def load(
-    source: Source,
+    sources: Sources,
     *,
     device: Device = None,
     backend: Backend = None,
@@ -68,7 +73,7 @@ def load(
     key_command: KeyCommand = None,
     storage_options: StorageOptions = None,
     out: Annotated[
-        str | None, typer.Option(help="Save what was loaded as this safetensors file.")
+        str | None, typer.Option(help="Save what was loaded as this safetensors file or object.")
     ] = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Facts, choice, and the ratio to the limit.")
@@ -81,7 +86,8 @@ def load(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Load a checkpoint into memory."""
+    """Load a checkpoint into memory; several files are one checkpoint."""
+    out = out_path(out)
     words = load_words(
         device=device,
         backend=backend,
@@ -96,17 +102,15 @@ def load(
         mirrors=mirrors,
         cache_dir=cache_dir,
         cache_size=cache_size,
-        storage_options=storage_options,
+        storage_options=_of_source(storage_options, [*sources, *(mirrors or [])], out),
         **encryption_words(key_file, passphrase_file, key_command),
     )
     traced = _check(trace, plot)
-    with inrush.open(source, **words) as checkpoint:
-        with progress_bar("loading") as report:
-            job = checkpoint.start(strict=strict, trace=traced, progress=report, framework=None)
-            job.confirms = True
-            job.wait()
+    written_with = _check_out(out, storage_options)
+    with inrush.open(one_or_several(sources), **words) as checkpoint:
+        job = _loaded(checkpoint, strict=strict, trace=traced)
         stats = job.stats()
-        saved = _save(job, out_path(out), checkpoint)
+        _save(job, out, checkpoint, written_with)
         limit = _limit(checkpoint, job) if explain or plot else None
         place = checkpoint.uri  # without what is secret in the source
     _draw(job, trace, plot, limit)
@@ -115,8 +119,16 @@ def load(
         print_json("load", {"uri": place, "stats": stats, **more})
         return
     _print(job, stats, limit if explain else None, explain=explain)
-    for path in filter(None, (saved, trace, plot)):
+    for path in filter(None, (out, trace, plot)):
         console().print(f"[dim]wrote[/] {shown(path)}")
+
+
+def _loaded(checkpoint: inrush.Checkpoint, *, strict: bool, trace: bool) -> inrush.Job:
+    with progress_bar("loading") as report:
+        job = checkpoint.start(strict=strict, trace=trace, progress=report, framework=None)
+        job.confirms = True
+        job.wait()
+    return job
 
 
 def _check(trace: str | None, plot: str | None) -> bool:
@@ -136,11 +148,23 @@ def _draw(
         job.trace().plot(plot, limit["bytes_per_second"] if limit else None)
 
 
-def _save(job: inrush.Job, path: str | None, checkpoint: inrush.Checkpoint) -> str | None:
-    if path is not None:
+def _of_source(storage: str | None, places: list[str], out: str | None) -> str | None:
+    # They are of every far place, and of no other.
+    return None if out and is_far(out) and not any(map(is_far, places)) else storage
+
+
+def _check_out(out: str | None, storage: str | None) -> Words:
+    """The storage options that `out` is written with; an error where it cannot be."""
+    words = parse_storage_options(storage) if storage and out and is_far(out) else None
+    if out:
+        check_place(out, words)
+    return words
+
+
+def _save(job: inrush.Job, path: str | None, checkpoint: inrush.Checkpoint, storage: Words) -> None:
+    if path:
         memories = {name: Memory(tensor) for name, tensor in job}
-        save_file(memories, path, checkpoint.metadata or None)
-    return path
+        save_file(memories, path, checkpoint.metadata or None, storage_options=storage)
 
 
 def _limit(checkpoint: inrush.Checkpoint, job: inrush.Job) -> dict[str, Any]:

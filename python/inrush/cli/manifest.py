@@ -9,16 +9,24 @@ import typer
 from inrush._checkpoint import open_source
 from inrush._manifest import Digested, write_manifest
 from inrush._options import Options
+from inrush._text_file import check_folder
 from inrush.cli._common import (
+    Backend,
+    Budget,
+    CacheDir,
+    CacheSize,
     Json,
     KeyCommand,
     KeyFile,
+    Mirrors,
+    PageCache,
     PassphraseFile,
-    Source,
+    Sources,
     StorageOptions,
     console,
     encryption_words,
     load_words,
+    one_or_several,
     print_json,
     rate_text,
     shown,
@@ -29,11 +37,17 @@ from inrush.cli._progress import progress_bar
 
 
 def manifest(
-    source: Source,
+    sources: Sources,
     *,
     output: Annotated[
         str, typer.Option("--output", "-o", metavar="FILE", help="The file to write.")
     ],
+    backend: Backend = None,
+    budget: Budget = None,
+    page_cache: PageCache = None,
+    mirrors: Mirrors = None,
+    cache_dir: CacheDir = None,
+    cache_size: CacheSize = None,
     key_file: KeyFile = None,
     passphrase_file: PassphraseFile = None,
     key_command: KeyCommand = None,
@@ -41,11 +55,20 @@ def manifest(
     json: Json = False,
 ) -> None:
     """Read every byte and write a digest of each tensor."""
+    words = load_words(
+        backend=backend,
+        budget=budget,
+        page_cache=page_cache,
+        mirrors=mirrors,
+        cache_dir=cache_dir,
+        cache_size=cache_size,
+        storage_options=storage_options,
+        **encryption_words(key_file, passphrase_file, key_command),
+    )
+    options = Options(words)
+    check_folder(output)
+    checkpoint = open_source(one_or_several(sources), options)
     with progress_bar("reading") as report:
-        words = load_words(storage_options=storage_options)
-        words |= encryption_words(key_file, passphrase_file, key_command)
-        options = Options(words)
-        checkpoint = open_source(source, options)
         digested = Digested(checkpoint, report, options)
     write_manifest(digested.manifest, output)
     stats = digested.stats

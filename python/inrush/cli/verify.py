@@ -11,15 +11,22 @@ from inrush._checkpoint import open_source
 from inrush._manifest import Digested, read_manifest
 from inrush._options import Options
 from inrush.cli._common import (
+    Backend,
+    Budget,
+    CacheDir,
+    CacheSize,
     Json,
     KeyCommand,
     KeyFile,
+    Mirrors,
+    PageCache,
     PassphraseFile,
-    Source,
+    Sources,
     StorageOptions,
     console,
     encryption_words,
     load_words,
+    one_or_several,
     print_json,
     rate_text,
     shown,
@@ -33,12 +40,18 @@ _SHOWN = 50
 
 
 def verify(
-    source: Source,
+    sources: Sources,
     *,
     manifest: Annotated[
         str | None,
         typer.Option("--manifest", metavar="FILE", help="What inrush manifest wrote."),
     ] = None,
+    backend: Backend = None,
+    budget: Budget = None,
+    page_cache: PageCache = None,
+    mirrors: Mirrors = None,
+    cache_dir: CacheDir = None,
+    cache_size: CacheSize = None,
     key_file: KeyFile = None,
     passphrase_file: PassphraseFile = None,
     key_command: KeyCommand = None,
@@ -47,10 +60,18 @@ def verify(
 ) -> None:
     """Read every byte, check the structure, compare digests with a manifest."""
     expected = None if manifest is None else read_manifest(manifest)
-    words = load_words(storage_options=storage_options)
-    words |= encryption_words(key_file, passphrase_file, key_command)
+    words = load_words(
+        backend=backend,
+        budget=budget,
+        page_cache=page_cache,
+        mirrors=mirrors,
+        cache_dir=cache_dir,
+        cache_size=cache_size,
+        storage_options=storage_options,
+        **encryption_words(key_file, passphrase_file, key_command),
+    )
     options = Options(words)
-    checkpoint = open_source(source, options)
+    checkpoint = open_source(one_or_several(sources), options)
     with progress_bar("verifying") as report:
         digested = Digested(checkpoint, report, options)
     different = [] if expected is None else _core.compare(expected, digested.manifest)
