@@ -60,7 +60,7 @@ struct LoadOptions {
   // Bytes of memory that tensors share: each is a view that is used again once it dies, and next()
   // throws Error{memory} at once where the caller keeps too many. 0: each has memory to keep.
   uint64_t pool = 0;
-  std::map<std::string, Memory> out;  // destination of these tensors, by name
+  std::map<std::string, Memory> out;  // destinations by name, of tensors that one consumer wants
   DecoderFactory decoder;
   std::function<void(const Progress&)>
       progress;  // called on a thread of the load's, at most 10 times a second

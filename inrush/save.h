@@ -48,7 +48,7 @@ struct SealOptions {
 
 struct SaveOptions {
   using Metadata = std::optional<std::map<std::string, std::string>>;
-  Metadata metadata;
+  Metadata metadata{};
   bool sync = true;          // fsync the file and its folder before it takes its name
   StorageOptions storage{};  // of a remote place
   std::optional<SealOptions> seal{};
@@ -57,11 +57,11 @@ struct SaveOptions {
 struct ShardOptions {
   std::string filename_pattern = "model{suffix}.safetensors";
   uint64_t max_shard_size = 5'000'000'000;  // bytes of tensors; a larger tensor has its own file
-  SaveOptions::Metadata metadata;           // of the one file, or of the index of several
-  SaveOptions::Metadata file_metadata;      // of every file
+  SaveOptions::Metadata metadata{};         // of the one file, or of the index of several
+  SaveOptions::Metadata file_metadata{};    // of every file
   bool sync = true;
-  StorageOptions storage{};         // of a remote place
-  std::optional<SealOptions> seal;  // all files but the index
+  StorageOptions storage{};           // of a remote place
+  std::optional<SealOptions> seal{};  // all files but the index
 };
 
 // Writes `path` through a temporary beside it, or the object of that URI, which is there when it is

@@ -96,7 +96,7 @@ class MmapSource final : public BlockingSource {
   // Bytes of mappings without a gap from this address on; 0: it lies in other memory.
   [[nodiscard]] uint64_t mapped_from(const std::byte* address) const;
   std::optional<Error> copy(const Read& read, const std::atomic<bool>& stop) const;
-  std::optional<Error> populate(const Read& read, uint64_t mapped,
+  std::optional<Error> populate(const Read& read, uint64_t wanted,
                                 const std::atomic<bool>& stop) const;
   [[nodiscard]] int populate_pages(const LocalFile& file, const Pages& pages) const;
   std::optional<Error> fetch(const Read& read, const std::atomic<bool>& stop) const;
@@ -132,8 +132,11 @@ uint64_t MmapSource::mapped_from(const std::byte* address) const {
 }
 
 std::optional<Error> MmapSource::read(const Read& read, const std::atomic<bool>& stop) {
+  const uint64_t size = files_.at(read.file).blob.size;
+  const uint64_t wanted = std::min(read.size, size - std::min(read.offset, size));
+  // What is read may begin on the last page of a mapping, that of its neighbour in the file.
   const uint64_t mapped = mapped_from(read.target);
-  return mapped == 0 ? copy(read, stop) : populate(read, mapped, stop);
+  return mapped == 0 || mapped < wanted ? copy(read, stop) : populate(read, wanted, stop);
 }
 
 std::optional<Error> MmapSource::copy(const Read& read, const std::atomic<bool>& stop) const {
@@ -143,17 +146,10 @@ std::optional<Error> MmapSource::copy(const Read& read, const std::atomic<bool>&
   return files_.error(read, progress.error_number(), progress.arrived());
 }
 
-std::optional<Error> MmapSource::populate(const Read& read, uint64_t mapped,
+std::optional<Error> MmapSource::populate(const Read& read, uint64_t wanted,
                                           const std::atomic<bool>& stop) const {
   const LocalFile& file = files_.at(read.file);
-  const uint64_t wanted =
-      std::min(read.size, file.blob.size - std::min(read.offset, file.blob.size));
   const uint64_t before = reinterpret_cast<uintptr_t>(read.target) % page_size_;
-  if (wanted > mapped) {
-    return Error(ErrorCode::usage,
-                 fmt::format("read {} [{}, +{}) via mmap: only {} bytes of the target are mapped",
-                             file.blob.name, read.offset, read.size, mapped));
-  }
   const uint64_t end = align_up(before + wanted, page_size_);
   for (uint64_t at = 0; at < end; at += kMostBetweenLooks) {
     if (stop) return files_.error(read, ECANCELED);

@@ -3,7 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 #include <numeric>
+#include <set>
+#include <string>
+#include <string_view>
 
 #include "inrush/base/align.h"
 #include "inrush/load/board.h"
@@ -81,6 +85,23 @@ void check_one_way(std::span<const Blob> blobs) {
   }
 }
 
+// A destination that nothing fills would be found out when its memory is used, and two consumers
+// would both write to one.
+void check_out(const Index& index, const Plan& plan, const std::map<std::string, Memory>& out) {
+  if (out.empty()) return;
+  std::set<std::string_view> filled;
+  for (const Target& target : plan.targets) {
+    const std::string& name = index.tensors[target.tensor].name;
+    if (!out.contains(name) || filled.insert(name).second) continue;
+    throw Error(ErrorCode::usage,
+                fmt::format("out: several consumers want \"{}\", whose memory is one", name));
+  }
+  for (const auto& [name, memory] : out) {
+    if (filled.contains(name)) continue;
+    throw Error(ErrorCode::usage, fmt::format("out: no tensor \"{}\" is loaded", name));
+  }
+}
+
 // What the backends of GPUDirect Storage answer, where they are named: asking starts the library.
 void ask_cufile(const LoadOptions& options, const Checkpoint& checkpoint, Facts& facts) {
   if (!options.direct_device.starts_with("cuda")) return;
@@ -111,6 +132,7 @@ Preparation prepare(const Checkpoint& checkpoint, LoadOptions options) {
   }
   check_one_way(index.blobs);
   Plan plan = make_plan(index, options.selections, options.limits);
+  check_out(index, plan, options.out);
   // A decoder reads the bytes, and a mapped byte may vanish under it.
   if (options.decoder) options.choice.mapping = MappingRule::never;
   Facts facts = gather_facts(index.blobs, plan);

@@ -88,4 +88,7 @@ Extents extents_of(const std::vector<uint64_t>& shape);
 // A name of a file, whatever bytes it is of, as Python shows file names.
 nb::str text_of(const std::string& name);
 
+// A name as Python's repr() shows it: on one line, without control characters.
+std::string quoted(const std::string& name);
+
 }  // namespace inrush::python

@@ -9,6 +9,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <functional>
 #include <memory>
 #include <utility>
 
@@ -135,8 +136,14 @@ void bind_storage(nb::module_& module) {
           nb::arg("scheme"), nb::arg("source"), "What the places of this scheme are asked with.");
 }
 
-std::optional<InfoView> find(const Checkpoint& checkpoint, std::string_view name) {
-  const TensorInfo* info = checkpoint.index().find(name);
+std::optional<InfoView> find(const Checkpoint& checkpoint, const nb::str& name) {
+  Py_ssize_t size = 0;
+  const char* text = PyUnicode_AsUTF8AndSize(name.ptr(), &size);
+  if (text == nullptr) {  // a lone surrogate, which no file can hold
+    PyErr_Clear();
+    return std::nullopt;
+  }
+  const TensorInfo* info = checkpoint.index().find({text, static_cast<size_t>(size)});
   if (info == nullptr) return std::nullopt;
   return InfoView{checkpoint, info};
 }
@@ -178,8 +185,19 @@ std::string repr(const InfoView& view) {
     if (!shape.empty()) shape += ", ";
     shape += std::to_string(extent);
   }
-  return "<inrush.TensorInfo '" + view.info->name + "' " + std::string(name_of(view.info->dtype)) +
-         " [" + shape + "]>";
+  return "<inrush.TensorInfo " + quoted(view.info->name) + " " +
+         std::string(name_of(view.info->dtype)) + " [" + shape + "]>";
+}
+
+bool same(const InfoView& one, const nb::object& object) {
+  if (!nb::isinstance<InfoView>(object)) return false;
+  const auto& other = nb::cast<const InfoView&>(object);
+  const TensorInfo& a = *one.info;
+  const TensorInfo& b = *other.info;
+  const Blob& file = one.checkpoint.index().blobs[a.blob];
+  const Blob& other_file = other.checkpoint.index().blobs[b.blob];
+  return a.name == b.name && a.dtype == b.dtype && a.shape == b.shape && a.offset == b.offset &&
+         a.size == b.size && a.encoding == b.encoding && file.name == other_file.name;
 }
 
 void bind_info(nb::module_& module) {
@@ -206,6 +224,9 @@ void bind_info(nb::module_& module) {
       .def_prop_ro(
           "encoding", [](const InfoView& view) -> std::string_view { return view.info->encoding; },
           "How its bytes are coded; '' for raw bytes.")
+      .def("__eq__", &same)
+      .def("__hash__",
+           [](const InfoView& view) { return std::hash<std::string>{}(view.info->name); })
       .def("__repr__", &repr);
 }
 

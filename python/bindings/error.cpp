@@ -76,6 +76,10 @@ nb::str text_of(const std::string& name) {
       PyUnicode_DecodeUTF8(name.data(), static_cast<Py_ssize_t>(name.size()), "surrogateescape"));
 }
 
+std::string quoted(const std::string& name) {
+  return nb::cast<std::string>(nb::repr(text_of(name)));
+}
+
 std::shared_ptr<void> keep(nb::object object) {
   return {object.release().ptr(), [](void* kept) {
             auto* python_object = static_cast<PyObject*>(kept);

@@ -8,6 +8,7 @@
 #include <nanobind/stl/string_view.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <functional>
@@ -134,7 +135,7 @@ void fill(DlTensor& out, const Tensor& tensor, int64_t* extents) {
   for (size_t i = dimensions; i-- > 0;) {
     extents[i] = static_cast<int64_t>(tensor.shape[i]);
     extents[dimensions + i] = stride;
-    stride *= extents[i];
+    stride *= std::max<int64_t>(1, extents[i]);  // as frameworks count that of empty tensors
   }
   out.data = tensor.memory.data;
   out.device = dlpack_device(tensor);
@@ -237,7 +238,7 @@ int get_buffer(PyObject* self, Py_buffer* view, int flags) noexcept {
     Py_ssize_t stride = view->itemsize;
     for (size_t i = shape.size(); i-- > 0;) {
       extents->strides[i] = stride;
-      stride *= extents->shape[i];
+      stride *= std::max<Py_ssize_t>(1, extents->shape[i]);
     }
     view->buf = tensor->memory.data;
     view->len = static_cast<Py_ssize_t>(tensor->memory.size);
@@ -269,7 +270,7 @@ std::string repr(const Tensor& tensor) {
     if (!shape.empty()) shape += ", ";
     shape += std::to_string(extent);
   }
-  return "<inrush.Tensor '" + tensor.name + "' " + std::string(name_of(tensor.dtype)) + " [" +
+  return "<inrush.Tensor " + quoted(tensor.name) + " " + std::string(name_of(tensor.dtype)) + " [" +
          shape + "]>";
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from inrush._errors import SafetensorError
+from inrush._errors import SafetensorError, WrongTypeError
 from inrush._frameworks import framework_of
 from inrush._options import parse_device
 
@@ -46,7 +46,7 @@ def existing(source: Source) -> Source:
     try:
         paths = [os.fspath(path) for path in source]
     except TypeError:
-        raise SafetensorError(f"filename {source!r}: expected a path or paths") from None
+        raise WrongTypeError(f"filename {source!r}: expected a path or paths") from None
     for path in paths:
         existing(path)
     return paths

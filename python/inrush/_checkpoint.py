@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 
 from inrush import _core
-from inrush._errors import SourceError, UsageError
+from inrush._errors import SourceError, UsageError, WrongTypeError
 from inrush._frameworks import converter
 from inrush._job import Job
 from inrush._options import Options
@@ -67,7 +67,7 @@ class Checkpoint(Mapping[str, _core.TensorInfo]):
         return self._core
 
     def __getitem__(self, name: str) -> _core.TensorInfo:
-        info = self._opened().find(name)
+        info = self._opened().find(name) if isinstance(name, str) else None
         if info is None:
             raise KeyError(name)
         return info
@@ -275,7 +275,7 @@ def open_source(
 ) -> _core.Checkpoint:
     """Open one place (and its mirrors), or several files as one checkpoint."""
     options = options or Options({})
-    if isinstance(source, (str, os.PathLike)):
+    if isinstance(source, (str, bytes, os.PathLike)):
         one = place_of(source)
         if one != os.fsencode(source):
             demand_hub(str(source))
@@ -291,7 +291,9 @@ def open_source(
     try:
         paths = [place_of(path) for path in source]
     except TypeError:
-        raise UsageError(f"source {source!r}: expected a path, a URI, or a list of paths") from None
+        raise WrongTypeError(
+            f"source {source!r}: expected a path, a URI, or a list of paths"
+        ) from None
     return _opened(paths, options, _core.Checkpoint.open_files)
 
 

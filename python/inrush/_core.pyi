@@ -101,6 +101,10 @@ class TensorInfo:
     def encoding(self) -> str:
         """How its bytes are coded; '' for raw bytes."""
 
+    def __eq__(self, arg: object, /) -> bool: ...
+
+    def __hash__(self) -> int: ...
+
     def __repr__(self) -> str: ...
 
 class HubFile:

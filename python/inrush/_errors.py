@@ -53,6 +53,16 @@ class MissingFrameworkError(UsageError, ModuleNotFoundError):
     """A framework is asked for that is not installed."""
 
 
+class WrongTypeError(UsageError, TypeError):
+    """An argument is of a type that nothing can be made of."""
+
+
+class MissingDtypeError(UsageError, KeyError):
+    """An array has a dtype that the format has no name for."""
+
+    __str__ = Exception.__str__  # a KeyError's is the repr of its text
+
+
 class SourceError(Error, OSError):
     """The source is unreachable or refuses."""
 

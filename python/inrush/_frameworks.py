@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from inrush._dtypes import FRAMEWORK_NAMES, PACKED
-from inrush._errors import MissingFrameworkError, UsageError
+from inrush._errors import MissingFrameworkError, UsageError, WrongTypeError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,7 +67,8 @@ def framework_of(name: str | None) -> str | None:
     try:
         return _FRAMEWORKS[name]
     except (KeyError, TypeError):
-        raise UsageError(
+        kind = UsageError if isinstance(name, str) else WrongTypeError
+        raise kind(
             f"framework {name} is invalid: expected None or one of {', '.join(_FRAMEWORKS)}; "
             "others take the tensors of framework=None through DLPack"
         ) from None

@@ -7,6 +7,7 @@ The only file of the package that reads environment variables. What a caller say
 from __future__ import annotations
 
 import enum
+import operator
 import os
 import re
 
@@ -130,8 +131,8 @@ def parse_size(text: int | str, word: str = "budget") -> int:
         match = _SIZE.fullmatch(text)
         if match and match[2].lower() in _UNITS:
             size = int(float(match[1]) * _UNITS[match[2].lower()])
-    elif isinstance(text, int) and not isinstance(text, bool):
-        size = text
+    elif hasattr(text, "__index__") and not isinstance(text, bool):
+        size = operator.index(text)
     if not 0 < size < 1 << 63:
         raise UsageError(f"{word} {text!r}: expected bytes, or a size such as '512MiB'")
     return size
@@ -427,6 +428,8 @@ def _storage_words(options: Any) -> Mapping[str, Any] | None:
     if options is not None and not hasattr(options, "items"):
         # Never the value itself: there may be a secret in it.
         raise UsageError(f"storage_options: expected a mapping, not {type(options).__name__}")
+    if not all(isinstance(word, str) for word in options or ()):
+        raise UsageError("storage_options: expected the names of options to be text")
     words: Mapping[str, Any] | None = options
     return words
 
@@ -477,7 +480,7 @@ def _listed(word: str, values: Any, expected: str) -> list[Any]:
 def _mapping(word: str, values: Any) -> Mapping[str, Any]:
     if values is None:
         return {}
-    if not hasattr(values, "items"):
+    if not hasattr(values, "items") or not all(isinstance(name, str) for name in values):
         raise UsageError(f"{word} {values!r}: expected a mapping from names")
     mapping: Mapping[str, Any] = values
     return mapping

@@ -5,7 +5,7 @@ from __future__ import annotations
 from inrush import _core
 from inrush._arguments import WHOLE, collects, device_for, existing, hinted
 from inrush._checkpoint import TensorStream, one_tensor, open_source
-from inrush._errors import SafetensorError
+from inrush._errors import SafetensorError, WrongTypeError
 from inrush._frameworks import converter, described, framework_of
 from inrush._job import Job
 from inrush._options import Options
@@ -100,6 +100,8 @@ class safe_open:
         return self._core
 
     def _info(self, name: str) -> _core.TensorInfo:
+        if not isinstance(name, str):
+            raise WrongTypeError(f"tensor {name!r}: expected its name, a str")
         info = self._opened().find(name)
         if info is None:
             raise SafetensorError(f"File does not contain tensor {name}")
@@ -241,7 +243,8 @@ class TensorSlice:
         """
         shape = self._info.shape
         if self._framework not in (None, "pt"):
-            index = checked_index(index, shape)
+            # The ellipsis keeps what has no dimension left an array.
+            index = (*checked_index(index, shape), Ellipsis)
         # The others' arrays may be copies, and the whole tensor is more than was asked for.
         viewed = self._framework in ("pt", "np") and self._options.moved_to is None
         if viewed and self._mapped is not None and self._convert is not None:

@@ -8,7 +8,7 @@ import os
 from inrush import _core
 from inrush._arguments import WHOLE, collects, device_for, existing, hinted
 from inrush._checkpoint import open_source
-from inrush._errors import Error, UsageError
+from inrush._errors import Error, MissingDtypeError, UsageError
 from inrush._job import Job
 from inrush._memory import Memory
 from inrush._options import Options
@@ -118,11 +118,11 @@ def _save_tensors(memories: Mapping[str, Memory]) -> list[_core.SaveTensor]:
     for name, memory in memories.items():
         if not isinstance(name, str):
             raise TypeError(f"save {name!r}: the name of a tensor is a str")
-        if not name.isascii() and any("\ud800" <= letter <= "\udfff" for letter in name):
+        if not is_text(name):
             raise UsageError(f"save {name!r}: no text that UTF-8 can hold")
         if memory.dtype in ("", "?"):
             dtype = getattr(memory.owner, "dtype", type(memory.owner).__name__)
-            raise UsageError(f"save {name!r}: safetensors has no dtype for {dtype}")
+            raise MissingDtypeError(f"save {name!r}: safetensors has no dtype for {dtype}")
         tensors.append(
             _core.SaveTensor.make(
                 name, memory.dtype, list(memory.shape), memory.address, memory.nbytes
@@ -131,13 +131,22 @@ def _save_tensors(memories: Mapping[str, Memory]) -> list[_core.SaveTensor]:
     return tensors
 
 
+def is_text(text: str) -> bool:
+    """Whether UTF-8 can hold it: it has no half of a surrogate pair."""
+    return text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
 def checked_metadata(metadata: Mapping[str, str] | None) -> dict[str, str] | None:
     """The metadata; TypeError where a key or a value is no string."""
     if metadata is None:
         return None
+    if not hasattr(metadata, "items"):
+        raise TypeError(f"metadata: expected a mapping, not {type(metadata).__name__}")
     for key, value in metadata.items():
         if not isinstance(key, str) or not isinstance(value, str):
             raise TypeError(f"metadata: {key!r}: {value!r} is not a pair of strings")
+        if not is_text(key) or not is_text(value):
+            raise UsageError(f"metadata: {key!r}: {value!r} is no text that UTF-8 can hold")
     return dict(metadata)
 
 

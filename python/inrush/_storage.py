@@ -126,6 +126,8 @@ def _resolve(
 
 def _text(name: str, value: Any) -> str:
     if name == "headers" and not isinstance(value, str):
+        if not hasattr(value, "items"):
+            raise UsageError("storage option headers: expected a mapping from names to values")
         lines = [f"{key}: {one}" for key, one in value.items()]
         if any("\n" in line or "\r" in line for line in lines):
             raise UsageError("storage option headers: a line break would begin another header")

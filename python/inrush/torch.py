@@ -6,6 +6,7 @@ import torch
 
 from inrush import _saving
 from inrush._arguments import WHOLE, device_for, hinted
+from inrush._errors import Error
 from inrush._memory import Memory
 from inrush._modules import Filling, MismatchError, opened_for
 from inrush._safe_open import safe_open
@@ -298,6 +299,8 @@ def save_model(
             encryption=encryption,
             storage_options=storage_options,
         )
+    except Error:
+        raise
     except ValueError as error:
         raise ValueError(
             f"{error} Or use save_model(..., force_contiguous=True), which saves contiguous copies."

@@ -12,7 +12,7 @@ import time
 import numpy
 import pytest
 import safetensors.numpy
-from conftest import DTYPES, heed_ctrl_c
+from conftest import DTYPES, heed_ctrl_c, random_tensor, write_file
 
 import inrush
 
@@ -81,6 +81,15 @@ def test_names_with_brackets_and_control_characters_do_not_garble(inrush_command
         inrush_command("inspect", tmp_path / "x.safetensors", "--json")
     )["tensors"]}  # fmt: skip
     assert names_read == set(names)
+
+
+def test_what_the_locales_encoding_lacks_is_escaped(inrush_command, tmp_path):
+    path = write_file(tmp_path / "x.safetensors", {"\u00e9" * 300: random_tensor("F32", [1])})
+    for words in (("inspect", path), ("load", path, "--include", "\u00e9?")):
+        done = inrush_command(*words, PYTHONIOENCODING="ascii")
+        assert done.returncode in (0, 2), done.stderr
+        assert r"\xe9" in done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
 
 
 def test_load(inrush_command, sharded):

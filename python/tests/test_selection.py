@@ -225,3 +225,23 @@ def test_out_for_a_tensor_that_is_not_loaded_is_refused(tmp_path):
     path = write_file(tmp_path / "x.safetensors", {"x": random_tensor("F32", [4])})
     with pytest.raises(inrush.UsageError, match=r"out\['y'\]"):
         inrush.open(path).load(out={"y": numpy.zeros(4, "f4")})
+
+
+def test_neighbours_in_the_file_that_are_asked_for_apart_are_right_by_every_way(tmp_path):
+    # Of these, in the order of names, some are mapped and some read, onto pages that they share.
+    sizes = {"l.1": 8580, "l.4": 8976, "l.7": 9372, "b": 77}
+    parts = [
+        {"l.0": 8448, "l.3": 8844, "l.6": 9240, "l.9": 9636},
+        {"emb": 2048000, **sizes},
+        {"l.2": 8712, "l.5": 9108, "l.8": 9504, "o": 210},
+    ]
+    contents = [{name: random_tensor("U8", [n]) for name, n in part.items()} for part in parts]
+    paths = [write_file(tmp_path / f"{i}.safetensors", part) for i, part in enumerate(contents)]
+    checkpoint = inrush.open(paths)
+    names = sorted(checkpoint)
+    for order in (names, names[::-1]):
+        for backend in (None, "mmap", "pread_buffered", "uring"):
+            loaded = checkpoint.load(order=order, backend=backend)
+            for part in contents:
+                for name, (_, _, data) in part.items():
+                    assert bytes(loaded[name]) == data, (name, backend)

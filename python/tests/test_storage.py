@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from servers import Answers, answering
 
-from inrush import SourceError, _core, _storage
+from inrush import SourceError, UsageError, _core, _storage
+from inrush import open as open_checkpoint
 
 
 class Recording(Answers):
@@ -87,3 +88,9 @@ def test_renewing_ends_when_nobody_signs_even_if_it_never_worked(
     while renewer._renewed and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not renewer._renewed
+
+
+@pytest.mark.parametrize("headers", [5, ["X-A: b"], {"X-A": "b\nX-C: d"}])
+def test_headers_that_are_none_are_usage_errors(headers):
+    with pytest.raises(UsageError, match="storage option headers"):
+        open_checkpoint("http://127.0.0.1:9/x", storage_options={"headers": headers})

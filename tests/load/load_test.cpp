@@ -144,6 +144,30 @@ TEST(Load, an_out_tensor_is_filled_and_the_rest_is_ours) {
   EXPECT_EQ(mine, folder.expected["a.1"]);
 }
 
+TEST(Load, an_out_tensor_that_nothing_or_more_than_one_would_fill_is_refused) {
+  Folder folder;
+  folder.shard("a.safetensors", "a.", {kMiB, 77});
+  const auto checkpoint = Checkpoint::open(folder.path());
+  Bytes mine(77);
+  const auto refusal = [&](const std::string& name, const std::vector<Selection>& selections) {
+    LoadOptions options;
+    options.selections = selections;
+    options.out[name].data = mine.data();
+    options.out[name].size = mine.size();
+    try {
+      const Load load(checkpoint, options);
+    } catch (const Error& error) {
+      return error.code() == ErrorCode::usage ? error.message() : "another code";
+    }
+    return std::string("none");
+  };
+  EXPECT_EQ(refusal("b.0", {}), "out: no tensor \"b.0\" is loaded");
+  EXPECT_EQ(refusal("a.1", {{{{.tensor = 0}}}}), "out: no tensor \"a.1\" is loaded");
+  EXPECT_EQ(refusal("a.1", {{{{.tensor = 1}}}, {{{.tensor = 1}}}}),
+            "out: several consumers want \"a.1\", whose memory is one");
+  EXPECT_EQ(refusal("a.1", {}), "none");
+}
+
 TEST(Load, a_budget_below_the_least_is_an_error_that_names_it) {
   Folder folder;
   folder.shard("a.safetensors", "a.", {3 * kMiB});
