@@ -19,6 +19,10 @@ namespace {
 
 // From this size on, memory of a target's own comes from the kernel, in huge pages if it will.
 constexpr uint64_t kOwnMapping = 1 * kMiB;
+// Where moved tensors begin, which is what other libraries take without a copy of their own.
+constexpr uint64_t kMovedAlign = 64;
+// Small enough that huge pages across it cost no more than reading across it does.
+constexpr uint64_t kHugeGap = 64 * kKiB;
 
 std::shared_ptr<void> allocate_own(uint64_t size) {
   if (size < kOwnMapping) {
@@ -74,8 +78,9 @@ HostSink::~HostSink() {
   for (const Slot& slot : slots_) std::free(slot.data);
   for (size_t i = 0; i < homes_.size(); ++i) {
     const Target& target = plan_.targets[i];
-    if (homes_[i].kind != Kind::arena || homes_[i].taken) continue;
-    arena_->drop(index_.tensors[target.tensor].blob, target.file_offset, target.size);
+    const bool pinned = homes_[i].kind == Kind::arena || homes_[i].kind == Kind::moved;
+    if (!pinned || homes_[i].taken) continue;
+    arena_->drop(index_.tensors[target.tensor].blob, homes_[i].start, target.size);
   }
 }
 
@@ -96,11 +101,7 @@ void HostSink::settle_arena_homes(const std::vector<bool>& claimed) {
   std::vector<uint32_t> order;
   for (uint32_t i = 0; i < homes_.size(); ++i) {
     const Target& target = plan_.targets[i];
-    const TensorInfo& tensor = index_.tensors[target.tensor];
-    if (!claimed[i] && target.contiguous && target.size > 0 &&
-        is_aligned(target.file_offset, alignment_of(tensor.dtype))) {
-      order.push_back(i);
-    }
+    if (!claimed[i] && target.contiguous && target.size > 0) order.push_back(i);
   }
   const auto place = [&](uint32_t i) {
     return std::pair(index_.tensors[plan_.targets[i].tensor].blob, plan_.targets[i].file_offset);
@@ -113,27 +114,38 @@ void HostSink::settle_arena_homes(const std::vector<bool>& claimed) {
   uint64_t end = 0;
   for (const uint32_t i : order) {
     const auto [this_blob, offset] = place(i);
+    const uint32_t align = alignment_of(index_.tensors[plan_.targets[i].tensor].dtype);
+    const bool congruent = is_aligned(offset, align);
+    // Towards the front, where the header of a record is.
+    const uint64_t start = congruent ? offset : align_down(offset, kMovedAlign);
     // Two targets that want the same bytes each get their own: one of them from memory of its own.
-    if (this_blob == blob && offset < end) continue;
+    if (this_blob == blob && start < end) continue;
     blob = this_blob;
-    end = offset + plan_.targets[i].size;
-    homes_[i].kind = Kind::arena;
-    homes_[i].data = arena_->at(blob, offset);
-    arena_->pin(blob, offset, plan_.targets[i].size);
+    end = start + plan_.targets[i].size;
+    homes_[i].kind = congruent ? Kind::arena : Kind::moved;
+    homes_[i].start = start;
+    homes_[i].data = arena_->at(blob, start);
+    arena_->pin(blob, start, plan_.targets[i].size);
+    if (!congruent) moved_.emplace_back(homes_[i].data, plan_.targets[i].size);
   }
 }
 
 void HostSink::settle_placements() {
+  const auto page = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
   for (uint32_t i = 0; i < plan_.ranges.size(); ++i) {
     const Range& range = plan_.ranges[i];
     if (layout_.placements[i] != Placement::mapped) continue;
     const auto first = plan_.pieces.begin() + range.first_piece;
     // Bytes that also go elsewhere would be copied out of a mapping, which a shrinking file turns
-    // into a signal: they are read instead.
+    // into a signal: they are read instead. So would be what is read into a page of one.
     const bool all = std::all_of(first, first + range.piece_count, [&](const Piece& piece) {
       return homes_[piece.target].kind == Kind::arena;
     });
-    if (!all) layout_.placements[i] = Placement::in_place;
+    const uint64_t start = align_down(range.offset, page);
+    const uint64_t end = align_up(range.offset + range.size, page);
+    if (!all || touches_moved(arena_->at(range.blob, start), end - start)) {
+      layout_.placements[i] = Placement::in_place;
+    }
   }
 }
 
@@ -142,17 +154,19 @@ void HostSink::place_mappings() {
   const auto count = static_cast<uint32_t>(plan_.ranges.size());
   for (uint32_t first = 0, next = 0; first < count; first = next) {
     const Range& range = plan_.ranges[first];
+    const bool maps = layout_.placements[first] == Placement::mapped;
     uint64_t end = range.offset + range.size;
     for (next = first + 1; next < count; ++next) {
       const Range& follower = plan_.ranges[next];
       const bool joins = follower.blob == range.blob &&
                          layout_.placements[next] == layout_.placements[first] &&
-                         follower.offset >= end && follower.offset <= align_up(end, page);
+                         follower.offset >= end &&
+                         follower.offset <= (maps ? align_up(end, page) : end + kHugeGap);
       if (!joins) break;
       end = follower.offset + follower.size;
     }
     Region region;
-    if (layout_.placements[first] == Placement::mapped) {
+    if (maps) {
       const uint64_t start = align_down(range.offset, page);
       arena_->place_mapping(index_.blobs[range.blob], range.blob, start,
                             align_up(end, page) - start);
@@ -161,7 +175,7 @@ void HostSink::place_mappings() {
       region.backing = Backing::mapping;
       region.id = static_cast<uint32_t>(layout_.regions.size());
       layout_.regions.push_back(region);
-    } else if (in_arena(first)) {
+    } else if (in_arena(first) || holds(first, Kind::moved)) {
       arena_->advise_huge(range.blob, range.offset, end - range.offset);
     }
   }
@@ -195,15 +209,27 @@ void HostSink::advance_due() {
   }
 }
 
-bool HostSink::in_arena(uint32_t range) const {
+bool HostSink::holds(uint32_t range, Kind kind) const {
   const auto first = plan_.pieces.begin() + plan_.ranges[range].first_piece;
   return std::any_of(first, first + plan_.ranges[range].piece_count,
-                     [&](const Piece& piece) { return homes_[piece.target].kind == Kind::arena; });
+                     [&](const Piece& piece) { return homes_[piece.target].kind == kind; });
+}
+
+// Whether what is congruent with the file there is (also) memory of moved targets.
+bool HostSink::touches_moved(const std::byte* begin, uint64_t size) const {
+  const auto ends_later = [](const std::byte* address, std::span<std::byte> home) {
+    return address < home.data() + home.size();
+  };
+  const auto home = std::upper_bound(moved_.begin(), moved_.end(), begin, ends_later);
+  return home != moved_.end() && home->data() < begin + size;
 }
 
 std::byte* HostSink::direct_address(uint32_t index) const {
   const Range& range = plan_.ranges[index];
-  if (in_arena(index)) return arena_->at(range.blob, range.offset);
+  if (in_arena(index)) {
+    std::byte* const address = arena_->at(range.blob, range.offset);
+    return touches_moved(address, range.size) ? nullptr : address;
+  }
   const Piece& piece = plan_.pieces[range.first_piece];
   const bool plain = range.piece_count == 1 && piece.rows == 1 && piece.row_size == range.size;
   return plain ? homes_[piece.target].data + piece.target_offset : nullptr;
@@ -299,6 +325,7 @@ std::optional<Grant> HostSink::in_place_grant(uint32_t first, uint32_t count,
   if (before > (arena ? range.slack_before : 0)) return std::nullopt;
   if (after > (arena ? plan_.ranges[last].slack_after : 0)) return std::nullopt;
   if (!arena && aligned_end != end) return std::nullopt;
+  if (arena && touches_moved(grant.target, grant.size)) return std::nullopt;
   return grant;
 }
 
@@ -411,9 +438,9 @@ Memory HostSink::take(uint32_t index) {
   Memory memory;
   memory.data = home.data;
   memory.size = target.size;
-  memory.owner = home.kind == Kind::arena ? arena_->hold(index_.tensors[target.tensor].blob,
-                                                         target.file_offset, target.size)
-                                          : std::move(home.owner);
+  const bool pinned = home.kind == Kind::arena || home.kind == Kind::moved;
+  memory.owner = pinned ? arena_->hold(index_.tensors[target.tensor].blob, home.start, target.size)
+                        : std::move(home.owner);
   advance_due();
   return memory;
 }

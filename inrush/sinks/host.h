@@ -1,6 +1,7 @@
-// The sink of host memory. A target lies in the arena (its bytes are one aligned run of the file
-// that no other target claims), in memory of its own, or in the caller's. A range is mapped, read
-// in place, or read into a slot and copied.
+// The sink of host memory. A target lies in the arena where its bytes are one run of the file that
+// no other target claims: congruent with the file, or moved to a multiple of 64 where its elements
+// are not aligned there. Else it has memory of its own, or the caller's. A range is mapped, read in
+// place, or read into a slot and copied.
 // The budget covers busy slots and ranges granted ahead of the oldest undelivered target. Ranges up
 // to that target's last are due: always granted, and not charged, for their bytes are about to be
 // the consumer's. A slot is busy only while it is read and copied, so due ranges never starve.
@@ -43,9 +44,10 @@ class HostSink final : public Sink {
   static uint64_t least_budget(const PlanLimits& limits);
 
  private:
-  enum class Kind : uint8_t { arena, own, caller };
+  enum class Kind : uint8_t { arena, moved, own, caller };
   struct Home {
     Kind kind = Kind::own;
+    uint64_t start = 0;           // arena and moved: in the blob's part of the arena
     std::byte* data = nullptr;    // nullptr until there is memory
     std::shared_ptr<void> owner;  // own and caller
     bool taken = false;
@@ -62,7 +64,9 @@ class HostSink final : public Sink {
   void place_mappings();
   void settle_needs();
   void advance_due();
-  [[nodiscard]] bool in_arena(uint32_t range) const;
+  [[nodiscard]] bool holds(uint32_t range, Kind kind) const;
+  [[nodiscard]] bool in_arena(uint32_t range) const { return holds(range, Kind::arena); }
+  [[nodiscard]] bool touches_moved(const std::byte* begin, uint64_t size) const;
   [[nodiscard]] std::byte* direct_address(uint32_t range) const;
   [[nodiscard]] bool may_join(uint32_t range, std::byte* address, uint64_t end) const;
   std::optional<Grant> in_place_grant(uint32_t first, uint32_t count, const EngineTraits& traits);
@@ -78,7 +82,8 @@ class HostSink final : public Sink {
   SinkLayout layout_;
   SinkOptions options_;
   std::shared_ptr<Arena> arena_;
-  std::vector<Home> homes_;          // per target
+  std::vector<Home> homes_;                  // per target
+  std::vector<std::span<std::byte>> moved_;  // homes of moved targets, by address
   std::vector<uint32_t> due_after_;  // per target: ranges below it are due when it is the head
   uint64_t slot_size_ = 0;
 
