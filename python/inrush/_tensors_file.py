@@ -33,7 +33,7 @@ MEMORY = 256 << 20
 
 _LONG = 1 << 32  # a length from here on takes 64 bits
 _ENCRYPTED, _TAGGED = 1, 2  # flags
-_OPAQUE_VERSION, _ENCRYPTED_VERSION, _META_VERSION, _LONG_VERSION = 2, 3, 4, 5
+_OPAQUE_VERSION, _ENCRYPTED_VERSION, _META_VERSION, LONG_VERSION = 2, 3, 4, 5
 
 # safetensors' dtypes by numpy's names; the others by a width and torch's name.
 PLAIN = {
@@ -157,7 +157,7 @@ class Record:
 
     def line(self, offset: int, *, tagged: bool) -> bytes:
         """The line of the index, where the record begins at `offset`."""
-        tag = struct.pack("<I", _LONG_VERSION if self.long else 1) if tagged else b""
+        tag = struct.pack("<I", LONG_VERSION if self.long else 1) if tagged else b""
         places = struct.pack("<QQQ", offset, offset + self.header_size, self.size)
         return tag + self._line_identity + self._type + places
 
@@ -214,12 +214,15 @@ class Line:
         Where the record begins, where the tensor's bytes begin, and how many they are.
     wide : bool
         Lengths have 64 bits.
+    raw : bytes
+        As it stands in the index.
     """
 
-    __slots__ = ("data", "dtype", "header", "kind", "path", "shape", "size", "wide")
+    __slots__ = ("data", "dtype", "header", "kind", "path", "raw", "shape", "size", "wide")
 
-    def __init__(self, fields: tuple[Any, ...], *, wide: bool) -> None:
+    def __init__(self, fields: tuple[Any, ...], *, wide: bool, raw: bytes) -> None:
         self.wide = wide
+        self.raw = raw
         self.path, self.kind, self.dtype, self.shape, self.header, self.data, self.size = fields
 
     @property
@@ -244,17 +247,20 @@ def parse_lines(head: bytes, index: bytes) -> list[Line]:
     version, flags = struct.unpack_from("<IQ", head, len(MAGIC))
     count = struct.unpack_from("<Q", head, HEAD_SIZE - 16)[0]
     tagged = bool(flags & _TAGGED)
-    if version == _LONG_VERSION and not tagged:  # as before its release
-        tagged = struct.unpack_from("<I", index)[0] in (1, _LONG_VERSION)
+    if version == LONG_VERSION and not tagged:  # as before its release
+        tagged = struct.unpack_from("<I", index)[0] in (1, LONG_VERSION)
     lines = []
     fields = _Fields(index)
     for _ in range(count):
-        wide = tagged and fields.take("I") == _LONG_VERSION
+        begin = fields.at
+        wide = tagged and fields.take("I") == LONG_VERSION
         path = fields.take(f"{fields.take('H')}s")
         kind = fields.take("B")
         dtype = fields.take(f"{fields.take('B')}s").decode()
         shape = fields.many(fields.take("B"), "Q" if wide else "I")
-        lines.append(Line((path, kind, dtype, shape, *fields.many(3, "Q")), wide=wide))
+        places = fields.many(3, "Q")
+        raw = index[begin : fields.at]
+        lines.append(Line((path, kind, dtype, shape, *places), wide=wide, raw=raw))
     return lines
 
 
@@ -349,7 +355,7 @@ def version_of(records: Iterable[Record], *, encrypted: bool, meta: bool = False
         if "\0" in record.dtype:
             version = max(version, _OPAQUE_VERSION)
         if record.long:
-            version = max(version, _LONG_VERSION)
+            version = max(version, LONG_VERSION)
     return max(version, _META_VERSION) if meta else version
 
 
@@ -357,6 +363,6 @@ def head_of(version: int, count: int, size: int, index_size: int, *, encrypted: 
     """The first 73 bytes of a file."""
     flags = 0
     if version >= _META_VERSION:
-        flags = (_ENCRYPTED if encrypted else 0) | (_TAGGED if version >= _LONG_VERSION else 0)
+        flags = (_ENCRYPTED if encrypted else 0) | (_TAGGED if version >= LONG_VERSION else 0)
     head = MAGIC + struct.pack("<I", version) + flags.to_bytes(32, "little")
     return head + struct.pack("<QQQQ", size, 0, count, index_size)

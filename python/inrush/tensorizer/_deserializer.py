@@ -45,6 +45,9 @@ if TYPE_CHECKING:
     from inrush.tensorizer._types import FilterFuncType
 
 
+_GROUP = 8 << 20  # bytes of tensors that are copied out of a stream before the first is given
+
+
 class TensorDeserializer(Mapping):  # type: ignore[type-arg]
     """The tensors of a `.tensors` file, as a mapping of its first layer.
 
@@ -119,12 +122,12 @@ class TensorDeserializer(Mapping):  # type: ignore[type-arg]
             self.close()
             raise
 
-    def _opened(self, *, verify: bool | None = None) -> Checkpoint:
+    def _opened(self, path: str | None = None, *, verify: bool | None = None) -> Checkpoint:
         words: dict[str, Any] = {**WHOLE, "encryption": self._key, **self._source.options}
         words["verify"] = "full" if (self._verify if verify is None else verify) else "none"
         if not self._source.stable:
             words["mapping"] = "never"
-        checkpoint = Checkpoint(self._source.path, **words)
+        checkpoint = Checkpoint(path or self._source.path, **words)
         if checkpoint.format != "tensorizer":
             checkpoint.close()
             raise ValueError("Not a tensorizer file")
@@ -191,17 +194,8 @@ class TensorDeserializer(Mapping):  # type: ignore[type-arg]
     def _load(self, paths: Iterable[Path], *, verify: bool | None = None) -> None:
         with self._lock:
             missing = [path for path in paths if path not in self._tensors]
-            ranges = [self._range_of(path) for path in missing]
-            self._source.fetch(ranges)
-            try:
-                for _ in self._arriving(missing, verify):
-                    pass
-            finally:
-                self._source.release(ranges)
-
-    def _range_of(self, path: Path) -> tuple[int, int]:
-        line = self._lines[path]
-        return line.header, line.data + line.size - line.header
+            for _ in self._arriving(missing, verify):
+                pass
 
     def _arriving(self, paths: list[Path], verify: bool | None) -> Iterator[Path]:
         """Each of these when its tensor is here, in their order."""
@@ -213,13 +207,15 @@ class TensorDeserializer(Mapping):  # type: ignore[type-arg]
         checked = self._verify if verify is None else verify
         options: Any = {"order": list(names), "verify": "full" if checked else "none"}
         try:
-            # What was copied anew is another file to the engine.
-            stable = self._source.stable
-            checkpoint = self._checkpoint if stable else self._opened(verify=verify)
-            for name, tensor in checkpoint.tensors(**options):
-                path = names[name]
-                self._tensors[path] = self._parameter(tensor, self._lines[path])
-                yield path
+            # In the file's order, which paths are not in where they were asked for by name.
+            lines = sorted((self._lines[path] for path in paths), key=lambda line: line.header)
+            with self._source.holding(lines) as place:
+                stable = self._source.stable
+                checkpoint = self._checkpoint if stable else self._opened(place, verify=verify)
+                for name, tensor in checkpoint.tensors(**options):
+                    path = names[name]
+                    self._tensors[path] = self._parameter(tensor, self._lines[path])
+                    yield path
         except DataError as error:
             raise _translated(error) from error
 
@@ -369,18 +365,33 @@ class TensorDeserializer(Mapping):  # type: ignore[type-arg]
         if num_tensors >= 0:
             wanted = wanted[:num_tensors]
         missing = [path for _, path in wanted if path not in self._tensors]
-        # One load of all that is to come, but for what has to be copied first.
-        arriving = self._arriving(missing, verify) if self._source.stable else iter(())
+        # One load of all that is to come; of what has to be copied first, a few MiB at a time.
+        stable = self._source.stable
+        arriving = self._arriving(missing, verify) if stable else iter(())
+        groups = iter(() if stable else self._groups(missing))
         lines = [self._lines[path] for _, path in wanted]
         modules = self._source.read_many([(line.header + 8, 2) for line in lines])
         for (i, path), line, module in zip(wanted, lines, modules, strict=True):
             while path not in self._tensors and next(arriving, None) is not None:
                 pass
-            self._load([path], verify=verify)
+            while path not in self._tensors:
+                self._load(next(groups, [path]), verify=verify)
             self._next = i + 1
             yield int.from_bytes(module, "little"), TensorType(line.kind), path
         if num_tensors < 0 or len(wanted) < num_tensors:
             self._next = len(self._lines)
+
+    def _groups(self, paths: list[Path]) -> Iterator[list[Path]]:
+        group: list[Path] = []
+        size = 0
+        for path in paths:
+            size += self._lines[path].size
+            if group and size > _GROUP:
+                yield group
+                group, size = [], self._lines[path].size
+            group.append(path)
+        if group:
+            yield group
 
     def read_tensors(
         self,

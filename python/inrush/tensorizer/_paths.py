@@ -66,19 +66,46 @@ def flatten(state: Any, way: tuple[str | int, ...] = ()) -> Iterator[tuple[Path,
         raise TypeError(f"at {way}: a {type(state).__name__} is no tensor")
 
 
-def check_paths(paths: Iterable[Path]) -> None:
-    """Raise ValueError where a tensor would stand in another one's way."""
-    layers: dict[tuple[Any, ...], type] = {}
-    leaves: set[tuple[Any, ...]] = set()
-    for path in paths:
+class TakenPaths:
+    """Paths of which none stands in another one's way.
+
+    Parameters
+    ----------
+    below : TakenPaths, optional
+        Others that are taken already. They stay as they are.
+    """
+
+    def __init__(self, below: TakenPaths | None = None) -> None:
+        self._below = below
+        self._layers: dict[tuple[Any, ...], type] = {}
+        self._leaves: set[tuple[Any, ...]] = set()
+
+    def _is_leaf(self, way: tuple[Any, ...]) -> bool:
+        return way in self._leaves or (self._below is not None and self._below._is_leaf(way))
+
+    def _kind_below(self, way: tuple[Any, ...]) -> type | None:
+        """Of what stands directly below, if anything does."""
+        kind = self._layers.get(way)
+        return kind if kind is not None or self._below is None else self._below._kind_below(way)
+
+    def add(self, path: Path) -> None:
+        """Raise ValueError where the path or what is above it is taken."""
         way = way_of(path)
-        if way in leaves or way in layers:
+        if self._is_leaf(way) or self._kind_below(way) is not None:
             raise ValueError(f"Conflicting tensor paths: {path!r} is there already")
-        leaves.add(way)
+        self._leaves.add(way)
         for depth in range(len(way)):
             above, kind = way[:depth], type(way[depth])
-            if above in leaves or layers.setdefault(above, kind) is not kind:
+            if self._is_leaf(above) or (self._kind_below(above) or kind) is not kind:
                 raise ValueError(f"Conflicting tensor paths: {path!r} and what is above it")
+            self._layers[above] = kind
+
+
+def check_paths(paths: Iterable[Path], below: TakenPaths | None = None) -> None:
+    """Raise ValueError where a tensor would stand in another one's way."""
+    taken = TakenPaths(below)
+    for path in paths:
+        taken.add(path)
 
 
 def way_of(path: Path) -> tuple[str | int, ...]:

@@ -4,24 +4,35 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import json
 import os
 
 import torch
 
-from inrush._tensors_file import HEAD_SIZE, INDEX_SIZE, Record, head_of, version_of
+from inrush import _core
+from inrush._tensors_file import (
+    HEAD_SIZE,
+    INDEX_SIZE,
+    LONG_VERSION,
+    Record,
+    head_of,
+    version_of,
+)
 from inrush.tensorizer._crypto import EncryptionParams
 from inrush.tensorizer._devices import bytes_of
-from inrush.tensorizer._paths import check_paths, encode_path, flatten
+from inrush.tensorizer._paths import TakenPaths, check_paths, encode_path, flatten
 from inrush.tensorizer._types import TensorType, code_of
 from inrush.tensorizer.stream_io import open_stream
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from types import TracebackType
     from typing import Any
 
     from inrush.tensorizer._paths import Path
+
+_AHEAD = 1 << 30  # bytes of copies that wait to be written: encrypted, or from a device
 
 
 class TensorSerializer:
@@ -61,15 +72,17 @@ class TensorSerializer:
             if limit_cpu_concurrency < 1:
                 raise ValueError("limit_cpu_concurrency: at least 1")
         self.compress_tensors = compress_tensors
-        self.cpu_limit = limit_cpu_concurrency or len(os.sched_getaffinity(0))
+        self.cpu_limit: int = limit_cpu_concurrency or json.loads(_core.machine_json())["cpus"]
         self.total_compressed_tensor_bytes = 0
         self._cipher = None if encryption is None else encryption._cipher
         self._file = _writable(file_obj)
         self._start = self._file.tell()
         self._records: list[tuple[Record, int]] = []  # with where each begins
-        self._paths: list[Path] = []
-        self._meta = False
+        self._told = 0  # of them stand in the index
+        self._paths = TakenPaths()
+        self._version = 0
         self._index_size = 0
+        self._index_used = 0
         self._end = 0
         self._size = 0
 
@@ -131,17 +144,22 @@ class TensorSerializer:
         self._write(specs)
 
     def _write(self, specs: list[Any]) -> None:
-        check_paths([*self._paths, *(path for _, path, *_ in specs)])
+        check_paths((path for _, path, *_ in specs), self._paths)
         records = [self._record(idx, path, kind, tensor) for idx, path, kind, tensor, _ in specs]
-        self._reserve(records)
         tensors = [tensor for *_, tensor, _ in specs]
+        version = version_of(
+            records,
+            encrypted=self._cipher is not None,
+            meta=any(tensor.is_meta for tensor in tensors),
+        )
+        self._reserve(records, max(version, self._version))
         encoded = self._encoded(records, tensors)
         for record, (_, path, _, _, owner) in zip(records, specs, strict=True):
             header, stored = next(encoded)
             self._put(self._end, header)
             self._put(self._end + len(header), stored)
             self._records.append((record, self._end))
-            self._paths.append(path)
+            self._paths.add(path)
             self._end += len(header) + len(stored)
             self._size += record.size
             if owner is not None:
@@ -152,23 +170,29 @@ class TensorSerializer:
     def _encoded(
         self, records: list[Record], tensors: list[torch.Tensor]
     ) -> Iterator[tuple[bytes, Any]]:
-        """Headers and bytes in order; `cpu_limit` threads hash and encrypt, a few tensors ahead."""
+        """Headers and bytes in order; `cpu_limit` threads hash and encrypt, a few tensors ahead.
+
+        What was not written yet is a gigabyte at most, or one tensor.
+        """
 
         def encode(record: Record, tensor: torch.Tensor) -> tuple[bytes, Any]:
             return record.encode(bytes_of(tensor) if record.size else memoryview(b""))
 
-        ahead: collections.deque[Any] = collections.deque()
+        ahead: collections.deque[tuple[Any, int]] = collections.deque()
+        waiting = 0
         with concurrent.futures.ThreadPoolExecutor(self.cpu_limit) as pool:
-            for pair in zip(records, tensors, strict=True):
-                ahead.append(pool.submit(encode, *pair))
-                if len(ahead) > self.cpu_limit:
-                    yield ahead.popleft().result()
+            for record, tensor in zip(records, tensors, strict=True):
+                copied = self._cipher is not None or not _is_view(tensor)
+                size = record.size if copied else 0
+                while ahead and (len(ahead) > self.cpu_limit or waiting + size > _AHEAD):
+                    yield ahead[0][0].result()
+                    waiting -= ahead.popleft()[1]
+                ahead.append((pool.submit(encode, record, tensor), size))
+                waiting += size
             while ahead:
-                yield ahead.popleft().result()
+                yield ahead.popleft()[0].result()
 
     def _record(self, idx: int, path: Path, kind: TensorType, tensor: torch.Tensor) -> Record:
-        if tensor.is_meta:
-            self._meta = True
         return Record(
             encode_path(path),
             code_of(tensor.dtype),
@@ -179,19 +203,21 @@ class TensorSerializer:
             cipher=self._cipher,
         )
 
-    def _lines(self, records: Iterable[tuple[Record, int]]) -> bytes:
-        known = list(records)
-        tagged = any(record.long for record, _ in known)
-        return b"".join(record.line(offset, tagged=tagged) for record, offset in known)
-
-    def _reserve(self, records: list[Record]) -> None:
+    def _reserve(self, records: list[Record], version: int) -> None:
         """Room for the lines, before anything is written that would not fit."""
-        needed = len(self._lines([*self._records, *((record, 0) for record in records)]))
-        if not self._records:
+        first = not self._records
+        tagged = version >= LONG_VERSION
+        if tagged and self._version < LONG_VERSION:  # those that stand there get tags too
+            self._told = self._index_used = 0
+        known = [record for record, _ in self._records[self._told :]]
+        lines = (record.line(0, tagged=tagged) for record in (*known, *records))
+        needed = self._index_used + sum(map(len, lines))
+        if first:
             self._index_size = max(INDEX_SIZE, needed)
             self._end = self._start + HEAD_SIZE + self._index_size
         elif needed > self._index_size:
             raise RuntimeError("Metadata overflow: write all tensors in one call")
+        self._version = version
 
     def _put(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         self._file.seek(offset)
@@ -201,18 +227,24 @@ class TensorSerializer:
             rest = rest[len(rest) if done is None else done :]
 
     def _commit(self) -> None:
-        encrypted = self._cipher is not None
-        version = version_of(
-            (record for record, _ in self._records), encrypted=encrypted, meta=self._meta
+        tagged = self._version >= LONG_VERSION
+        lines = b"".join(
+            record.line(offset, tagged=tagged) for record, offset in self._records[self._told :]
         )
-        if version == 5 and not any(record.long for record, _ in self._records):
-            raise AssertionError("version 5 without a long dimension")
-        self._put(self._end, bytes(8))
-        lines = self._lines(self._records)
+        at = self._index_used
+        fill = bytes(self._index_size - len(lines)) if at == 0 else b""
         head = head_of(
-            version, len(self._records), self._size, self._index_size, encrypted=encrypted
+            self._version,
+            len(self._records),
+            self._size,
+            self._index_size,
+            encrypted=self._cipher is not None,
         )
-        self._put(self._start, head + lines + bytes(self._index_size - len(lines)))
+        self._put(self._end, bytes(8))
+        self._put(self._start + HEAD_SIZE + at, lines + fill)
+        self._put(self._start, head)
+        self._told = len(self._records)
+        self._index_used = at + len(lines)
         self._file.flush()
 
     def close(self) -> None:
@@ -233,6 +265,11 @@ class TensorSerializer:
             self.close()
         else:
             leave(kind, error, trace)  # an upload that an exception ends is not published
+
+
+def _is_view(tensor: torch.Tensor) -> bool:
+    """Whether its bytes are taken as they stand in memory."""
+    return tensor.device.type == "cpu" and tensor.is_contiguous()
 
 
 def _writable(file_obj: Any) -> Any:

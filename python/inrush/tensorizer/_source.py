@@ -1,14 +1,14 @@
 """Where a deserializer's bytes come from, made into something that the engine opens.
 
-A real file is opened by its path, a remote one by its URI. What has neither (a file in memory, a
-pipe, one that begins in the middle of another) is copied, range by range as it is wanted, into a
-file in memory that has holes where nothing was wanted; after a load the holes come back.
+A real file is opened by its path, a remote one by its URI. What has neither (a file in memory, one
+that begins in the middle of another) is copied for each load into a file in memory which has the
+tensors of that load only; a pipe, which cannot be read twice, is copied once as a whole.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
-import ctypes
+import contextlib
 import os
 import struct
 
@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from typing import Any
 
+    from inrush._tensors_file import Line
+
 _STEP = 8 << 20  # bytes that are fetched at once
 _WIDTH = 16  # small reads at once from a remote place
 _NEAR = 1 << 18  # bytes between two ranges that are rather fetched with them
 _LARGEST_INDEX = 1 << 30  # bytes
-_PUNCH = 0x03  # FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
 
 
 def open_as_source(file: Any, readers: int | None) -> Source:
@@ -114,19 +115,16 @@ class Source:
         """Bytes that were fetched; None where the engine reads by itself."""
         return None
 
-    def fetch(self, ranges: Iterable[tuple[int, int]]) -> None:
-        """See that these (offset, size) are there."""
-
-    def release(self, ranges: Iterable[tuple[int, int]]) -> None:
-        """Nobody needs these (offset, size) any more."""
+    @contextlib.contextmanager
+    def holding(self, lines: Iterable[Line]) -> Iterator[str]:
+        """The path under which the engine finds these tensors at least."""
+        del lines
+        yield self.path
 
     def read(self, offset: int, size: int) -> bytes:
         """These bytes."""
         with open(self.path, "rb", buffering=0) as file:
-            data = os.pread(file.fileno(), size, offset)
-        if len(data) != size:
-            raise DataError(f"read {self.path} [{offset}, +{size}): it is truncated")
-        return data
+            return _pread(file.fileno(), offset, size, self.path)
 
     def read_many(self, ranges: Sequence[tuple[int, int]]) -> Iterator[bytes]:
         """The bytes of each (offset, size)."""
@@ -155,15 +153,13 @@ class _Remote(Source):
 
 
 class _Copied(Source):
-    """Ranges of a stream in a file in memory."""
-
-    stable = False
+    """A stream: its head and index in a file in memory, or all of it if it is read only once."""
 
     def __init__(self, file: Any) -> None:
         self._descriptor = os.memfd_create("inrush", os.MFD_CLOEXEC)
-        super().__init__(file, f"/proc/self/fd/{self._descriptor}")
-        self._complete = False  # all is here, and cannot be fetched again
-        self._index_end = 0  # what is before it stays
+        super().__init__(file, _path_of_descriptor(self._descriptor))
+        self.stable = False
+        self._index_end = 0
         self._fetched = 0
         try:
             self._begin()
@@ -174,13 +170,13 @@ class _Copied(Source):
     def _begin(self) -> None:
         """The head and the index go to the beginning, wherever the stream stands."""
         start = self.file.tell() if _seekable(self.file) else 0
-        head = self._exactly(HEAD_SIZE, 0)
-        self._put(0, head)
+        head = self._exactly(HEAD_SIZE)
+        _put(self._descriptor, 0, head)
         end = len(head)
         if len(head) == HEAD_SIZE and head.startswith(MAGIC):
             size = struct.unpack_from("<Q", head, HEAD_SIZE - 8)[0]
-            index = self._exactly(min(size, _LARGEST_INDEX), HEAD_SIZE)
-            self._put(HEAD_SIZE, index)
+            index = self._exactly(min(size, _LARGEST_INDEX))
+            _put(self._descriptor, HEAD_SIZE, index)
             end += len(index)
         self._index_end = end
         if not _seekable(self.file):
@@ -194,21 +190,23 @@ class _Copied(Source):
                 self.file.seek(start + end)
                 self._rest(end)
                 return
-        os.ftruncate(self._descriptor, max(length, end))
+        self._length = max(length, end)
+        os.ftruncate(self._descriptor, self._length)
 
     def _rest(self, offset: int) -> None:
         """All that comes: a stream whose end nobody knows."""
-        self._complete = True
+        self.stable = True
         while data := self.file.read(_STEP):
-            self._put(offset, data)
+            self._fetched += len(data)
+            _put(self._descriptor, offset, data)
             offset += len(data)
 
     @property
     def bytes_read(self) -> int | None:
         return self._fetched
 
-    def _exactly(self, size: int, offset: int) -> bytes:
-        """So many bytes, fewer at the end."""
+    def _exactly(self, size: int) -> bytes:
+        """So many bytes from where the stream stands, fewer at the end."""
         parts = []
         while size:
             data = self.file.read(min(size, _STEP))
@@ -216,52 +214,72 @@ class _Copied(Source):
                 break
             parts.append(data)
             size -= len(data)
+            self._fetched += len(data)
         return b"".join(parts)
 
-    def _put(self, offset: int, data: Any) -> None:
-        rest = memoryview(data)
-        while rest:
-            done = os.pwrite(self._descriptor, rest, offset)
-            rest, offset = rest[done:], offset + done
-            self._fetched += done
-
-    def fetch(self, ranges: Iterable[tuple[int, int]]) -> None:
-        if not self._complete:
-            for piece in _pieces(ranges):
-                self._copy(*piece)
-
-    def _copy(self, offset: int, size: int) -> None:
-        self.file.seek(offset)
-        while size:
-            data = self.file.read(min(size, _STEP))
-            if not data:
-                raise DataError(f"read [{offset}, +{size}): the stream is truncated")
-            self._put(offset, data)
-            offset += len(data)
-            size -= len(data)
-
-    def release(self, ranges: Iterable[tuple[int, int]]) -> None:
-        if self._complete:
+    @contextlib.contextmanager
+    def holding(self, lines: Iterable[Line]) -> Iterator[str]:
+        if self.stable:
+            yield self.path
             return
-        punch = ctypes.CDLL(None, use_errno=True).fallocate
-        punch.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long]
-        for offset, size in ranges:
-            if size:
-                punch(self._descriptor, _PUNCH, offset, size)
+        wanted = list(lines)
+        excerpt = os.memfd_create("inrush", os.MFD_CLOEXEC)
+        try:
+            os.ftruncate(excerpt, self._length)
+            head = _pread(self._descriptor, 0, HEAD_SIZE, self.path)
+            count = struct.pack("<Q", len(wanted))
+            _put(excerpt, 0, head[: HEAD_SIZE - 16] + count + head[HEAD_SIZE - 8 :])
+            _put(excerpt, HEAD_SIZE, b"".join(line.raw for line in wanted))
+            for offset, size in _pieces([_record_of(line) for line in wanted]):
+                _put(excerpt, offset, self._from_stream(offset, size))
+            yield _path_of_descriptor(excerpt)
+        finally:
+            os.close(excerpt)
+
+    def _from_stream(self, offset: int, size: int) -> bytes:
+        self.file.seek(offset)
+        data = self._exactly(size)
+        if len(data) != size:
+            raise DataError(f"read [{offset}, +{size}): the stream is truncated")
+        return data
 
     def read(self, offset: int, size: int) -> bytes:
-        here = offset + size <= self._index_end
-        if not here:
-            self.fetch([(offset, size)])
-        data = os.pread(self._descriptor, size, offset)
-        if not here:
-            self.release([(offset, size)])
-        return data
+        if self.stable or offset + size <= self._index_end:
+            return _pread(self._descriptor, offset, size, "the stream")
+        return self._from_stream(offset, size)
 
     def close(self) -> None:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+def _path_of_descriptor(descriptor: int) -> str:
+    return f"/proc/self/fd/{descriptor}"
+
+
+def _pread(descriptor: int, offset: int, size: int, name: str) -> bytes:
+    """All of these bytes: one call gives 2 GiB at most, and fewer on some filesystems."""
+    data = os.pread(descriptor, size, offset)
+    parts = [data]
+    while data and size > len(data):
+        size, offset = size - len(data), offset + len(data)
+        data = os.pread(descriptor, size, offset)
+        parts.append(data)
+    if size != len(data):
+        raise DataError(f"read {name} [{offset}, +{size}): it is truncated")
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _put(descriptor: int, offset: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        done = os.pwrite(descriptor, rest, offset)
+        rest, offset = rest[done:], offset + done
+
+
+def _record_of(line: Line) -> tuple[int, int]:
+    return line.header, line.data + line.size - line.header
 
 
 def _seekable(file: Any) -> bool:
