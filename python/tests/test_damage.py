@@ -136,3 +136,57 @@ def test_serverless_parts_cut_off_anywhere_are_an_error_or_lack_nothing(tmp_path
         (folder / name).write_bytes(data)
     assert right(loaded(folder))
     assert json.loads((folder / "tensor_index.json").read_text())
+
+
+def tensors_of(version: int) -> tuple[dict, bytes | None]:
+    """What makes tensorizer's rules choose that version, and the key if it is encrypted."""
+    more = {
+        1: {},
+        2: {"c": {"d": [torch.rand(3).bfloat16()]}},
+        3: {},
+        4: {"m": torch.empty(3, device="meta")},
+        5: {"l": torch.empty(1 << 32, 0)},
+    }
+    plain = {name: torch.from_numpy(value) for name, value in VALUES.items()}
+    return {**plain, **more[version]}, KEY if version == 3 else None
+
+
+@pytest.mark.parametrize("version", [1, 2, 3, 4, 5])
+def test_tensorizers_class_gives_what_was_there_or_a_documented_error(monkeypatch, version):
+    import io
+
+    import inrush.tensorizer as kit
+    from inrush.tensorizer import _serializer
+    from inrush.tensorizer.serialization import HashMismatchError
+
+    monkeypatch.setattr(_serializer, "INDEX_SIZE", 16)  # so that every byte can be tried
+    state, key = tensors_of(version)
+    file = io.BytesIO()
+    encryption = None if key is None else kit.EncryptionParams(key)
+    kit.TensorSerializer(file, encryption=encryption).write_state_dict(state)
+    data = file.getvalue()
+    assert data[5] == version
+    decryption = None if key is None else kit.DecryptionParams.from_key(key)
+
+    def deserialized(damaged: bytes) -> bool:
+        with kit.TensorDeserializer(
+            io.BytesIO(damaged), device="cpu", verify_hash=True, encryption=decryption
+        ) as found:
+            assert set(found) == set(state)
+            return all(
+                found[name].detach().numpy().tobytes() == VALUES[name].tobytes() for name in VALUES
+            )
+
+    assert deserialized(data)
+    errors = (inrush.DataError, kit.CryptographyError, HashMismatchError)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for place in range(0, len(data), 3):
+            with pytest.raises(errors):
+                deserialized(data[:place])
+            changed = bytearray(data)
+            changed[place] ^= 1 << place // 3 % 8
+            try:
+                assert deserialized(bytes(changed)), place
+            except errors:
+                continue

@@ -161,7 +161,10 @@ class TensorDeserializer(Mapping):  # type: ignore[type-arg]
 
     def _wanted(self, filter_func: FilterFuncType | None) -> dict[Path, Line]:
         lines = {decode_path(line.path): line for line in parse_lines(*self._index())}
-        check_paths(lines)
+        try:
+            check_paths(lines)
+        except ValueError as error:
+            raise DataError(f"index {self._source.path}: {error}") from None
         return {path: line for path, line in lines.items() if _wants(filter_func, path)}
 
     @property
