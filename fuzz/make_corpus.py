@@ -144,7 +144,23 @@ def serverless_seeds() -> list[bytes]:
         "e": [0, 4, [9, 4], [0, 1], "torch.uint8"],
     }
     far = {"a": [2**64 - 1, 2**64 - 1, [2**63, 2], [2**63, 1], "torch.complex128"]}
-    return [json.dumps(index).encode() for index in (theirs, tensora, odd, far, {}, {"a": []})]
+    lying = [
+        {"a": [0, 24, [6], [1], "torch.float32"], "b": [20, 24, [6], [1], "torch.float32"]},
+        {"a": [96, 8, [2], [1], "torch.float32"]},
+        {"a": [0, 8, [2], [-1], "torch.float32"]},
+        {"a": [0, 8, [2, 1], [1], "torch.float32"]},
+        {"a": [0, 8, [1], [1], "torch.float99"]},
+        {"a": [0, 24, [2, 3], [3, 1], "f32", 7]},
+        {"a": [0, 8.5, [1], [1], "f64", 0]},
+        {"a": [True, None, "x", {}, 3, []]},
+    ]
+    packed = {
+        "a": [0, 64, [4, 8], [8, 1], "torch.bfloat16"],
+        "\u00e9": [64, 0, [0], [1], "torch.bool"],
+    }
+    twice = b'{"a":[0,4,[1],[1],"torch.float32"],"a":[4,4,[1],[1],"torch.float32"]}'
+    good = (theirs, tensora, odd, far, packed, {}, {"a": []}, *lying)
+    return [*(json.dumps(index).encode() for index in good), twice]
 
 
 def pickle_of(size: str, strides: str, offset: int = 0) -> bytes:
@@ -202,9 +218,63 @@ def gguf_seeds() -> list[bytes]:
     ]
 
 
+def tensors_record(path: bytes, kind: int, dtype: bytes, shape: list[int], *, wide: bool) -> bytes:
+    """Path, kind, dtype and lengths as in a record's header."""
+    lengths = b"".join(struct.pack("<Q" if wide else "<I", one) for one in shape)
+    front = struct.pack("<BH", kind, len(path)) + path
+    return front + struct.pack("<B", len(dtype)) + dtype + struct.pack("<B", len(shape)) + lengths
+
+
+def tensors_file(version: int, flags: int, tensors: list[tuple], *, crypt: bytes = b"") -> bytes:
+    """A .tensors file of (path, kind, dtype, shape, size), with the lines that version has."""
+    lines, headers = [], []
+    for path, kind, dtype, shape, size in tensors:
+        wide = any(one >= 1 << 32 for one in shape)
+        record = tensors_record(path, kind, dtype, shape, wide=wide)
+        hashes = struct.pack("<HBBB", 35, 1, 1, 32) + bytes(32)
+        after = hashes + (crypt if size else struct.pack("<QH", 2, 0) if crypt else b"")
+        length = 8 + 2 + len(record) + len(after) + 8
+        headers.append(struct.pack("<QH", length, 0) + record + after + struct.pack("<q", size))
+        tag = struct.pack("<I", 5 if wide else 1) if version == 5 else b""
+        line = struct.pack("<H", len(path)) + path + struct.pack("<B", kind)
+        lines.append(tag + line + record[3 + len(path) :])
+    at = 0x49 + sum(len(line) + 24 for line in lines)
+    index_size = at - 0x49
+    index = body = b""
+    for line, header, (*_, size) in zip(lines, headers, tensors, strict=True):
+        index += line + struct.pack("<QQQ", at, at + len(header), size)
+        body += header + bytes(size)
+        at += len(header) + size
+    head = b"|TZR|" + struct.pack("<I", version) + flags.to_bytes(32, "little")
+    total = sum(size for *_, size in tensors)
+    return head + struct.pack("<QQQQ", total, 0, len(tensors), index_size) + index + body
+
+
 def tensorizer_seeds() -> list[bytes]:
-    """The golden files with an index of the size that its lines need: offsets are moved."""
-    seeds = []
+    """The golden files with an index of the size that its lines need, and what they lack."""
+    bfloat = b"<V2\0torch.bfloat16"
+    structured = [
+        (b'\x1e["a",0,"b"]', 2, b"<f4", [2], 8),
+        (b'\x1e["a",1]', 2, bfloat, [3, 1], 6),
+        (b"c", 2, b"<c16", [], 16),
+    ]
+    long = [(b"l", 0, b"|u1", [1 << 32, 0], 0), (b"m", 1, b"<i8", [2], 16)]
+    chunk = struct.pack("<HQ24sQ", 2, 2 << 20, bytes(24), 1) + bytes(16)
+    key = struct.pack("<QH", 2 + 8 + len(chunk), 1) + struct.pack("<Q", len(chunk)) + chunk
+    argon = struct.pack("<HHQQiH", 1, 1, 3, 256 << 20, 2, 16) + bytes(16)
+    chunks = struct.pack("<Q", len(argon)) + argon + struct.pack("<Q", len(chunk)) + chunk
+    passphrase = struct.pack("<QH", 2 + len(chunks), 2) + chunks
+    seeds = [
+        tensors_file(2, 0, structured),
+        tensors_file(5, 2, [*structured, *long]),
+        tensors_file(5, 0, long),
+        tensors_file(3, 0, structured, crypt=key),
+        tensors_file(4, 1, [*structured, (b"z", 1, b"<f8", [4], 0)], crypt=passphrase),
+        tensors_file(5, 3, long, crypt=key),
+        tensors_file(1, 0, [(b"x", 0, b"<f4", [1], 4), (b"x", 0, b"<f4", [1], 4)]),
+        tensors_file(1, 0, [(b"x", 0, b"<f4", [2**31, 2**31], 4)]),
+        tensors_file(1, 0, [(b"\x1e[[]]", 2, b"<f4", [1], 4)]),
+    ]
     golden = Path(__file__).resolve().parent.parent / "tests" / "formats" / "golden"
     for path in sorted(golden.glob("*.tensors")):
         data = path.read_bytes()
@@ -220,17 +290,31 @@ def tensorizer_seeds() -> list[bytes]:
 
 
 def sealed_seeds() -> list[bytes]:
-    """Heads of files with a tensor of two chunks, and of none; the data are put behind."""
-    seeds = []
-    for size, chunks in ((0, 0), (4096, 4)):
-        tensors = {"a": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}} if size else {}
+    """Heads of files with tensors of no to several chunks, parts and passphrases; odd ones."""
+
+    def seed(sizes: list[int], chunk: int, *, kdf=(0, 0, 0), part=(0, 1), chunks=None) -> bytes:
+        tensors, end = {}, 0
+        for i, size in enumerate(sizes):
+            tensors[f"t{i}"] = {"dtype": "U8", "shape": [size], "data_offsets": [end, end + size]}
+            end += size
         text = json.dumps(tensors).encode()
-        numbers = [0, 0, 0], [0, 1], [1024, chunks, len(text)]
-        head = b"INRSEAL1" + struct.pack("<3Q", *numbers[0]) + bytes(64)
-        head += struct.pack("<2I", *numbers[1]) + struct.pack("<3Q", *numbers[2]) + bytes(64)
-        whole = head + bytes(16 * chunks) + text
-        seeds.append(whole + bytes(-len(whole) % 4096 if size else 0))
-    return seeds
+        count = sum(-(-size // chunk) for size in sizes) if chunks is None else chunks
+        head = b"INRSEAL1" + struct.pack("<3Q", *kdf) + bytes(64)
+        head += struct.pack("<2I", *part) + struct.pack("<3Q", chunk, count, len(text)) + bytes(64)
+        whole = head + bytes(16 * min(count, 64)) + text
+        return whole + bytes(-len(whole) % 4096 if end else 0)
+
+    return [
+        seed([], 1024),
+        seed([4096], 1024),
+        seed([1000, 0, 96, 3000], 1024),
+        seed([4096], 4096, kdf=(1, 3, 256 << 20), part=(2, 3)),
+        seed([4096], 1024, kdf=(1, 2**63, 2**63)),
+        seed([4096], 1024, chunks=2**60),
+        seed([4096], 1024, chunks=3),
+        seed([16], 1, part=(5, 2)),
+        seed([9000], 1024),
+    ]
 
 
 def url_seeds() -> list[bytes]:
@@ -250,11 +334,11 @@ def http_answer_seeds() -> list[bytes]:
     """Heads that are good, odd and hostile, with bodies that explain a refusal."""
     error = b"<Error><Code>AccessDenied</Code><Message>&lt;no&gt;</Message></Error>"
     return [
-        b"HTTP/1.1 206 Partial\r\nContent-Range: bytes 8-15/100\r\nETag: W/\"x\"\r\n\r\nbody",
+        b'HTTP/1.1 206 Partial\r\nContent-Range: bytes 8-15/100\r\nETag: W/"x"\r\n\r\nbody',
         b"HTTP/2 416\nContent-Range: bytes */18446744073709551615\n\n",
         b"HTTP/1.1 100 Continue\nHTTP/1.1 403 No\nx-amz-request-id: 17\n\n" + error,
         b"HTTP/1.1 503 x\nRetry-After: Wed, 21 Oct 2015 07:28:00 GMT\n\n",
-        b"HTTP/1.1 429 x\nretry-after: 99999999999\n\n{\"error\": \"slow \\\\ down\"}",
+        b'HTTP/1.1 429 x\nretry-after: 99999999999\n\n{"error": "slow \\\\ down"}',
         b"HTTP/1.1 200 OK\nx-goog-hash: crc32c=n03x6A==\nx-goog-hash: md5=Ojk9\n\n",
         b"HTTP/1.1 200 OK\nx-amz-checksum-crc64nvme: AAAAAAAAAAA=\n\n",
         b"HTTP/\n:\nx-error-message: \x1b[31m\n\n",
