@@ -25,7 +25,7 @@ from inrush.tensorizer._paths import (
     way_of,
 )
 from inrush.tensorizer._redis import write_tensors
-from inrush.tensorizer._source import open_as_source, readable
+from inrush.tensorizer._source import in_groups, open_as_source, readable
 from inrush.tensorizer._types import (
     FileFeatureFlags,
     FileHeader,
@@ -43,9 +43,6 @@ if TYPE_CHECKING:
 
     from inrush.tensorizer._paths import Path
     from inrush.tensorizer._types import FilterFuncType
-
-
-_GROUP = 8 << 20  # bytes of tensors that are copied out of a stream before the first is given
 
 
 class TensorDeserializer(Mapping):  # type: ignore[type-arg]
@@ -210,7 +207,6 @@ class TensorDeserializer(Mapping):  # type: ignore[type-arg]
         checked = self._verify if verify is None else verify
         options: Any = {"order": list(names), "verify": "full" if checked else "none"}
         try:
-            # In the file's order, which paths are not in where they were asked for by name.
             lines = sorted((self._lines[path] for path in paths), key=lambda line: line.header)
             with self._source.holding(lines) as place:
                 stable = self._source.stable
@@ -371,7 +367,7 @@ class TensorDeserializer(Mapping):  # type: ignore[type-arg]
         # One load of all that is to come; of what has to be copied first, a few MiB at a time.
         stable = self._source.stable
         arriving = self._arriving(missing, verify) if stable else iter(())
-        groups = iter(() if stable else self._groups(missing))
+        groups = in_groups([] if stable else missing, self._lines)
         lines = [self._lines[path] for _, path in wanted]
         modules = self._source.read_many([(line.header + 8, 2) for line in lines])
         for (i, path), line, module in zip(wanted, lines, modules, strict=True):
@@ -383,18 +379,6 @@ class TensorDeserializer(Mapping):  # type: ignore[type-arg]
             yield int.from_bytes(module, "little"), TensorType(line.kind), path
         if num_tensors < 0 or len(wanted) < num_tensors:
             self._next = len(self._lines)
-
-    def _groups(self, paths: list[Path]) -> Iterator[list[Path]]:
-        group: list[Path] = []
-        size = 0
-        for path in paths:
-            size += self._lines[path].size
-            if group and size > _GROUP:
-                yield group
-                group, size = [], self._lines[path].size
-            group.append(path)
-        if group:
-            yield group
 
     def read_tensors(
         self,

@@ -19,13 +19,15 @@ from inrush.tensorizer.stream_io import open_stream
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from typing import Any
 
     from inrush._tensors_file import Line
+    from inrush.tensorizer._paths import Path
 
 _STEP = 8 << 20  # bytes that are fetched at once
 _WIDTH = 16  # small reads at once from a remote place
+_GROUP = 8 << 20  # bytes of tensors that are copied before the first is given
 _NEAR = 1 << 18  # bytes between two ranges that are rather fetched with them
 _LARGEST_INDEX = 1 << 30  # bytes
 
@@ -300,3 +302,16 @@ def _pieces(ranges: Iterable[tuple[int, int]]) -> Iterable[tuple[int, int]]:
     for begin, end in whole:
         for offset in range(begin, end, _STEP):
             yield offset, min(_STEP, end - offset)
+
+
+def in_groups(paths: list[Path], lines: Mapping[Path, Line]) -> Iterator[list[Path]]:
+    """Neighbours that are copied out of a stream together."""
+    group: list[Path] = []
+    size = 0
+    for path in paths:
+        if group and size + lines[path].size > _GROUP:
+            yield group
+            group, size = [], 0
+        group.append(path)
+        size += lines[path].size
+    yield group
