@@ -89,8 +89,8 @@ def join_safetensors() -> type[Error]:
     type
         `Error`: what code written for safetensors catches.
     """
-    theirs = getattr(sys.modules.get("safetensors"), "SafetensorError", None)
-    # Where Inrush stands in safetensors' place the class is our own.
+    # Not by attribute: where Inrush stands in safetensors' place that would ask here again.
+    theirs = getattr(sys.modules.get("safetensors"), "__dict__", {}).get("SafetensorError")
     if isinstance(theirs, type) and not issubclass(Error, theirs) and not issubclass(theirs, Error):
         Error.__bases__ = (theirs,)
     return Error
