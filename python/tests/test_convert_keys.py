@@ -98,6 +98,16 @@ def test_flags_say_what_is_meant_with_the_keys(tmp_path, source, inrush_command)
         assert done.returncode == 2, done.stderr
 
 
+def test_warnings_are_one_line_without_our_source(tmp_path, source, inrush_command):
+    key = tmp_path / "key"
+    key.write_bytes(os.urandom(32))
+    inrush.convert(source[0], tmp_path / "a.tensors", to="tensorizer", encrypt=f"file:{key}")
+    done = inrush_command("load", tmp_path / "a.tensors", "--key-file", key)
+    assert done.returncode == 0
+    assert done.stderr.startswith("inrush: warning: tensorizer's encryption does not cover names")
+    assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("shard_size", [None, "1MB"])
 @pytest.mark.parametrize("passphrase", [False, True])
 def test_safetensors_are_sealed_and_opened_again(tmp_path, source, shard_size, passphrase):

@@ -10,9 +10,12 @@ import contextlib
 import itertools
 import os
 import sys
+import warnings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     import typer
 
 
@@ -23,6 +26,7 @@ def main() -> None:
             setattr(sys, stream, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
         # Names are shown whatever the locale's encoding: what it lacks is escaped.
         getattr(sys, stream).reconfigure(errors="backslashreplace")
+    warnings.showwarning = _warned
     code = run(sys.argv[1:])
     try:
         sys.stdout.flush()
@@ -78,11 +82,20 @@ def _told(error: OSError) -> str:
 
 
 def _fail(message: str, code: int) -> int:
+    _say(message)
+    return code
+
+
+def _say(message: str) -> None:
     from inrush.cli._text import printable
 
     with contextlib.suppress(OSError):
         sys.stderr.write(f"inrush: {printable(' '.join(message.split()))}\n")
-    return code
+
+
+def _warned(message: Warning | str, *_where: Any, **_more: Any) -> None:
+    # Which line of ours it comes from tells a user nothing.
+    _say(f"warning: {message}")
 
 
 def _print_error(arguments: list[str], problem: str, code: int) -> None:
