@@ -150,10 +150,12 @@ def prepare(task: Task, native: Native, said: dict[str, Callable[[], Any]]) -> T
 
     def through_handles() -> tuple[dict[str, Any], float, float]:
         handles = [open_shard(path) for path in contenders.shards(task.folder)]
-        work = [(handle, name) for handle in handles for name in list(handle.keys())]
+        names = [list(handle.keys()) for handle in handles]
         opened = time.perf_counter()
         if task.job == "open":
             return {}, opened, opened
+        pairs = zip(handles, names, strict=True)
+        work = [(handle, name) for handle, found in pairs for name in found]
         tensors: dict[str, Any] = {}
         if task.job == "each":
             for handle, name in work:
