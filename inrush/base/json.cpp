@@ -84,13 +84,12 @@ struct JsonReader::State {
     return taken;
   }
 
-  // Remembers where the value begins, for errors.
+  // Remembers where the value begins; the text's end if nothing begins there.
   void stand_at(ondemand::value next) {
     value = next;
     const char* place = nullptr;
-    if (value.current_location().get(place) == simdjson::SUCCESS) {
-      last = static_cast<size_t>(place - text.data());
-    }
+    const bool begins = value.current_location().get(place) == simdjson::SUCCESS;
+    last = begins ? static_cast<size_t>(place - text.data()) : text.size();
   }
 
   // The string whose opening quote is there, if it stands there as it is meant: no copy then.

@@ -9,7 +9,7 @@
 namespace inrush {
 
 void advise_huge_pages(void* data, size_t size) {
-  constexpr uint64_t kHugePage = uint64_t{2} << 20;
+  constexpr uint64_t kHugePage = 2 * kMiB;
   const auto address = reinterpret_cast<uintptr_t>(data);
   const uint64_t first = align_up(address, kHugePage);
   const uint64_t last = align_down(address + size, kHugePage);

@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include "inrush/base/align.h"
+#include "inrush/core/quoted.h"
 #include "inrush/load/board.h"
 #include "inrush/policy/backends.h"
 #include "inrush/shim/cufile.h"
@@ -94,11 +95,11 @@ void check_out(const Index& index, const Plan& plan, const std::map<std::string,
     const std::string& name = index.tensors[target.tensor].name;
     if (!out.contains(name) || filled.insert(name).second) continue;
     throw Error(ErrorCode::usage,
-                fmt::format("out: several consumers want \"{}\", whose memory is one", name));
+                fmt::format("out: several consumers want {}, whose memory is one", quoted(name)));
   }
   for (const auto& [name, memory] : out) {
     if (filled.contains(name)) continue;
-    throw Error(ErrorCode::usage, fmt::format("out: no tensor \"{}\" is loaded", name));
+    throw Error(ErrorCode::usage, fmt::format("out: no tensor {} is loaded", quoted(name)));
   }
 }
 

@@ -7,6 +7,7 @@
 
 #include "inrush/base/align.h"
 #include "inrush/base/fd.h"
+#include "inrush/base/madvise.h"
 
 namespace inrush {
 
@@ -48,10 +49,7 @@ void Arena::place_mapping(const Blob& blob, uint32_t blob_index, uint64_t offset
 }
 
 void Arena::advise_huge(uint32_t blob, uint64_t offset, uint64_t size) {
-  const uint64_t first = align_up(offset, kBase);
-  const uint64_t last = align_down(offset + size, kBase);
-  // Best effort: without huge pages a load is slower, not wrong.
-  if (first < last) ::madvise(at(blob, first), last - first, MADV_HUGEPAGE);
+  advise_huge_pages(at(blob, offset), size);
 }
 
 void Arena::pin(uint32_t blob, uint64_t offset, uint64_t size) {

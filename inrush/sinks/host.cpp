@@ -78,8 +78,7 @@ HostSink::~HostSink() {
   for (const Slot& slot : slots_) std::free(slot.data);
   for (size_t i = 0; i < homes_.size(); ++i) {
     const Target& target = plan_.targets[i];
-    const bool pinned = homes_[i].kind == Kind::arena || homes_[i].kind == Kind::moved;
-    if (!pinned || homes_[i].taken) continue;
+    if (!homes_[i].lies_in_arena() || homes_[i].taken) continue;
     arena_->drop(index_.tensors[target.tensor].blob, homes_[i].start, target.size);
   }
 }
@@ -438,9 +437,9 @@ Memory HostSink::take(uint32_t index) {
   Memory memory;
   memory.data = home.data;
   memory.size = target.size;
-  const bool pinned = home.kind == Kind::arena || home.kind == Kind::moved;
-  memory.owner = pinned ? arena_->hold(index_.tensors[target.tensor].blob, home.start, target.size)
-                        : std::move(home.owner);
+  memory.owner = home.lies_in_arena()
+                     ? arena_->hold(index_.tensors[target.tensor].blob, home.start, target.size)
+                     : std::move(home.owner);
   advance_due();
   return memory;
 }

@@ -51,6 +51,7 @@ class HostSink final : public Sink {
     std::byte* data = nullptr;    // nullptr until there is memory
     std::shared_ptr<void> owner;  // own and caller
     bool taken = false;
+    [[nodiscard]] bool lies_in_arena() const { return kind == Kind::arena || kind == Kind::moved; }
   };
   struct Slot {
     std::byte* data = nullptr;

@@ -89,6 +89,6 @@ Extents extents_of(const std::vector<uint64_t>& shape);
 nb::str text_of(const std::string& name);
 
 // A name as Python's repr() shows it: on one line, without control characters.
-std::string quoted(const std::string& name);
+std::string repr_of(const std::string& name);
 
 }  // namespace inrush::python

@@ -185,7 +185,7 @@ std::string repr(const InfoView& view) {
     if (!shape.empty()) shape += ", ";
     shape += std::to_string(extent);
   }
-  return "<inrush.TensorInfo " + quoted(view.info->name) + " " +
+  return "<inrush.TensorInfo " + repr_of(view.info->name) + " " +
          std::string(name_of(view.info->dtype)) + " [" + shape + "]>";
 }
 

@@ -76,7 +76,7 @@ nb::str text_of(const std::string& name) {
       PyUnicode_DecodeUTF8(name.data(), static_cast<Py_ssize_t>(name.size()), "surrogateescape"));
 }
 
-std::string quoted(const std::string& name) {
+std::string repr_of(const std::string& name) {
   return nb::cast<std::string>(nb::repr(text_of(name)));
 }
 

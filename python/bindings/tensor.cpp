@@ -270,8 +270,8 @@ std::string repr(const Tensor& tensor) {
     if (!shape.empty()) shape += ", ";
     shape += std::to_string(extent);
   }
-  return "<inrush.Tensor " + quoted(tensor.name) + " " + std::string(name_of(tensor.dtype)) + " [" +
-         shape + "]>";
+  return "<inrush.Tensor " + repr_of(tensor.name) + " " + std::string(name_of(tensor.dtype)) +
+         " [" + shape + "]>";
 }
 
 }  // namespace

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "../files.h"
+#include "../killed.h"
 #include "inrush/base/fd.h"
 #include "inrush/save.h"
 
@@ -220,23 +221,13 @@ TEST(FileWriter, needs_permission) {
 TEST(FileWriter, when_killed_leaves_the_old_file_and_at_most_one_temporary) {
   const Folder folder;
   folder.write("a.safetensors", "old");
-  int ready[2];
-  ASSERT_EQ(::pipe(ready), 0);
-  const pid_t child = ::fork();
-  if (child == 0) {
+  kill_in_the_middle([&](const auto& told) {
     const std::string part = random_text(4096);
     const auto writer = make_file_writer(folder / "a.safetensors", true);
     writer->create(1 << 20);
     writer->write(0, bytes_of(part));
-    [[maybe_unused]] const auto told = ::write(ready[1], "x", 1);
-    for (;;) ::pause();
-  }
-  char byte = 0;
-  ASSERT_EQ(::read(ready[0], &byte, 1), 1);
-  ::kill(child, SIGKILL);
-  ::waitpid(child, nullptr, 0);
-  ::close(ready[0]);
-  ::close(ready[1]);
+    told();
+  });
   EXPECT_EQ(folder.read("a.safetensors"), "old");
   const auto names = names_in(folder.path());
   ASSERT_EQ(names.size(), 2U);

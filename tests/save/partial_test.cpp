@@ -3,15 +3,13 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include <csignal>
 #include <filesystem>
-#include <functional>
 #include <set>
 
 #include "../files.h"
+#include "../killed.h"
 #include "inrush/base/fd.h"
 #include "inrush/save.h"
 
@@ -24,26 +22,6 @@ std::set<std::string> entries_in(const std::string& folder) {
     names.insert(entry.path().filename());
   }
   return names;
-}
-
-// Runs `work`, which never ends, and kills it once it has told that it is in the middle.
-void kill_in_the_middle(const std::function<void(const std::function<void()>&)>& work) {
-  int ready[2];
-  ASSERT_EQ(::pipe(ready), 0);
-  const pid_t child = ::fork();
-  if (child == 0) {
-    work([&] {
-      [[maybe_unused]] const auto told = ::write(ready[1], "x", 1);
-      for (;;) ::pause();
-    });
-    ::_exit(1);
-  }
-  char byte = 0;
-  EXPECT_EQ(::read(ready[0], &byte, 1), 1);
-  ::kill(child, SIGKILL);
-  ::waitpid(child, nullptr, 0);
-  ::close(ready[0]);
-  ::close(ready[1]);
 }
 
 std::vector<SaveTensor> tensors_of(const std::string& bytes) {

@@ -6,9 +6,7 @@ from typing import Annotated
 
 import typer
 
-from inrush._checkpoint import open_source
-from inrush._manifest import Digested, write_manifest
-from inrush._options import Options
+from inrush._manifest import write_manifest
 from inrush._text_file import check_folder
 from inrush.cli._common import (
     Backend,
@@ -24,16 +22,13 @@ from inrush.cli._common import (
     Sources,
     StorageOptions,
     console,
-    encryption_words,
-    load_words,
-    one_or_several,
     print_json,
     rate_text,
     shown,
     size_text,
     time_text,
 )
-from inrush.cli._progress import progress_bar
+from inrush.cli._digesting import read_all
 
 
 def manifest(
@@ -55,7 +50,11 @@ def manifest(
     json: Json = False,
 ) -> None:
     """Read every byte and write a digest of each tensor."""
-    words = load_words(
+    check_folder(output)
+    checkpoint, digested = read_all(
+        sources,
+        "reading",
+        (key_file, passphrase_file, key_command),
         backend=backend,
         budget=budget,
         page_cache=page_cache,
@@ -63,13 +62,7 @@ def manifest(
         cache_dir=cache_dir,
         cache_size=cache_size,
         storage_options=storage_options,
-        **encryption_words(key_file, passphrase_file, key_command),
     )
-    options = Options(words)
-    check_folder(output)
-    checkpoint = open_source(one_or_several(sources), options)
-    with progress_bar("reading") as report:
-        digested = Digested(checkpoint, report, options)
     write_manifest(digested.manifest, output)
     stats = digested.stats
     if json:

@@ -7,9 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from inrush import _core
-from inrush._checkpoint import open_source
 from inrush._manifest import Digested, read_manifest
-from inrush._options import Options
 from inrush.cli._common import (
     Backend,
     Budget,
@@ -24,16 +22,13 @@ from inrush.cli._common import (
     Sources,
     StorageOptions,
     console,
-    encryption_words,
-    load_words,
-    one_or_several,
     print_json,
     rate_text,
     shown,
     size_text,
     time_text,
 )
-from inrush.cli._progress import progress_bar
+from inrush.cli._digesting import read_all
 
 # Differences shown before the rest is counted only.
 _SHOWN = 50
@@ -60,7 +55,10 @@ def verify(
 ) -> None:
     """Read every byte, check the structure, compare digests with a manifest."""
     expected = None if manifest is None else read_manifest(manifest)
-    words = load_words(
+    checkpoint, digested = read_all(
+        sources,
+        "verifying",
+        (key_file, passphrase_file, key_command),
         backend=backend,
         budget=budget,
         page_cache=page_cache,
@@ -68,12 +66,7 @@ def verify(
         cache_dir=cache_dir,
         cache_size=cache_size,
         storage_options=storage_options,
-        **encryption_words(key_file, passphrase_file, key_command),
     )
-    options = Options(words)
-    checkpoint = open_source(one_or_several(sources), options)
-    with progress_bar("verifying") as report:
-        digested = Digested(checkpoint, report, options)
     different = [] if expected is None else _core.compare(expected, digested.manifest)
     if json:
         print_json("verify", _values(checkpoint.uri, manifest, digested, different))
