@@ -3,8 +3,10 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdint>
 #include <cstring>
@@ -29,6 +31,16 @@ Fd reopen(int fd, const std::string& path, int flags) {
     return {};
   }
   return again;
+}
+
+void make_room_for_descriptors(size_t count) noexcept {
+  constexpr size_t kFew = 32;  // what a table mostly has room for
+  rlimit limit{};
+  if (count < kFew || ::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  const Fd lowest(::eventfd(0, EFD_CLOEXEC));
+  if (!lowest || limit.rlim_cur == 0) return;
+  const auto last = std::min<rlim_t>(static_cast<rlim_t>(lowest.get()) + count, limit.rlim_cur - 1);
+  const Fd highest(::fcntl(lowest.get(), F_DUPFD_CLOEXEC, static_cast<int>(last)));
 }
 
 Fd make_eventfd() {

@@ -185,6 +185,7 @@ Index index_all(Store& store, const Found& found) {
   const auto& entries = found.entries;
   if (!format->separate || entries.size() == 1) return format->index(store, entries);
   std::vector<Index> parts(entries.size());
+  store.expect(entries.size());
   parallel_for(entries.size(), kMostThreads,
                [&](size_t i) { parts[i] = format->index(store, {entries[i]}); });
   return join(std::move(parts));

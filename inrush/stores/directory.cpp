@@ -51,6 +51,8 @@ class Directory final : public Store {
     return names;
   }
 
+  void expect(size_t entries) override { make_room_for_descriptors(entries); }
+
   Blob open(const std::string& name) override {
     if (leaves_folder(name)) {
       throw Error(ErrorCode::data, fmt::format("open {} in {}: the name leads out of the folder",
