@@ -1,12 +1,15 @@
 """A cell: contenders on one checkpoint in one state, round by round, each in fresh processes.
 
-In every round each contender runs once, and the order rotates, so that a ratio is always taken
-between neighbours in time. Nothing is called cold, or half resident, before the kernel said so.
+In every round each contender runs once, so that a ratio is always taken between neighbours in time,
+in an order drawn anew: who runs after a loader that gave back much memory finds it backed by the
+host, and who runs after one that needed none may not. Nothing is called cold, or half resident,
+before the kernel said so.
 """
 
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import statistics
 import tempfile
@@ -133,8 +136,8 @@ class Bench:
             pages.evict(cell.place.files)  # not as some earlier cell happened to leave it
         seen: dict[str, list[dict[str, Any]]] = {entrant.label: [] for entrant in entrants}
         for i in range(rounds or self.rounds):
-            turn = i % len(entrants) if entrants else 0
-            for entrant in entrants[turn:] + entrants[:turn]:
+            order = random.Random(f"{cell.key} {i}")
+            for entrant in order.sample(entrants, len(entrants)):
                 try:
                     seen[entrant.label].append(self.measure(cell, entrant, digest=i == 0))
                 except (Failed, pages.Unexpected, OSError) as error:
