@@ -241,6 +241,15 @@ def test_bench(inrush_command, sharded):
     assert not results["safetensors", "warm"]["note"]
 
 
+def test_bench_takes_the_files_of_a_checkpoint(inrush_command, sharded):
+    folder, contents = sharded
+    files = sorted(str(path) for path in folder.glob("*.safetensors"))
+    assert len(files) > 1
+    document = answer(inrush_command("bench", *files, "--runs", "1", "--json"))
+    results = {(one["contender"], one["state"]): one for one in document["results"]}
+    assert results["inrush", "warm"]["bytes"] == sum(len(d) for _, _, d in contents.values())
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [

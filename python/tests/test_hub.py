@@ -381,7 +381,7 @@ def test_bench_measures_what_it_brought_here(model: Model) -> None:
     from inrush.cli.bench import _files_here
 
     for _ in range(2):
-        files = _files_here(f"hf://{NAME}")
+        files = _files_here([f"hf://{NAME}"])
         assert [Path(path).name for path in files] == [SHARD.format(1), SHARD.format(2)]
         assert [Path(path).read_bytes() for path in files] == [
             model.files[Path(path).name] for path in files

@@ -22,9 +22,10 @@ from inrush.cli._common import (
     KeyCommand,
     KeyFile,
     PassphraseFile,
-    Source,
+    Sources,
     console,
     encryption_words,
+    one_or_several,
     print_json,
     shown,
     size_text,
@@ -71,7 +72,7 @@ class Result:
 
 
 def bench(
-    source: Source,
+    sources: Sources,
     *,
     runs: Annotated[int, typer.Option(min=1, help="Runs of each, in fresh processes.")] = 3,
     key_file: KeyFile = None,
@@ -85,7 +86,7 @@ def bench(
     environment = {"INRUSH_PROFILE": "off"}
     if key:
         environment["INRUSH_KEY_FILE"] = key["encryption"]
-    checkpoint = open_source(_files_here(source, key))
+    checkpoint = open_source(_files_here(sources, key))
     files = [name for name, _ in checkpoint.files]
     contenders, absent = _contenders(checkpoint)
     limits = {state: measure_limit(checkpoint, state) for state in ("cold", "warm")}
@@ -115,13 +116,16 @@ def bench(
         out.print(f"[dim]{name}: {shown(reason)}[/]")
 
 
-def _files_here(source: str, key: dict[str, Any] | None = None) -> str | list[str]:
-    """The source on this machine: of the Hub, what huggingface_hub's cache has of it by then."""
-    if is_on_hub(source):
-        return fetch_from_hub(source, key)[1]
-    if "://" in source and not source.lower().startswith("file://"):
-        raise UsageError(f"bench {source}: it measures files of this machine, and the Hub's there")
-    return source
+def _files_here(sources: list[str], key: dict[str, Any] | None = None) -> str | list[str]:
+    """The sources on this machine: of the Hub, what huggingface_hub's cache has of it by then."""
+    if len(sources) == 1 and is_on_hub(sources[0]):
+        return fetch_from_hub(sources[0], key)[1]
+    for source in sources:
+        if "://" in source and not source.lower().startswith("file://"):
+            raise UsageError(
+                f"bench {source}: it measures files of this machine, or one model of the Hub"
+            )
+    return one_or_several(sources)
 
 
 def _contenders(checkpoint: _core.Checkpoint) -> tuple[list[str], dict[str, str]]:
