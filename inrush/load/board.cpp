@@ -434,19 +434,27 @@ bool Board::taught(Profile& learnt) const {
   const bool cold = facts.warm_bytes * 10 < facts.wanted_bytes;
   const bool warm = !facts.target.name.empty() && facts.warm_bytes == facts.wanted_bytes;
   const bool unhindered = preparation_.options.collect || seen.consumer_wait * 2 > seen.seconds;
-  const bool alone = facts.others_loading == 0 && preparation_.options.choice.backend.empty();
+  // GPUDirect Storage is not tried by itself: who asks for it teaches its rate, if the driver's
+  // start is in it.
+  const Choice& choice = preparation_.choice;
+  const bool gpudirect = choice.to_device;
+  const bool usual = gpudirect ? facts.gpudirect_start && choice.lanes.front().direct
+                               : preparation_.options.choice.backend.empty();
+  const bool alone = facts.others_loading == 0 && usual;
   if (seen.bytes != preparation_.plan.bytes_delivered || seen.bytes < kLeastTeaching ||
       !(cold || warm) || !unhindered || !alone || !seen.fallbacks.empty() ||
       preparation_.options.engines) {
     return false;
   }
   PathRate rate;
-  rate.bytes_per_second = static_cast<double>(seen.bytes) / seen.seconds;
+  const double start = gpudirect ? facts.gpudirect_start.value_or(0) : 0;
+  rate.bytes_per_second = static_cast<double>(seen.bytes) / (seen.seconds + start);
   rate.depth = seen.depth;
   rate.streams = seen.lanes;
   rate.loads = 1;
-  learnt.learn(warm ? warm_path(facts) : facts.filesystem.id, preparation_.choice.name, rate,
-               warm ? Profile::kWarm : Profile::kCold);
+  const char* state = warm ? Profile::kWarm : Profile::kCold;
+  if (!facts.target.name.empty()) learnt.learn(device_path(facts), choice.name, rate, state);
+  if (cold && !gpudirect) learnt.learn(facts.filesystem.id, choice.name, rate, state);
   return true;
 }
 

@@ -103,20 +103,24 @@ void check_out(const Index& index, const Plan& plan, const std::map<std::string,
   }
 }
 
-// What the backends of GPUDirect Storage answer, where they are named: asking starts the library.
-void ask_cufile(const LoadOptions& options, const Checkpoint& checkpoint, Facts& facts) {
+// What the backends of GPUDirect Storage answer, where they are named, or were measured to be
+// faster: asking starts the library.
+void ask_cufile(const LoadOptions& options, const Checkpoint& checkpoint, const Profile& profile,
+                Facts& facts) {
+  std::vector<std::string> named = options.choice.backend;
+  if (named.empty() && gpudirect_pays(facts, profile)) named = {"CUFILE"};
   if (!options.direct_device.starts_with("cuda")) return;
   for (const auto& [name, memory] : options.out) {
     const bool there = memory.kind == MemoryKind::device &&
                        fmt::format("cuda:{}", memory.device) == options.direct_device;
     if (!there) return;
   }
-  for (const BackendRow* row : backends_named(options.choice.backend)) {
+  for (const BackendRow* row : backends_named(named)) {
     if (row->engine != std::string_view("cufile")) continue;
     EngineFact fact{row->name, ""};
     if (!checkpoint.mirrors().empty()) fact.reason = "several places are read at once";
     try {
-      if (fact.reason.empty()) static_cast<void>(CuFile(!row->direct));
+      if (fact.reason.empty()) facts.gpudirect_start = CuFile(!row->direct).start_seconds();
     } catch (const Error& error) {
       fact.reason = error.message();
     }
@@ -153,11 +157,10 @@ Preparation prepare(const Checkpoint& checkpoint, LoadOptions options) {
   options.choice.budget = budget;
   if (options.device_budget == 0) options.device_budget = kDeviceBudget;
   options.choice.device_budget = options.device_budget;
-  ask_cufile(options, checkpoint, facts);
-  const bool learns = !options.engines;
-  Choice choice = checkpoint.mirrors().empty()
-                      ? choose(facts, learns ? load_profile() : Profile{}, options.choice)
-                      : choose_mirrored(checkpoint, plan, facts, options);
+  const Profile profile = options.engines ? Profile{} : load_profile();
+  ask_cufile(options, checkpoint, profile, facts);
+  Choice choice = checkpoint.mirrors().empty() ? choose(facts, profile, options.choice)
+                                               : choose_mirrored(checkpoint, plan, facts, options);
   return {checkpoint, std::move(options),     std::move(plan), std::move(facts), std::move(choice),
           budget,     std::move(registration)};
 }

@@ -106,7 +106,7 @@ struct Question {
 
   // Of warm bytes to the one device that they go to.
   [[nodiscard]] double warm_rate_of(const std::string& way) const {
-    const PathRate* rate = profile.find(warm_path(facts), way, Profile::kWarm);
+    const PathRate* rate = profile.find(device_path(facts), way, Profile::kWarm);
     return rate == nullptr ? 0 : rate->bytes_per_second;
   }
 
@@ -138,7 +138,34 @@ Choice named(std::string name, std::string why) {
   return choice;
 }
 
+// Bytes a second, cold, to the one device that the tensors go to; 0: not measured.
+struct CompetingRates {
+  double gpudirect = 0;
+  double others = 0;  // the best of them
+};
+
+CompetingRates competing_rates(const Facts& facts, const Profile& profile) {
+  CompetingRates rates;
+  if (facts.target.name.empty()) return rates;
+  const auto rate = [&](const char* way) {
+    const PathRate* known = profile.find(device_path(facts), way);
+    return known == nullptr ? 0 : known->bytes_per_second;
+  };
+  rates.gpudirect = rate("cufile");
+  for (const char* way : {"uring", "aio", "pread", "pread_buffered", "mmap"}) {
+    rates.others = std::max(rates.others, rate(way));
+  }
+  return rates;
+}
+
 // What follows are the ways to load; each returns a whole Choice.
+
+Choice to_device(const Question& ask, const BackendRow& backend, std::string why) {
+  Choice choice = named(short_name(backend), std::move(why));
+  choice.to_device = true;
+  choice.lanes.push_back(ask.lane(backend, Coverage::all));
+  return choice;
+}
 
 // What cannot be mapped (slices, misaligned tensors, small runs) is copied beside it.
 Choice map_what_is_warm(const Question& ask) {
@@ -278,8 +305,22 @@ std::optional<std::string> reason_for_buffered(const Question& ask) {
   return std::nullopt;
 }
 
+// What is cold goes from storage to the device by itself.
+Choice read_into_device(const Question& ask) {
+  const CompetingRates rates = competing_rates(ask.facts, ask.profile);
+  return to_device(ask, backend_named("CUFILE"),
+                   fmt::format("{}: storage writes to {} by itself, measured here at {} a second "
+                               "with its driver's start, against {}",
+                               ask.case_text(), ask.facts.target.name,
+                               bytes_text(static_cast<uint64_t>(rates.gpudirect)),
+                               bytes_text(static_cast<uint64_t>(rates.others))));
+}
+
 Choice choose_copying(Question& ask) {
   if (const auto reason = reason_for_buffered(ask)) return read_buffered(ask, *reason);
+  if (gpudirect_pays(ask.facts, ask.profile) && ask.usable(backend_named("CUFILE"))) {
+    return read_into_device(ask);
+  }
   const BackendRow* direct = ask.direct_backend();
   if (direct == nullptr) return read_buffered(ask, "there is no direct I/O here");
   const double buffered = ask.rate_of("pread_buffered");
@@ -358,7 +399,9 @@ Choice choose_automatically(Question& ask) {
 }
 
 Choice choose_one(const Question& ask, const BackendRow& backend) {
-  Choice choice = named(short_name(backend), fmt::format("backend={} was asked for", backend.name));
+  std::string why = fmt::format("backend={} was asked for", backend.name);
+  if (backend.engine == std::string_view("cufile")) return to_device(ask, backend, std::move(why));
+  Choice choice = named(short_name(backend), std::move(why));
   choice.map_warm = choice.map_cold =
       backend.engine == std::string_view("mmap") && ask.facts.private_host_memory;
   choice.register_pages = backend.engine == std::string_view("mmap") &&
@@ -367,9 +410,7 @@ Choice choose_one(const Question& ask, const BackendRow& backend) {
     choice.lanes.push_back(registering_lane(ask));
     return choice;
   }
-  choice.to_device = backend.engine == std::string_view("cufile");
-  choice.drop_cache =
-      ask.request.page_cache == PageCache::drop && !backend.direct && !choice.to_device;
+  choice.drop_cache = ask.request.page_cache == PageCache::drop && !backend.direct;
   choice.lanes.push_back(ask.lane(backend, Coverage::all));
   return choice;
 }
@@ -407,6 +448,11 @@ const char* name_of(Coverage coverage) {
 }
 
 }  // namespace
+
+bool gpudirect_pays(const Facts& facts, const Profile& profile) {
+  const CompetingRates rates = competing_rates(facts, profile);
+  return rates.others > 0 && rates.gpudirect >= kClearlyBetter * rates.others;
+}
 
 Choice choose(const Facts& facts, const Profile& profile, const ChoiceRequest& request) {
   Question ask{facts, profile, request, {}};

@@ -56,6 +56,10 @@ struct ChoiceRequest {
 // Error{usage} lists why each was rejected. An unknown name is an Error{usage} always.
 Choice choose(const Facts& facts, const Profile& profile, const ChoiceRequest& request);
 
+// Whether GPUDirect Storage was measured here, its driver's start included, to be clearly faster
+// with cold bytes for that device than everything else that was.
+bool gpudirect_pays(const Facts& facts, const Profile& profile);
+
 // The placement of every range of the plan under this choice: pure.
 std::vector<Placement> place(const Plan& plan, const Facts& facts, const Choice& choice);
 

@@ -125,7 +125,7 @@ Facts gather_facts(std::span<const Blob> blobs, const Plan& plan) {
   return facts;
 }
 
-std::string warm_path(const Facts& facts) {
+std::string device_path(const Facts& facts) {
   return fmt::format("{} to {}", facts.filesystem.id, facts.target.id);
 }
 

@@ -86,6 +86,9 @@ struct Facts {
   bool loaded_recently = false;     // some process loaded them within the last hour
   NumaNode numa;                    // of the devices that the tensors go to
   TargetFact target;
+  // Seconds that the driver of GPUDirect Storage took to start for this load; nothing: it ran, or
+  // nobody asked for it.
+  std::optional<double> gpudirect_start;
 };
 
 // Asks about this machine and these blobs: well under 1 ms besides the residency probes, which have
@@ -96,8 +99,8 @@ Facts gather_facts(std::span<const Blob> blobs, const Plan& plan);
 MachineFact ask_machine();
 std::vector<EngineFact> ask_engines();
 
-// What the profile calls the way of warm bytes to the one device that they go to.
-std::string warm_path(const Facts& facts);
+// What the profile calls the way to the one device that the tensors go to, link included.
+std::string device_path(const Facts& facts);
 
 // The verdict on one window; unknown for what was not probed.
 Warmth warmth_at(const Facts& facts, uint32_t blob, uint64_t window);

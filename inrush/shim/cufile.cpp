@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cstdlib>
 
 #include "inrush/base/environment.h"
@@ -80,7 +81,10 @@ CuFile::CuFile(bool compatible) : table_(bind(open_cufile())) {
   if (table_.set_parameter != nullptr) {
     table_.set_parameter(vendor::kParameterCompatible, compatible);
   }
+  const auto begin = std::chrono::steady_clock::now();
   const vendor::FileStatus status = table_.open();
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
+  if (status.error == 0) start_seconds_ = took.count();
   if (status.error != 0 && status.error != vendor::kCuFileAlreadyOpen) {
     throw Error(ErrorCode::usage, "cuFile: " + reason_of(status));
   }

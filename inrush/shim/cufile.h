@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "inrush/shim/cufile_table.h"
@@ -19,6 +20,9 @@ class CuFile {
   // it is told not to, and refused where it would. Throws Error{usage}: no library, a symbol
   // missing, no kernel driver, or the library's own reason.
   explicit CuFile(bool compatible);
+
+  // What starting the library's driver took, in seconds; nothing where it ran already.
+  [[nodiscard]] std::optional<double> start_seconds() const { return start_seconds_; }
 
   // Throws Error{source} with the reason why this file cannot be read that way. The descriptor is
   // borrowed until it is removed.
@@ -35,6 +39,7 @@ class CuFile {
 
  private:
   vendor::FileTable table_{};
+  std::optional<double> start_seconds_;
 };
 
 // What a result of cuFile's own, negated or not, means.

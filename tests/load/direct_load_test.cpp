@@ -1,4 +1,7 @@
 // Loads that storage writes into device memory by itself.
+#include <fstream>
+
+#include "inrush/policy/profile.h"
 #include "tests/load/device_load.h"
 
 namespace inrush {
@@ -130,6 +133,46 @@ TEST_F(DirectLoad, a_failure_of_any_call_leaves_nothing_behind) {
   EXPECT_GT(fail_each_call(run, 5010), 40);
   lose_device([this] { return failure({"cuda"}, by({"CUFILE"}, false)); });
   EXPECT_EQ(failure({"cuda"}, by({"CUFILE"})), "");
+}
+
+TEST_F(DirectLoad, is_chosen_by_itself_only_where_it_was_measured_to_be_clearly_faster) {
+  folder.shard("model.safetensors", "t", std::vector<size_t>(20, 4 * kMiB));
+  const std::string profile = folder.path() + "/profile.json";
+  ::setenv("INRUSH_PROFILE", profile.c_str(), 1);
+  const auto way = [&](const std::vector<std::string>& backends) {
+    LoadOptions options = by(backends);
+    options.collect = true;
+    options.choice.page_cache = PageCache::drop;
+    folder.make_cold();
+    Load load = begin({"cuda"}, std::move(options));
+    EXPECT_EQ(drain(load), 20U);
+    return load.choice();
+  };
+  const auto opened = [this] { return driver.count("cuFileDriverOpen"); };
+  EXPECT_EQ(way({"CUFILE"}).name, "cufile");
+  const int64_t before = opened();
+  EXPECT_GT(before, 0);
+  const Choice usual = way({});
+  if (!usual.lanes[0].direct || load_profile().rates.size() < 3) {
+    GTEST_SKIP() << "whether it is out of the page cache cannot be said here";
+  }
+  EXPECT_FALSE(usual.to_device);
+  EXPECT_EQ(opened(), before) << "nobody asked for it, and its driver was started";
+  for (const double faster : {0.9, 1.05, 2.0}) {
+    Profile known = load_profile();
+    for (auto& [key, rate] : known.rates) {
+      rate.bytes_per_second = key.find("|cufile|cold") == std::string::npos ? 9e9 : 9e9 * faster;
+    }
+    std::ofstream(profile) << to_json(known);
+    const Choice chosen = way({});
+    EXPECT_EQ(chosen.to_device, faster > 1.1) << chosen.why;
+    EXPECT_EQ(opened() > before, faster > 1.1);
+    if (!chosen.to_device) continue;
+    EXPECT_NE(chosen.why.find("measured here at 18.0 GB a second with its driver's start"),
+              std::string::npos)
+        << chosen.why;
+  }
+  ::setenv("INRUSH_PROFILE", "off", 1);
 }
 
 }  // namespace

@@ -23,7 +23,7 @@ Facts warm_for_cuda() {
 }
 
 Profile measured(double copying, double registering) {
-  const std::string path = warm_path(warm_for_cuda());
+  const std::string path = device_path(warm_for_cuda());
   Profile profile;
   if (copying > 0) profile.learn(path, "pread_buffered", {copying, 9, 1, 1, 1}, Profile::kWarm);
   if (registering > 0) profile.learn(path, "mmap", {registering, 4, 4, 1, 1}, Profile::kWarm);
@@ -53,7 +53,7 @@ TEST(ChooseForDevice, each_way_is_tried_and_the_clearly_faster_one_kept) {
 
 TEST(ChooseForDevice, rates_of_cold_loads_are_not_those_of_warm_ones) {
   Profile profile;
-  profile.learn(warm_path(warm_for_cuda()), "pread_buffered", {5e9, 9, 1, 1, 1});
+  profile.learn(device_path(warm_for_cuda()), "pread_buffered", {5e9, 9, 1, 1, 1});
   EXPECT_FALSE(choose(warm_for_cuda(), profile, {}).register_pages);
 }
 
@@ -92,6 +92,34 @@ TEST(ChooseForDevice, it_can_be_asked_for_by_name_for_cold_bytes_too) {
   EXPECT_FALSE(choose(facts, {}, request).register_pages);
   request.backend = {"pread_buffered"};
   EXPECT_FALSE(choose(warm_for_cuda(), measured(1e9, 9e9), request).register_pages);
+}
+
+TEST(ChooseForDevice, gpudirect_only_where_it_was_measured_to_be_clearly_faster) {
+  Facts facts = warm_for_cuda();
+  facts.warm_bytes = 0;
+  facts.engines.push_back({"cufile", ""});
+  facts.backends.push_back({"CUFILE", ""});
+  const auto chosen = [&](double gpudirect, double others) {
+    Profile profile;
+    if (gpudirect > 0) profile.learn(device_path(facts), "cufile", {gpudirect, 8, 1, 1, 1});
+    if (others > 0) profile.learn(device_path(facts), "aio", {others, 8, 1, 1, 1});
+    ChoiceRequest request;
+    request.device_budget = 64 << 20;
+    const Choice choice = choose(facts, profile, request);
+    EXPECT_EQ(choice.to_device, choice.name == "cufile");
+    EXPECT_EQ(choice.to_device, gpudirect_pays(facts, profile) && facts.backends.size() == 1);
+    return choice.to_device;
+  };
+  EXPECT_FALSE(chosen(0, 0));
+  EXPECT_FALSE(chosen(9e9, 0)) << "there is nothing to compare it with";
+  EXPECT_FALSE(chosen(0, 5e9));
+  EXPECT_FALSE(chosen(5.2e9, 5e9));
+  EXPECT_TRUE(chosen(9e9, 5e9));
+  facts.target = {};
+  EXPECT_FALSE(chosen(9e9, 5e9));
+  facts.target = warm_for_cuda().target;
+  facts.backends.clear();
+  EXPECT_FALSE(chosen(9e9, 5e9)) << "whoever was asked said nothing";
 }
 
 }  // namespace
