@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import statistics
 import subprocess
@@ -97,12 +98,11 @@ def _curl(url: str, size: int, *more: str) -> list[str]:
 
 
 def _alternate(rounds: int, entrants: dict[str, Callable[[], Run]]) -> Runs:
-    """Every entrant in every round, in an order that rotates; who fails is left out."""
+    """Every entrant in every round, in an order drawn anew; who fails is left out."""
     runs: Runs = {name: [] for name in entrants}
     names = list(entrants)
     for i in range(rounds):
-        turn = i % len(names) if names else 0
-        for name in names[turn:] + names[:turn]:
+        for name in random.Random(i).sample(names, len(names)):
             try:
                 runs[name].append(entrants[name]())
             except (RuntimeError, ValueError, OSError) as error:
