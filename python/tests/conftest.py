@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,6 +72,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         mark = item.get_closest_marker("host_memory")
         if mark is not None:
             item.add_marker(pytest.mark.skip(reason=f"--fake-gpu: {mark.args[0]}"))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    # A worker of pytest-xdist tells the one that counts.
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["delivered"] = session.config.stash[DELIVERED]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    output = getattr(node, "workeroutput", None) or {}
+    node.config.stash[DELIVERED] += output.get("delivered", 0)
 
 
 def pytest_terminal_summary(

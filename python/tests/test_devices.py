@@ -294,6 +294,7 @@ def test_what_cannot_be_is_said_at_once(
         inrush.open(path, device="cuda:0").load()
 
 
+@pytest.mark.host_memory("there is a GPU")
 def test_without_a_gpu_torch_says_so(sharded: tuple[Path, Contents]) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")
