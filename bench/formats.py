@@ -64,7 +64,7 @@ address = _core.buffer_address(data)
 print(json.dumps({
     "sha256": rate(lambda: hashlib.sha256(data)),
     "crc32": rate(lambda: zlib.crc32(data)),
-    "secretbox": rate(lambda: _core.encrypt(address, size, bytes(32), bytes(24), 2 << 20)),
+    "secretbox": rate(lambda: _core.encrypt(address, size, bytearray(32), bytes(24), 2 << 20)),
     "copy": rate(copy),
 }))
 """
