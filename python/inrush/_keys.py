@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
         def __inrush_key__(self) -> Key: ...
 
-    Encryption = bytes | bytearray | str | HasKey
+    Encryption = bytes | bytearray | memoryview | str | HasKey
 
 _SIZE = 32  # bytes
 _LARGEST = 1 << 16  # bytes of a file or a command's answer
@@ -30,7 +30,7 @@ class Key:
 
     Parameters
     ----------
-    key : bytes or bytearray, optional
+    key : bytes, bytearray or memoryview, optional
         32 bytes.
     passphrase : bytes, bytearray or str, optional
         Text is UTF-8. Exactly one of the two is given.
@@ -49,7 +49,7 @@ class Key:
 
     def __init__(
         self,
-        key: bytes | bytearray | None = None,
+        key: bytes | bytearray | memoryview | None = None,
         *,
         passphrase: bytes | bytearray | str | None = None,
     ) -> None:
@@ -57,10 +57,10 @@ class Key:
         self.passphrase: bytearray | None = None
         if (key is None) == (passphrase is None):
             raise UsageError("encryption: either a key or a passphrase is needed")
-        if key is not None and len(key) != _SIZE:
-            raise UsageError(f"encryption: a key of {len(key)} bytes, not {_SIZE}")
         if key is not None:
             self.key = bytearray(key)
+            if len(self.key) != _SIZE:
+                raise UsageError(f"encryption: a key of {len(self.key)} bytes, not {_SIZE}")
         elif isinstance(passphrase, str):
             self.passphrase = bytearray(passphrase, "utf-8")
         elif passphrase is not None:

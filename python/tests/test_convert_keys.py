@@ -81,19 +81,37 @@ def test_flags_say_what_is_meant_with_the_keys(tmp_path, source, inrush_command)
     for name in ("first", "second"):
         (tmp_path / name).write_bytes(os.urandom(32))
         keys.append(tmp_path / name)
-    secret, again, plain = (tmp_path / f"{i}.tensors" for i in range(3))
+    secret, again, third, plain = (tmp_path / f"{i}.tensors" for i in range(4))
     to = ("--to", "tensorizer")
+    prints = [f"cat '{key}'" for key in keys]
     steps = [
         (path, secret, *to, "--encrypt", "--key-file", keys[0]),
         (secret, again, *to, "--rekey", "--key-file", keys[0], "--encrypt-key-file", keys[1]),
+        (
+            again,
+            third,
+            *to,
+            "--rekey",
+            "--key-command",
+            prints[1],
+            "--encrypt-key-command",
+            prints[0],
+        ),
         (again, plain, *to, "--decrypt", "--key-file", keys[1]),
     ]
     for step in steps:
         done = inrush_command("convert", *step)
         assert done.returncode == 0, done.stderr
     check(again, tensors, encryption=f"file:{keys[1]}")
+    check(third, tensors, encryption=f"file:{keys[0]}")
     check(plain, tensors)
-    for words in (("--encrypt",), ("--rekey", "--key-file", keys[0]), ("--encrypt", "--decrypt")):
+    twice = ("--encrypt", "--encrypt-key-file", keys[0], "--encrypt-key-command", "true")
+    contradictions = [
+        ("--encrypt",),
+        ("--rekey", "--key-file", keys[0]),
+        ("--encrypt", "--decrypt"),
+    ]
+    for words in [*contradictions, twice]:
         done = inrush_command("convert", path, tmp_path / "none", *to, *words)
         assert done.returncode == 2, done.stderr
 

@@ -139,14 +139,15 @@ def is_far(place: str) -> bool:
 
 
 def encryption_words(
-    key_file: str | None, passphrase_file: str | None, key_command: str | None = None
+    key_file: str | None, passphrase_file: str | None, key_command: str | None, prefix: str = ""
 ) -> dict[str, Any]:
     """The `encryption` option from its flags."""
     places = {"file": key_file, "passphrase-file": passphrase_file, "exec": key_command}
     given = [f"{scheme}:{place}" for scheme, place in places.items() if place]
     if len(given) > 1:
         raise UsageError(
-            "--key-file, --passphrase-file and --key-command: only one of them can be meant"
+            f"--{prefix}key-file, --{prefix}passphrase-file and --{prefix}key-command: only one "
+            "of them can be meant"
         )
     return {"encryption": given[0]} if given else {}
 

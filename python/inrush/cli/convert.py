@@ -54,6 +54,10 @@ EncryptPassphraseFile = Annotated[
     str | None, typer.Option(metavar="FILE", help="Encrypt with a key from this passphrase.")
 ]
 
+EncryptKeyCommand = Annotated[
+    str | None, typer.Option(metavar="COMMAND", help="Encrypt with the key that this prints.")
+]
+
 
 def convert(
     source: Source,
@@ -80,6 +84,7 @@ def convert(
     rekey: Rekey = False,
     encrypt_key_file: EncryptKeyFile = None,
     encrypt_passphrase_file: EncryptPassphraseFile = None,
+    encrypt_key_command: EncryptKeyCommand = None,
     dtype: Dtype = None,
     ranks: Ranks = None,
     budget: Budget = None,
@@ -91,11 +96,10 @@ def convert(
 ) -> None:
     """Write a checkpoint as another format, and compare every tensor at the end."""
     begin = time.monotonic()
-    try:
-        target_key = encryption_words(encrypt_key_file, encrypt_passphrase_file).get("encryption")
-    except UsageError:
-        raise UsageError("--encrypt-key-file and --encrypt-passphrase-file: only one") from None
     source_key = encryption_words(key_file, passphrase_file, key_command).get("encryption")
+    target_key = encryption_words(
+        encrypt_key_file, encrypt_passphrase_file, encrypt_key_command, prefix="encrypt-"
+    ).get("encryption")
     if encrypt and target_key is None:
         source_key, target_key = None, source_key
     _check_intent(source_key, target_key, encrypt=encrypt, decrypt=decrypt, rekey=rekey)

@@ -38,12 +38,13 @@ class MemLimit(enum.IntEnum):
     SENSITIVE = 1 << 30
 
 
-def _checked_key(key: Any) -> bytes | bytearray:
+def _key_of(key: Any) -> Key:
     if not isinstance(key, (bytes, bytearray, memoryview)):
         raise TypeError(f"a key is bytes, not {type(key).__name__}")
-    if len(key) != _KEY_SIZE:
-        raise ValueError(f"a key of {len(key)} bytes, not {_KEY_SIZE}")
-    return bytearray(key) if isinstance(key, memoryview) else key
+    with memoryview(key) as view:
+        if view.nbytes != _KEY_SIZE:
+            raise ValueError(f"a key of {view.nbytes} bytes, not {_KEY_SIZE}")
+    return Key(key)
 
 
 def _source_bytes(source: str | bytes, encoding: str) -> bytes:
@@ -68,7 +69,7 @@ class EncryptionParams:
 
     def __init__(self, key: bytes) -> None:
         self._salt: bytes | None = None
-        self._cipher = Cipher(Key(_checked_key(key)))
+        self._cipher = Cipher(_key_of(key))
 
     @classmethod
     def random(cls) -> EncryptionParams:
@@ -121,7 +122,7 @@ class DecryptionParams:
     def from_key(cls, key: bytes) -> DecryptionParams:
         """The 32 bytes that it was encrypted with."""
         made = cls()
-        made._key = Key(_checked_key(key))
+        made._key = _key_of(key)
         return made
 
     @classmethod
