@@ -88,10 +88,21 @@ class IndexParser {
     }
     reader_.finish();
     if (tensors_.empty()) reader_.fail("it names no tensor");
+    check_names();
     return std::move(tensors_);
   }
 
  private:
+  void check_names() {
+    std::vector<std::string_view> names;
+    names.reserve(tensors_.size());
+    for (const auto& tensor : tensors_) names.push_back(tensor.name);
+    std::sort(names.begin(), names.end());
+    const auto twice = std::adjacent_find(names.begin(), names.end());
+    if (twice == names.end()) return;
+    reader_.fail(fmt::format("tensor {} stands in it twice", quoted(*twice)));
+  }
+
   void read_tensor(TensorInfo& tensor) {
     size_t count = 0;
     std::optional<uint64_t> partition;
