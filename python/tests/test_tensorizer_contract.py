@@ -296,3 +296,66 @@ def test_empty_tensors_of_any_type_are_written_and_read(tmp_path, encrypted):
             name: tensor.shape for name, tensor in tensors.items()
         }
         assert found["low"].dtype == torch.bfloat16
+
+
+class Half(io.BytesIO):
+    """A file that cannot do one of the two."""
+
+    def __init__(self, *able: str) -> None:
+        super().__init__()
+        self.able = able
+
+    def readable(self) -> bool:
+        return "r" in self.able
+
+    def writable(self) -> bool:
+        return "w" in self.able
+
+
+WRONG = {
+    "text": lambda kit: kit.TensorSerializer(io.StringIO()),
+    "read only": lambda kit: kit.TensorSerializer(Half("r")),
+    "write only": lambda kit: kit.TensorSerializer(Half("w")),
+    "key of a byte": lambda kit: kit.EncryptionParams(b"x"),
+    "key of text": lambda kit: kit.EncryptionParams("x" * 32),
+    "no key": lambda kit: kit.DecryptionParams.from_key(b""),
+    "no passphrase": lambda kit: kit.EncryptionParams.from_string(""),
+    "no passphrase to decrypt": lambda kit: kit.DecryptionParams.from_string(b""),
+    "number as passphrase": lambda kit: kit.DecryptionParams.from_string(5),
+    "text as cost": lambda kit: kit.EncryptionParams.from_string("x", opslimit="1"),
+    "costs exchanged": lambda kit: kit.EncryptionParams.from_string(
+        "x", opslimit=kit.EncryptionParams.MemLimit.MIN
+    ),
+    "memory exchanged": lambda kit: kit.EncryptionParams.from_string(
+        "x", memlimit=kit.EncryptionParams.OpsLimit.MIN
+    ),
+    "short salt": lambda kit: kit.EncryptionParams.from_string("x", salt=b"1"),
+    "salt of a key": lambda kit: kit.EncryptionParams.random().salt,
+    "text as dtype": lambda kit: kit.TensorDeserializer(saved(), device="cpu", dtype="float16"),
+    "no readers": lambda kit: kit.TensorDeserializer(saved(), device="cpu", num_readers=0),
+    "bytes as key": lambda kit: kit.TensorDeserializer(saved(), device="cpu", encryption=b"x" * 32),
+    "text file": lambda kit: kit.TensorDeserializer(io.StringIO("text"), device="cpu"),
+    "no tensor": lambda kit: kit.TensorSerializer(io.BytesIO()).write_state_dict({"a": 5}),
+    "another mode": lambda kit: kit.stream_io.open_stream("http://127.0.0.1:1/x", "wb"),
+    "text mode": lambda kit: kit.stream_io.open_stream("/dev/null", "r"),
+    "no certificates": lambda kit: kit.stream_io.CAInfo(),
+}
+
+
+def saved() -> io.BytesIO:
+    import inrush.tensorizer as kit
+
+    file = io.BytesIO()
+    kit.TensorSerializer(file).write_state_dict({"a": torch.rand(3)})
+    file.seek(0)
+    return file
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_arguments_are_errors_of_the_same_kind(name):
+    kinds = []
+    for kit in both():
+        with pytest.raises(Exception) as caught:
+            WRONG[name](kit)
+        kinds.append(caught.type)
+    assert issubclass(*kinds), kinds

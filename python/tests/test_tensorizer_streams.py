@@ -184,6 +184,7 @@ def test_a_stream_behind_http_is_a_file(server, data):
         with pytest.raises(ValueError, match="whence"):
             stream.seek(0, os.SEEK_END)
         assert stream.response_headers["ETag"] == '"1"'
+        assert int(stream.response_headers["content-length"]) == stream.size
     with pytest.raises(OSError, match="closed"):
         stream.read(1)
     pieces = bytearray()

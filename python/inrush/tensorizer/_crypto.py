@@ -48,11 +48,20 @@ def _key_of(key: Any) -> Key:
 
 
 def _source_bytes(source: str | bytes, encoding: str) -> bytes:
-    if isinstance(source, str):
-        return source.encode(encoding)
-    if isinstance(source, bytes):
-        return source
-    raise TypeError(f"a passphrase is text or bytes, not {type(source).__name__}")
+    if not isinstance(source, (str, bytes)):
+        raise TypeError(f"a passphrase is text or bytes, not {type(source).__name__}")
+    if not source:
+        raise ValueError("a passphrase is not empty")
+    return source.encode(encoding) if isinstance(source, str) else source
+
+
+def _cost(given: int | None, kind: type[enum.IntEnum], other: type[enum.IntEnum], name: str) -> int:
+    """What a limit says, by default MODERATE."""
+    if given is None:
+        return int(kind["MODERATE"])
+    if not isinstance(given, int) or isinstance(given, other):
+        raise TypeError(f"{name}: expected {kind.__name__} or int, not {type(given).__name__}")
+    return int(given)
 
 
 class EncryptionParams:
@@ -89,13 +98,15 @@ class EncryptionParams:
         """A key derived from a passphrase by Argon2id; costs and salt stand in the file."""
         if salt is not None and len(salt) != _SALT_SIZE:
             raise ValueError(f"a salt of {len(salt)} bytes, not {_SALT_SIZE}")
+        operations = _cost(opslimit, OpsLimit, MemLimit, "opslimit")
+        memory = _cost(memlimit, MemLimit, OpsLimit, "memlimit")
         made = cls.__new__(cls)
         made._salt = os.urandom(_SALT_SIZE) if salt is None else bytes(salt)
         made._cipher = Cipher(
             Key(passphrase=_source_bytes(source, encoding)),
             salt=made._salt,
-            operations=int(OpsLimit.MODERATE if opslimit is None else opslimit),
-            memory=int(MemLimit.MODERATE if memlimit is None else memlimit),
+            operations=operations,
+            memory=memory,
         )
         return made
 

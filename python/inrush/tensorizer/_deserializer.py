@@ -95,7 +95,7 @@ class TensorDeserializer(Mapping):  # type: ignore[type-arg]
         encryption: DecryptionParams | None = None,
     ) -> None:
         del plaid_mode, plaid_mode_buffers
-        _check_arguments(encryption, num_readers)
+        _check_arguments(encryption, num_readers, dtype)
         self._device = chosen_device(device)
         self._dtype = dtype
         self._verify = verify_hash
@@ -466,7 +466,9 @@ class TensorDeserializer(Mapping):  # type: ignore[type-arg]
         self.close()
 
 
-def _check_arguments(encryption: Any, num_readers: Any) -> None:
+def _check_arguments(encryption: Any, num_readers: Any, dtype: Any) -> None:
+    if dtype is not None and not isinstance(dtype, torch.dtype):
+        raise TypeError(f"dtype: expected a torch.dtype, not {type(dtype).__name__}")
     if encryption is not None and not isinstance(encryption, DecryptionParams):
         raise TypeError("encryption: expected DecryptionParams")
     if num_readers is not None and (not isinstance(num_readers, int) or num_readers is True):

@@ -285,7 +285,7 @@ class CURLStreamFile(RemoteFile):
     Attributes
     ----------
     response_headers : email.message.Message
-        Of the first answer.
+        Of the first answer; sizes are those of the stream.
     http_response_latencies, popen_latencies : list of float
         Seconds until the first answer; the second stays empty.
     bytes_read, bytes_skipped, read_operations : int
@@ -318,11 +318,21 @@ class CURLStreamFile(RemoteFile):
         if headers:
             options["headers"] = headers
         super().__init__(uri, options, begin, end)
-        self.response_headers = Message()
-        for name, value in (self._file.headers if self._file is not None else {}).items():
-            self.response_headers[name] = value
+        self.response_headers = self._answered()
         self.popen_latencies: list[float] = []
         self.http_response_latencies = [self._seconds_to_open]
+
+    def _answered(self) -> Message:
+        """The first answer's headers, with the size of the stream and not of the engine's part."""
+        found = Message()
+        for name, value in (self._file.headers if self._file is not None else {}).items():
+            if name.lower() not in ("content-length", "content-range"):
+                found[name] = value
+        stop = self.size if self._end is None else min(self._end, self.size)
+        found["Content-Length"] = str(max(stop - self._where, 0))
+        if not self.whole:
+            found["Content-Range"] = f"bytes {self._where}-{stop - 1}/{self.size}"
+        return found
 
     def register_error_context(self, msg: str) -> None:
         """Something that errors of reading shall say, too."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import io
 import json
 import os
 
@@ -277,9 +278,13 @@ def _writable(file_obj: Any) -> Any:
         return open_stream(file_obj, "wb+")
     if not hasattr(file_obj, "write"):
         raise TypeError(f"file_obj: a {type(file_obj).__name__} is neither a path nor a file")
+    # What does not say is taken at its word.
+    able = [getattr(file_obj, name, None) for name in ("readable", "writable")]
     mode = getattr(file_obj, "mode", "b+")
-    if (isinstance(mode, str) and "b" not in mode and mode != "rb+") or not file_obj.readable():
+    text = isinstance(file_obj, io.TextIOBase) or (isinstance(mode, str) and "b" not in mode)
+    if text or not all(known is None or known() for known in able):
         raise ValueError("file_obj: expected a binary file that can be read and written")
-    if not file_obj.seekable():
+    seekable = getattr(file_obj, "seekable", None)
+    if seekable is not None and not seekable():
         raise ValueError("file_obj: expected a file that can be sought in")
     return file_obj

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import io
 import os
 import struct
 
@@ -87,7 +88,8 @@ def readable(file_obj: Any) -> Any:
         raise TypeError(f"file_obj: a {type(file_obj).__name__} is neither a path nor a file")
     mode = getattr(file_obj, "mode", "rb")
     can_read = getattr(file_obj, "readable", None)
-    if (isinstance(mode, str) and "b" not in mode) or (can_read is not None and not can_read()):
+    text = isinstance(file_obj, io.TextIOBase) or (isinstance(mode, str) and "b" not in mode)
+    if text or (can_read is not None and not can_read()):
         raise ValueError("file_obj: expected a binary file that can be read")
     return file_obj
 
