@@ -81,6 +81,8 @@ constexpr std::array kTypes{
     Type{34, "tq1_0", std::nullopt, 256, 54},
     Type{35, "tq2_0", std::nullopt, 256, 66},
     Type{39, "mxfp4", std::nullopt, 32, 17},
+    Type{40, "nvfp4", std::nullopt, 64, 36},
+    Type{41, "q1_0", std::nullopt, 128, 18},
 };
 
 constexpr uint32_t kText = 8;

@@ -62,6 +62,28 @@ def test_tensors_and_metadata_are_read(model):
     assert metadata["tokenizer.ggml.tokens"] == "[1000 values]"
 
 
+# gguf counts 40 bytes for a block, llama.cpp itself 36 (block_q8_1).
+KINDS = [kind for kind in gguf.GGMLQuantizationType if kind.name != "Q8_1"]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_every_type_that_gguf_knows_is_read(tmp_path, kind):
+    elements, size = gguf.GGML_QUANT_SIZES[kind]
+    blocks = np.random.default_rng(2).integers(0, 255, (3, 2 * size), dtype=np.uint8)
+    writer = gguf.GGUFWriter(tmp_path / "m.gguf", "llama")
+    writer.add_tensor("w", blocks, raw_dtype=kind, raw_shape=blocks.shape)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    theirs = gguf.GGUFReader(tmp_path / "m.gguf").tensors[0]
+    assert theirs.n_elements == 3 * 2 * elements
+    found = inrush.open(tmp_path / "m.gguf", framework="np")["w"]
+    loaded = inrush.open(tmp_path / "m.gguf").load()["w"]
+    assert found.encoding == ("" if elements == 1 else kind.name.lower())
+    assert bytes(memoryview(loaded.as_bytes())) == theirs.data.tobytes() == blocks.tobytes()
+
+
 def test_quantised_tensors_are_read_whole_only(model):
     path, _ = model
     with pytest.raises(inrush.UsageError, match="whole"):
