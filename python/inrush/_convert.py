@@ -78,7 +78,7 @@ def convert(
         As for `inrush.open`.
     shard_size : int or str, optional
         Most bytes of tensors in a file, such as ``'5GB'``. Default: one file; for ServerlessLLM
-        10 GiB.
+        10 GiB; for tensorizer always one, which may not be larger.
     verify : {'none', 'crc', 'full'}, optional
         Check the source's own checksums. Default: INRUSH_VERIFY, else none.
     encryption, encrypt : Key, bytes or str, optional
@@ -204,6 +204,12 @@ class _Work:
         elif self._to == "serverlessllm":
             self._layout = serverless_layout(items, shard_size=shard_size)
         else:
+            total = sum(item.nbytes for item in items)
+            if 0 < shard_size < total:
+                raise UsageError(
+                    f"convert: tensorizer's is one file, and shard_size {shard_size} is less than "
+                    f"the {total} bytes of its tensors"
+                )
             cipher = None if self._key is None else Cipher(self._key)
             self._layout = tensorizer_layout(items, file=self.single or "", cipher=cipher)
 

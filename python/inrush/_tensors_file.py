@@ -5,6 +5,7 @@ The layout stands in docs/formats/tensorizer.md.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import struct
@@ -220,10 +221,11 @@ class Line:
 
     __slots__ = ("data", "dtype", "header", "kind", "path", "raw", "shape", "size", "wide")
 
-    def __init__(self, fields: tuple[Any, ...], *, wide: bool, raw: bytes) -> None:
-        self.wide = wide
+    def __init__(self, fields: tuple[Any, ...], numbers: tuple[int, ...], raw: bytes) -> None:
+        self.path, self.kind, self.dtype, self.wide = fields
+        self.shape = numbers[:-3]
+        self.header, self.data, self.size = numbers[-3:]
         self.raw = raw
-        self.path, self.kind, self.dtype, self.shape, self.header, self.data, self.size = fields
 
     @property
     def nbytes(self) -> int:
@@ -250,18 +252,30 @@ def parse_lines(head: bytes, index: bytes) -> list[Line]:
     if version == LONG_VERSION and not tagged:  # as before its release
         tagged = struct.unpack_from("<I", index)[0] in (1, LONG_VERSION)
     lines = []
-    fields = _Fields(index)
-    for _ in range(count):
-        begin = fields.at
-        wide = tagged and fields.take("I") == LONG_VERSION
-        path = fields.take(f"{fields.take('H')}s")
-        kind = fields.take("B")
-        dtype = fields.take(f"{fields.take('B')}s").decode()
-        shape = fields.many(fields.take("B"), "Q" if wide else "I")
-        places = fields.many(3, "Q")
-        raw = index[begin : fields.at]
-        lines.append(Line((path, kind, dtype, shape, *places), wide=wide, raw=raw))
+    dtypes: dict[bytes, str] = {}
+    at = 0
+    for _ in range(count):  # field by field without a call for each: there may be 100,000
+        begin = at
+        wide = False
+        if tagged:
+            wide = index[at] == LONG_VERSION
+            at += 4
+        end = at + 2 + (index[at] | index[at + 1] << 8)
+        path, kind = index[at + 2 : end], index[end]
+        at = end + 2 + index[end + 1]
+        code = index[end + 2 : at]
+        dtype = dtypes.get(code) or dtypes.setdefault(code, code.decode())
+        form = _numbers(index[at], "Q" if wide else "I")
+        numbers = form.unpack_from(index, at + 1)
+        at += 1 + form.size
+        lines.append(Line((path, kind, dtype, wide), numbers, index[begin:at]))
     return lines
+
+
+@functools.lru_cache(maxsize=512)
+def _numbers(rank: int, width: str) -> struct.Struct:
+    """Of a line: lengths, and where its record and its bytes begin, and how many these are."""
+    return struct.Struct(f"<{rank}{width}3Q")
 
 
 class _Fields:

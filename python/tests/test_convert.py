@@ -126,6 +126,15 @@ def test_what_a_format_cannot_say_is_refused_before_anything_is_written(tmp_path
     assert os.listdir(tmp_path) == ["x.safetensors"]
 
 
+def test_one_file_is_not_promised_to_be_smaller_than_its_tensors(tmp_path, source):
+    path, tensors = source
+    with pytest.raises(inrush.UsageError, match="shard_size 1000 is less than"):
+        inrush.convert(path, tmp_path / "y.tensors", to="tensorizer", shard_size=1000)
+    assert not (tmp_path / "y.tensors").exists()
+    inrush.convert(path, tmp_path / "y.tensors", to="tensorizer", shard_size="1GB")
+    check(tmp_path / "y.tensors", tensors)
+
+
 def test_only_what_is_included_is_written(tmp_path, source):
     path, tensors = source
     inrush.convert(path, tmp_path / "y", to="safetensors", include="layer.*", exclude="*F64")

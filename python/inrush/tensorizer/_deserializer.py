@@ -162,6 +162,8 @@ class TensorDeserializer(Mapping):  # type: ignore[type-arg]
             check_paths(lines)
         except ValueError as error:
             raise DataError(f"index {self._source.path}: {error}") from None
+        if filter_func is None:
+            return lines
         return {path: line for path, line in lines.items() if _wants(filter_func, path)}
 
     @property

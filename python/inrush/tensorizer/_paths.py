@@ -103,8 +103,12 @@ class TakenPaths:
 
 def check_paths(paths: Iterable[Path], below: TakenPaths | None = None) -> None:
     """Raise ValueError where a tensor would stand in another one's way."""
+    every = list(paths)
+    flat = below is None and all(isinstance(path, str) for path in every)
+    if flat and len(set(every)) == len(every):
+        return
     taken = TakenPaths(below)
-    for path in paths:
+    for path in every:
         taken.add(path)
 
 
@@ -122,7 +126,7 @@ def layers_of(paths: Iterable[Path]) -> dict[Any, list[Path]]:
     """The paths by their first parts, in order."""
     layers: dict[Any, list[Path]] = {}
     for path in paths:
-        layers.setdefault(way_of(path)[0], []).append(path)
+        layers.setdefault(path if isinstance(path, str) else path[0], []).append(path)
     return layers
 
 
