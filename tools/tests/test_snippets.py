@@ -40,14 +40,15 @@ def is_remote(text):
     return re.search(r"(https?|s3|gs|az|rediss?|hf)://", text) is not None
 
 
-def commands():
-    """Each `$ inrush ...` line of the console blocks that needs no server, once."""
-    lines = {}
+def pages_of_commands():
+    """Of each page, the `$ inrush ...` lines of its console blocks that need no server."""
+    pages = {}
     for block in blocks("console"):
+        lines = pages.setdefault(block.id.rpartition("-")[0], {})
         for line in block.values[0].splitlines():
             if line.startswith("$ inrush ") and not is_remote(line):
-                lines.setdefault(line[2:].split("  #")[0].split(" # ")[0].strip(), block.id)
-    return list(lines)
+                lines[line[2:].split("  #")[0].split(" # ")[0].strip()] = None
+    return [pytest.param(list(lines), id=page) for page, lines in pages.items() if lines]
 
 
 @pytest.fixture(scope="module")
@@ -61,12 +62,11 @@ def model(tmp_path_factory):
     shutil.rmtree(folder)
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory, model):
-    """A folder to run in; commands share it, so that verify finds what manifest wrote."""
-    folder = tmp_path_factory.mktemp("place")
-    (folder / "key").write_bytes(os.urandom(32))
-    return folder
+@pytest.fixture
+def place(tmp_path, model):
+    """A folder to run in; a page's commands share it, so that verify finds what manifest wrote."""
+    (tmp_path / "key").write_bytes(os.urandom(32))
+    return tmp_path
 
 
 def environment(place):
@@ -74,15 +74,16 @@ def environment(place):
     return {**kept, "INRUSH_PROFILE": str(place / "profile.json"), "MPLBACKEND": "agg"}
 
 
-@pytest.mark.parametrize("command", commands())
-def test_a_command_does_what_it_is_shown_for(command, model, place):
-    words = shlex.split(command.replace(MODEL, str(model)))
-    words[0] = str(Path(sys.executable).parent / "inrush")
-    done = subprocess.run(
-        words, cwd=place, env=environment(place), capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout
+@pytest.mark.parametrize("commands", pages_of_commands())
+def test_commands_do_what_they_are_shown_for(commands, model, place):
+    for command in commands:
+        words = shlex.split(command.replace(MODEL, str(model)))
+        words[0] = str(Path(sys.executable).parent / "inrush")
+        done = subprocess.run(
+            words, cwd=place, env=environment(place), capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 0, (command, done.stderr)
+        assert done.stdout, command
 
 
 @pytest.mark.parametrize("text", blocks("python"))
