@@ -128,6 +128,8 @@ class HttpEngine final : public Engine {
   // How often time limits are looked at.
   static constexpr std::chrono::milliseconds kTick{20};
   static constexpr std::chrono::hours kLong{1};
+  // Who has not looked for so long stood still.
+  static constexpr std::chrono::seconds kAway{1};
 
   [[nodiscard]] const HttpObject& object(const Read& read) const {
     return object_of(blobs_[read.file]);
@@ -161,10 +163,20 @@ class HttpEngine final : public Engine {
       if (owner != owners_.end()) ended(*owner->second, message->easy_handle, result);
     }
     const Clock::time_point now = Clock::now();
+    const Clock::duration away = now - std::exchange(looked_at_, now);
     for (auto& [tag, flight] : flights_) {
-      if (!flight.over) watch(flight, now);
+      if (flight.over) continue;
+      if (away > kAway) pardon(flight, away, now);
+      watch(flight, now);
     }
     std::erase_if(flights_, [](const auto& one) { return one.second.over; });
+  }
+
+  // This process or the whole machine stood still: nobody's silence is counted from before that.
+  static void pardon(Flight& flight, Clock::duration away, Clock::time_point now) {
+    flight.attempts.pardon(std::min(away, now - flight.sent_at));
+    flight.heard_at = flight.paced_at = now;
+    if (flight.main) flight.paced = flight.main->received();
   }
 
   EasyHandle idle_handle(const Client& client) {
@@ -396,6 +408,7 @@ class HttpEngine final : public Engine {
   std::deque<Completion> completed_;
   std::atomic<bool> cancelled_{false};
   uint32_t most_connections_ = 1;
+  Clock::time_point looked_at_ = Clock::now();
   double usual_first_ = 0;  // seconds to the first byte of an answer
   double usual_rate_ = 0;   // bytes a second of one connection
 };

@@ -25,6 +25,10 @@ class Attempts {
   // Bytes came: the deadline moves, and waits begin small again.
   void progressed(Clock::time_point now);
 
+  // Nobody listened for so long: what came then is not known yet, and that is not the server's
+  // fault.
+  void pardon(Clock::duration time) { deadline_ += time; }
+
   // Takes in a verdict that is not `done`: when to ask again, at url(). Throws Error where that is
   // of no use, or too late.
   Deadline next(const Verdict& verdict, Clock::time_point now);

@@ -38,6 +38,8 @@ class Misbehaving:
     headers: list[dict[str, str]] = field(default_factory=list)  # of each request
     paths: list[str] = field(default_factory=list)  # the same, with their queries
     etag: str = '"one"'
+    waiting: threading.Event = field(default_factory=threading.Event)  # once "waits" was asked
+    go: threading.Event = field(default_factory=threading.Event)  # what it waits for
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def hang_up(self) -> None:
@@ -219,6 +221,11 @@ class _Answering(BaseHTTPRequestHandler):
 
     def do_stalls_for_ever(self, data: bytes, first: int, last: int, _: int) -> None:
         self.server.sleep()
+
+    def do_waits(self, data: bytes, first: int, last: int, count: int) -> None:
+        self.server.state.waiting.set()
+        self.server.state.go.wait(600)
+        self.serve(data, first, last, count)
 
     def do_drips(self, data: bytes, first: int, last: int, count: int) -> None:
         if count % 2 == 0:

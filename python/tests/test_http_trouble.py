@@ -1,7 +1,10 @@
 """What a bad HTTP server, or a bad way to it, is survived or told by."""
 
 import json
+import signal
 import struct
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -165,6 +168,19 @@ def test_a_stalled_load_can_be_cancelled(server: Misbehaving) -> None:
         with pytest.raises(inrush.Cancelled):
             dict(iter(job))
     assert time.monotonic() - before < 10
+
+
+def test_time_in_which_nobody_listened_is_not_the_servers(server: Misbehaving) -> None:
+    url = f"{server.url}/waits/m.safetensors"
+    code = f"import inrush; inrush.open({url!r}, storage_options={{'timeout': 5}}).load()"
+    child = subprocess.Popen([sys.executable, "-c", code])
+    assert server.waiting.wait(60)
+    child.send_signal(signal.SIGSTOP)  # as a container or a machine that is frozen
+    time.sleep(6)
+    child.send_signal(signal.SIGCONT)
+    time.sleep(0.3)
+    server.go.set()
+    assert child.wait(60) == 0
 
 
 @pytest.mark.parametrize(
