@@ -22,8 +22,7 @@ namespace {
 
 constexpr std::string_view kHead = "inrush cache 1 ";
 constexpr std::string_view kSealed = "sealed";
-constexpr uint64_t kSaveBytes = 32 * kMiB;  // the ledger is saved after so many, or so long
-constexpr std::chrono::milliseconds kSaveTime{200};
+constexpr std::chrono::milliseconds kSaveTime{200};  // between two ledgers
 constexpr uint64_t kLargestLedger = 64 * kMiB;
 constexpr uint64_t kDigestStep = kMiB;
 constexpr int kLooks = 5;
@@ -75,7 +74,7 @@ CacheFile::~CacheFile() {
   const std::lock_guard lock(mutex_);
   const bool whole =
       writing_ && !sealed_ && names_.whole.empty() && ledger_.missing(names_.title).empty();
-  if (whole && take_lock() && open_for_reading() && ::fdatasync(writing_.get()) == 0) save(true);
+  if (whole && take_lock() && open_for_reading() && writing_->sync() == 0) save(true);
 }
 
 void CacheFile::enter() {
@@ -260,7 +259,7 @@ bool CacheFile::begin_filling() {
     lock_ = Fd();
     return false;
   }
-  writing_ = std::move(fd);
+  writing_ = std::make_unique<BlockFile>(std::move(fd));
   filling_ = open_for_reading();
   refused_ = !filling_;
   if (refused_) {
@@ -271,14 +270,16 @@ bool CacheFile::begin_filling() {
   return filling_;
 }
 
-void CacheFile::fill(uint64_t offset, std::span<const std::byte> bytes, const std::string& digest) {
+void CacheFile::fill(uint64_t offset, std::span<const std::byte> bytes, const std::string& digest,
+                     bool around) {
   if (!filling_ || bytes.empty()) return;
   {
     const std::lock_guard lock(mutex_);
     if (ledger_.covers(names_.title, {offset, bytes.size()})) return;
     ++writers_;
   }
-  const bool written = write_fully(writing_.get(), offset, bytes) == 0;
+  const bool read_again = !names_.digest.empty();
+  const bool written = writing_->write(offset, bytes, around && !read_again) == 0;
   const std::lock_guard lock(mutex_);
   --writers_;
   if (!written || !filling_) return stop_filling();
@@ -288,8 +289,11 @@ void CacheFile::fill(uint64_t offset, std::span<const std::byte> bytes, const st
     return stop_filling();  // other bytes than before: neither is to be believed
   }
   unsaved_ += bytes.size();
-  const auto now = Clock::now();
-  if (unsaved_ >= kSaveBytes || now - saved_ >= kSaveTime) save(false);
+  if (Clock::now() - saved_ >= kSaveTime) save(false);
+}
+
+void CacheFile::begin_sync(const Interval& bytes) const {
+  if (filling_) writing_->begin_sync(bytes.offset, bytes.size);
 }
 
 bool CacheFile::digest_some(uint64_t most) {
@@ -336,9 +340,8 @@ std::string CacheFile::finish(std::optional<uint64_t> most) {
   if (!wrong.empty()) {
     wrong_ = wrong;
     discard();
-  } else if (::fdatasync(writing_.get()) == 0 &&
-             ::renameat(folder_->fd(), names_.bytes.c_str(), folder_->fd(), names_.whole.c_str()) ==
-                 0) {
+  } else if (writing_->sync() == 0 && ::renameat(folder_->fd(), names_.bytes.c_str(), folder_->fd(),
+                                                 names_.whole.c_str()) == 0) {
     folder_->publish(blob_, names_);
     ::unlinkat(folder_->fd(), names_.ledger.c_str(), 0);
     sealed_ = true;

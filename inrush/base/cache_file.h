@@ -17,6 +17,7 @@
 #include <utility>
 #include <vector>
 
+#include "inrush/base/block_file.h"
 #include "inrush/base/cache_folder.h"
 #include "inrush/base/content_digest.h"
 #include "inrush/base/fd.h"
@@ -51,8 +52,13 @@ class CacheFile {
   [[nodiscard]] bool filling() const { return filling_; }
   [[nodiscard]] bool filled_elsewhere() const { return elsewhere_; }
 
-  // Keeps bytes that came; `digest` is theirs. Whatever fails only ends the filling.
-  void fill(uint64_t offset, std::span<const std::byte> bytes, const std::string& digest);
+  // Keeps bytes that came; `digest` is theirs. Whatever fails only ends the filling. `around`: past
+  // the page cache, unless the copy is read again for its digest.
+  void fill(uint64_t offset, std::span<const std::byte> bytes, const std::string& digest,
+            bool around = false);
+
+  // Sends bytes that were filled on their way to the disk: sealing finds little to wait for then.
+  void begin_sync(const Interval& bytes) const;
 
   // Of a copy that must have a digest: computes it over up to so many more bytes from the start.
   // Whether there may be more to do.
@@ -112,8 +118,8 @@ class CacheFile {
   Blob blob_;  // without its handle
   CopyNames names_;
   Identity identity_;
-  Fd bytes_;    // for reading; once there it stays, because reads go on under no lock
-  Fd writing_;  // there from when this process fills it
+  Fd bytes_;  // for reading; once there it stays, because reads go on under no lock
+  std::unique_ptr<BlockFile> writing_;  // there from when this process fills it
   Fd lock_;
   std::atomic<bool> filling_{false};
   std::atomic<bool> elsewhere_{false};

@@ -57,6 +57,7 @@ struct EngineOptions {
   uint32_t depth = 32;               // most reads in flight; threads of a blocking engine
   int wake_fd = -1;                  // eventfd of the lane, borrowed
   uint64_t block_size = 1ULL << 20;  // the read size the lane intends
+  bool keep_pages = false;           // what it writes here stays in the page cache
   uint32_t source = 0;  // 0: the checkpoint's own place; else its mirror of that number
 };
 

@@ -10,6 +10,7 @@
 #include <mutex>
 #include <thread>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "inrush/base/cache_file.h"
@@ -33,6 +34,9 @@ constexpr std::chrono::seconds kPatienceWithOthers{10};
 constexpr uint64_t kSoonDigested = 32ULL << 20;
 constexpr uint64_t kDigestStep = 1ULL << 20;
 
+// While nothing waits, so much at once is sent on its way to the disk.
+constexpr uint64_t kSyncStep = 2ULL << 20;
+
 constexpr uint32_t kMostInFlight = 64;  // until the blob's own engine is known, and after
 
 const CachedBlob& cached(const Blob& blob) {
@@ -49,7 +53,8 @@ struct Job {
 // The thread that reads and writes copies.
 class FileWorker {
  public:
-  explicit FileWorker(int wake_fd) : wake_(wake_fd) {}
+  // `around`: copies are written past the page cache, where that can be.
+  FileWorker(int wake_fd, bool around) : wake_(wake_fd), around_(around) {}
   ~FileWorker() { stop(); }
   FileWorker(const FileWorker&) = delete;
   FileWorker& operator=(const FileWorker&) = delete;
@@ -103,11 +108,23 @@ class FileWorker {
       completed_.push_back(std::move(completion));
       wake_.ring();
       if (!job.fills) continue;
-      // Nothing waits while digests are computed: as much of it as there is time for.
+      // What the end of the filling would have to wait for: as much of it as there is time for.
       lock.unlock();
-      while (is_idle() && job.file->digest_some(kDigestStep)) continue;
+      written_.push_back({job.file, {job.read.offset, job.read.required}});
+      while (is_idle() && (sync_some() || job.file->digest_some(kDigestStep))) continue;
       lock.lock();
     }
+  }
+
+  // Whether there may be more to do.
+  bool sync_some() {
+    if (written_.empty()) return false;
+    auto& [file, left] = written_.front();
+    const uint64_t size = std::min(left.size, kSyncStep);
+    file->begin_sync({left.offset, size});
+    left = {left.offset + size, left.size - size};
+    if (left.size == 0) written_.pop_front();
+    return !written_.empty();
   }
 
   bool is_idle() {
@@ -115,12 +132,13 @@ class FileWorker {
     return queue_.empty() && !closed_ && !cancelled_;
   }
 
-  static std::optional<Error> run(const Job& job, bool skip) {
+  std::optional<Error> run(const Job& job, bool skip) const {
     const std::span<std::byte> bytes(job.read.target, job.read.required);
     try {
       if (job.fills) {
         if (!skip && job.file->filling()) {
-          job.file->fill(job.read.offset, bytes, fmt::format("{:08x}", crc32(0, bytes)));
+          const std::string digest = fmt::format("{:08x}", crc32(0, bytes));
+          job.file->fill(job.read.offset, bytes, digest, around_);
           job.file->finish(kSoonDigested);
           job.file->demand_right();
         }
@@ -135,6 +153,8 @@ class FileWorker {
   }
 
   Wake wake_;
+  const bool around_;
+  std::deque<std::pair<std::shared_ptr<CacheFile>, Interval>> written_;  // the thread's own
   std::mutex mutex_;
   std::condition_variable queued_;
   std::deque<Job> queue_;
@@ -147,7 +167,7 @@ class FileWorker {
 class CacheEngine final : public Engine {
  public:
   explicit CacheEngine(const EngineOptions& options)
-      : options_(options), wake_(options.wake_fd), worker_(wake_.fd()) {
+      : options_(options), wake_(options.wake_fd), worker_(wake_.fd(), !options.keep_pages) {
     options_.wake_fd = wake_.fd();
   }
 

@@ -60,6 +60,7 @@ class Lane {
     options.wake_fd = wake_.get();
     options.block_size = choice_.block_size;
     options.source = choice_.source;
+    options.keep_pages = board_.preparation().options.choice.page_cache == PageCache::keep;
     const EngineFactory& factory = board_.preparation().options.engines;
     if (factory) {
       engine_ = factory(choice_.engine, options);
