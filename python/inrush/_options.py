@@ -287,6 +287,15 @@ def _presets() -> dict[str, Any]:
     return {word: _preset(word) for word in _DEFAULTS}
 
 
+def _of_environment(error: UsageError, words: Mapping[str, Any]) -> UsageError:
+    """The error, with the name of the variable in place of the word that came from it."""
+    named = re.match(r"\w+", str(error))
+    word = named[0] if named else ""
+    if word not in WORDS or word in words or environment(word) is None:
+        return error
+    return UsageError(f"INRUSH_{word.upper()}{str(error)[len(word) :]}")
+
+
 class Options:
     """The options of one load, checked. Attributes are the words of `inrush.open`."""
 
@@ -296,8 +305,14 @@ class Options:
         for word in words:
             if word not in _DEFAULTS:
                 raise TypeError(f"unexpected option {word!r}; there are: {', '.join(_DEFAULTS)}")
-        values: dict[str, Any] = dict(base._values) if base else _presets()
-        values.update(words)
+        try:
+            values: dict[str, Any] = dict(base._values) if base else _presets()
+            values.update(words)
+            self._take(values, base)
+        except UsageError as error:
+            raise (error if base else _of_environment(error, words)) from None
+
+    def _take(self, values: dict[str, Any], base: Options | None) -> None:
         self._values = values
         self.framework: str | None = values["framework"]
         self.backend = parse_backend(values["backend"])

@@ -226,3 +226,28 @@ def test_candidates_are_tried_in_order(tmp_path):
     job = inrush.open(path, backend=["cufile", "pread_buffered"]).start()
     job.wait()
     assert job.stats()["choice"] == "pread_buffered"
+
+
+@pytest.mark.parametrize(
+    ("word", "text"),
+    [
+        ("device", "gpu"), ("backend", "fast"), ("budget", "abc"), ("budget", "disk=1GB"),
+        ("page_cache", "always"), ("mapping", "always"), ("slices", "a"), ("verify", "md5"),
+        ("cache_size", "much"), ("storage_options", "s3cret"),
+    ],
+)  # fmt: skip
+def test_an_error_of_a_preset_names_the_variable(monkeypatch, word, text):
+    monkeypatch.setenv(f"INRUSH_{word.upper()}", text)
+    with pytest.raises(inrush.UsageError) as caught:
+        Options({})
+    assert str(caught.value).startswith(f"INRUSH_{word.upper()}")
+    assert "s3cret" not in str(caught.value)
+
+
+def test_an_error_of_an_argument_names_the_argument(monkeypatch):
+    monkeypatch.setenv("INRUSH_BUDGET", "1GiB")
+    with pytest.raises(inrush.UsageError, match="^budget 'abc'"):
+        Options({"budget": "abc"})
+    monkeypatch.setenv("INRUSH_BUDGET", "abc")
+    with pytest.raises(inrush.UsageError, match="^page_cache 'x'"):
+        Options({"budget": "1GiB", "page_cache": "x"})

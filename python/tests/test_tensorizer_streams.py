@@ -11,6 +11,7 @@ import socket
 import subprocess
 import threading
 import time
+import tracemalloc
 
 import pytest
 
@@ -18,6 +19,7 @@ torch = pytest.importorskip("torch")
 
 import inrush.tensorizer as tensorizer  # noqa: E402
 from inrush.tensorizer import _redis, stream_io  # noqa: E402
+from servers import nginx  # noqa: E402
 from test_s3 import client_of, moto, words  # noqa: E402, F401
 
 import inrush  # noqa: E402
@@ -247,6 +249,25 @@ def test_a_transfer_that_breaks_off_goes_on(server, data):
     with stream_io.open_stream(f"{server.url}/m.tensors") as stream:
         assert stream.read() == data
     assert len(server.seen) >= 4
+
+
+def test_a_whole_file_is_in_memory_once(tmp_path):
+    data = os.urandom(24 << 20)
+    served = tmp_path / "served"
+    served.mkdir()
+    (served / "m.tensors").write_bytes(data)
+    with (
+        nginx(served, tmp_path / "nginx") as port,
+        stream_io.open_stream(f"http://127.0.0.1:{port}/m.tensors") as stream,
+    ):
+        tracemalloc.start()
+        try:
+            got = stream.read()
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert got == data
+    assert peak < len(data) * 3 // 2
 
 
 def test_a_file_that_changes_meanwhile_is_an_error(server, data):

@@ -211,13 +211,13 @@ class RemoteFile(io.BufferedIOBase):
         """`size` bytes, or all there are; fewer only at the end."""
         stop = self.size if self._end is None else min(self._end, self.size)
         left = max(stop - self._where, 0)
-        data = bytearray(left if size is None or size < 0 else min(size, left))
-        rest = memoryview(data)
-        if not rest:
-            self.readinto(rest)
-        while rest:
-            rest = rest[self.readinto(rest[:_STEP]) :]
-        return bytes(data)
+        # What BytesIO was given, and nobody else holds, is what it is written into and gives back.
+        data = io.BytesIO(bytes(left if size is None or size < 0 else min(size, left)))
+        with data.getbuffer() as whole:
+            done = 0 if whole else self.readinto(whole)
+            while done < len(whole):
+                done += self.readinto(whole[done : done + _STEP])
+        return data.getvalue()
 
     read1 = read
     readinto1 = readinto
