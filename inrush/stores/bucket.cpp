@@ -144,6 +144,13 @@ BucketUri split_bucket_uri(const std::string& uri) {
   const bool plain = std::all_of(parts.bucket.begin(), parts.bucket.end(), [](unsigned char c) {
     return std::isalnum(c) != 0 || c == '-' || c == '.' || c == '_';
   });
+  // What may be a secret is not said again.
+  if (parts.bucket.find('@') != std::string::npos) {
+    throw Error(ErrorCode::usage,
+                fmt::format("open {}...@...: credentials do not stand in the URI; they are storage "
+                            "options, or in the environment",
+                            uri.substr(0, start)));
+  }
   if (parts.bucket.empty() || !plain) {
     throw Error(ErrorCode::usage,
                 fmt::format("open {}: expected {}bucket/key", quoted(uri), uri.substr(0, start)));

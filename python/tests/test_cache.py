@@ -259,6 +259,25 @@ def test_the_command_line_lists_verifies_prefetches_and_removes(
     assert json.loads(inrush_command("cache", "ls", *where).stdout)["checkpoints"] == []
 
 
+def test_commands_take_the_uri_that_was_loaded_and_tell_no_secret(
+    place: Place, tmp_path: Path
+) -> None:
+    where = ["--cache-dir", str(tmp_path / "cache")]
+    uri = place.uri.replace("http://", "http://user:h1dden@") + "?X-Amz-Signature=pr1vate"
+    prefetched = inrush_command("cache", "prefetch", uri, *where)
+    assert prefetched.returncode == 0, prefetched.stderr
+    listed = inrush_command("cache", "ls", *where)
+    removed = inrush_command("cache", "rm", uri, *where)
+    assert removed.returncode == 0, removed.stderr
+    again = inrush_command("cache", "rm", uri, *where)
+    assert again.returncode == 2
+    benched = inrush_command("bench", uri)
+    assert benched.returncode == 2
+    for done in (prefetched, listed, removed, again, benched):
+        assert "h1dden" not in done.stdout + done.stderr
+        assert "pr1vate" not in done.stdout + done.stderr
+
+
 def test_a_folder_is_needed_and_must_be_there(tmp_path: Path) -> None:
     assert inrush_command("cache", "ls").returncode == 2
     assert inrush_command("cache", "ls", "--cache-dir", str(tmp_path / "none")).returncode == 2

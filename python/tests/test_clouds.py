@@ -6,6 +6,7 @@ from pathlib import Path
 import inrush.numpy
 import numpy as np
 import pytest
+from conftest import Command
 from hostile import Misbehaving, misbehaving
 from test_s3 import client_of, moto, nothing_of_the_users, words
 
@@ -40,6 +41,26 @@ def test_a_shared_access_signature_goes_with_every_request_and_is_shown_nowhere(
     assert all(path.endswith("sv=1&sig=pr1vate%3D") for path in cloud.paths)
     assert all("x-ms-version" in headers for headers in cloud.headers)
     assert "pr1vate" not in repr(checkpoint) + repr(checkpoint.files)
+
+
+@pytest.mark.parametrize(
+    ("uri", "reason"),
+    [
+        ("az://box/m/model.safetensors?sv=1&sig=pr1vate", "the storage option sas"),
+        ("s3://AKID:pr1vate@box/m/", "credentials do not stand in the URI"),
+        ("gs://AKID:pr1vate@box/m/", "credentials do not stand in the URI"),
+    ],
+)
+def test_a_secret_in_the_uri_is_refused_and_not_said_again(
+    uri: str, reason: str, inrush_command: Command
+) -> None:
+    for act in (inrush.open, lambda place: inrush.numpy.save_file({"x": ARRAY}, place)):
+        with pytest.raises(inrush.UsageError, match=reason) as caught:
+            act(uri)
+        assert "pr1vate" not in str(caught.value) + repr(caught.value.__context__)
+    done = inrush_command("load", uri)
+    assert done.returncode == 2
+    assert "pr1vate" not in done.stdout + done.stderr
 
 
 def test_azure_takes_a_token_or_a_public_container(cloud: Misbehaving) -> None:

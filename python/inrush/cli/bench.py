@@ -29,6 +29,7 @@ from inrush.cli._common import (
     print_json,
     shown,
     size_text,
+    without_secrets,
 )
 from inrush.cli._contender import PEERS
 from inrush.cli._explain import limit_table
@@ -122,8 +123,9 @@ def _files_here(sources: list[str], key: dict[str, Any] | None = None) -> str | 
         return fetch_from_hub(sources[0], key)[1]
     for source in sources:
         if "://" in source and not source.lower().startswith("file://"):
+            place = without_secrets(source)
             raise UsageError(
-                f"bench {source}: it measures files of this machine, or one model of the Hub"
+                f"bench {place}: it measures files of this machine, or one model of the Hub"
             )
     return one_or_several(sources)
 

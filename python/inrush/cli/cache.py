@@ -27,6 +27,7 @@ from inrush.cli._common import (
     print_json,
     shown,
     size_text,
+    without_secrets,
 )
 from inrush.cli._fetching import fetch, fetch_from_hub
 
@@ -74,9 +75,9 @@ def list_kept(*, cache_dir: CacheDir = None, json: Json = False) -> None:
 
 def _named(found: list[Kept], uri: str) -> Kept:
     for one in found:
-        if one.uri == uri:
+        if one.uri in (uri, without_secrets(uri)):
             return one
-    raise UsageError(f"cache: nothing is kept of {uri}")
+    raise UsageError(f"cache: nothing is kept of {without_secrets(uri)}")
 
 
 @app.command("rm")
@@ -87,7 +88,7 @@ def remove(
     cache_dir: CacheDir = None,
     json: Json = False,
 ) -> None:
-    """Remove checkpoints, by the names that `ls` shows."""
+    """Remove checkpoints, by the names that `ls` shows, or that they were loaded by."""
     found = kept(_folder(cache_dir))
     if bool(uris) == everything:
         raise UsageError("cache rm: name checkpoints, or say --all")
