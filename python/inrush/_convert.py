@@ -22,8 +22,9 @@ from inrush._layouts import (
     serverless_layout,
     tensorizer_layout,
 )
-from inrush._options import Options, parse_size
+from inrush._options import Options
 from inrush._selection import wanted_names
+from inrush._sizes import parse_size
 from inrush._tensors_file import Cipher
 
 TYPE_CHECKING = False

@@ -392,7 +392,9 @@ def file_here(uri: str) -> str:
     place = parse_place(uri)
     if not is_installed():
         raise needs_hub(uri)
-    hub = Hub({})
+    from inrush._storage import hub_for  # which imports this
+
+    hub = hub_for(None, [os.fsencode(uri)])
     snapshot = hub.resolve(place)
     if not snapshot.entry:
         raise UsageError(f"open {uri}: expected one file, hf://org/name[@revision]/file")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 
 from inrush import _core
-from inrush._dtypes import PACKED
+from inrush._dtypes import FRAMEWORK_NAMES, PACKED
 from inrush._errors import UsageError
 from inrush._saving import seal_of
 from inrush._tensors_file import (
@@ -37,15 +37,8 @@ _DTYPES = (
 
 # All that sllm_store can give back.
 _SERVERLESS = {
-    "F16": "torch.float16",
-    "F32": "torch.float32",
-    "F64": "torch.float64",
-    "I16": "torch.int16",
-    "I32": "torch.int32",
-    "I64": "torch.int64",
-    "U8": "torch.uint8",
-    "I8": "torch.int8",
-    "BF16": "torch.bfloat16",
+    name: f"torch.{FRAMEWORK_NAMES[name]}"
+    for name in ("F16", "F32", "F64", "I16", "I32", "I64", "U8", "I8", "BF16")
 }
 _PARTITION = 10 << 30  # bytes, as sllm_store fills them
 _PAGE = 4096  # what readers past the page cache need the size of a file to be a multiple of
@@ -328,7 +321,6 @@ def tensorizer_layout(items: Sequence[Item], *, file: str, cipher: Cipher | None
     layout = Layout()
     index_size = max(INDEX_SIZE, lines)
     at = HEAD_SIZE + index_size
-    index = b""
     parts = []
     for item, record in zip(items, records, strict=True):
         parts.append(record.line(at, tagged=tagged))

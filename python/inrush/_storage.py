@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
+    from inrush._hub import Hub
+
     _Now = Callable[[], tuple[str, str, str]]
 
 # Seconds between two looks at credentials that may have been renewed.
@@ -78,13 +80,20 @@ def fetch_refused(
         return False
     from inrush import _hub  # few need it, and importing it takes time
 
-    given = preset_storage_options() if options is None else options
-    words = {name: _text(name, value) for name, value in (given or {}).items()}
-    hub = _hub.Hub(_taken_for_hub(words, _schemes(places)))
+    hub = hub_for(options, places)
     for place, name in sorted(refused):
         hub.download(_hub.parse_place(os.fsdecode(place)), storage.hub_commit(place), name)
     done |= refused
     return True
+
+
+def hub_for(options: Mapping[str, Any] | None, places: Sequence[bytes]) -> Hub:
+    """The Hub as these storage options have it for these places; None: the environment's."""
+    from inrush import _hub  # few need it, and importing it takes time
+
+    given = preset_storage_options() if options is None else options
+    words = {name: _text(name, value) for name, value in given.items()}
+    return _hub.Hub(_taken_for_hub(words, _schemes(places)))
 
 
 def _schemes(places: Sequence[bytes]) -> set[bytes]:

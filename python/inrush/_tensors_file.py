@@ -12,6 +12,7 @@ import struct
 import zlib
 
 from inrush import _core
+from inrush._dtypes import FRAMEWORK_NAMES
 from inrush._errors import UsageError
 from inrush._keys import Key, wipe
 
@@ -42,15 +43,11 @@ PLAIN = {
     "I32": "<i4", "U64": "<u8", "I64": "<i8", "F16": "<f2", "F32": "<f4", "F64": "<f8",
     "C64": "<c8",
 }  # fmt: skip
-OPAQUE = {
-    "BF16": "<V2\0torch.bfloat16",
-    "F8_E5M2": "|V1\0torch.float8_e5m2",
-    "F8_E4M3": "|V1\0torch.float8_e4m3fn",
-    "F8_E8M0": "|V1\0torch.float8_e8m0fnu",
-    "F8_E4M3FNUZ": "|V1\0torch.float8_e4m3fnuz",
-    "F8_E5M2FNUZ": "|V1\0torch.float8_e5m2fnuz",
-    "F4": "|V1\0torch.float4_e2m1fn_x2",
-}
+_WIDTHS = {
+    "BF16": "<V2", "F8_E5M2": "|V1", "F8_E4M3": "|V1", "F8_E8M0": "|V1", "F8_E4M3FNUZ": "|V1",
+    "F8_E5M2FNUZ": "|V1", "F4": "|V1",
+}  # fmt: skip
+OPAQUE = {name: f"{width}\0torch.{FRAMEWORK_NAMES[name]}" for name, width in _WIDTHS.items()}
 
 
 def _crc32(data: memoryview, before: int) -> int:

@@ -359,6 +359,20 @@ def test_a_tensorizer_file_is_deserialized_from_the_hub(model: Model, tmp_path: 
     assert loaded(f"hf://{NAME}/model.tensors").keys() == state.keys()
 
 
+def test_a_stream_from_the_hub_heeds_the_preset_storage_options(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from inrush.tensorizer import stream_io
+
+    monkeypatch.delenv("HF_TOKEN")
+    uri = f"hf://{NAME}/config.json"
+    with pytest.raises(inrush.SourceError):
+        stream_io.open_stream(uri)
+    monkeypatch.setenv("INRUSH_STORAGE_OPTIONS", f"token={TOKEN}")
+    with stream_io.open_stream(uri) as stream:
+        assert stream.read() == model.files["config.json"]
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -8,7 +8,8 @@ import inrush.torch
 import pytest
 import torch
 from conftest import random_tensor, write_file
-from inrush._options import WORDS, Options, parse_backend, parse_budget, parse_size
+from inrush._options import WORDS, Options, parse_backend, parse_budget
+from inrush._sizes import parse_size
 
 import inrush
 from inrush import Backend, BackendPolicy
@@ -246,8 +247,8 @@ def test_an_error_of_a_preset_names_the_variable(monkeypatch, word, text):
 
 def test_an_error_of_an_argument_names_the_argument(monkeypatch):
     monkeypatch.setenv("INRUSH_BUDGET", "1GiB")
-    with pytest.raises(inrush.UsageError, match="^budget 'abc'"):
+    with pytest.raises(inrush.UsageError, match=r"^budget 'abc'"):
         Options({"budget": "abc"})
     monkeypatch.setenv("INRUSH_BUDGET", "abc")
-    with pytest.raises(inrush.UsageError, match="^page_cache 'x'"):
+    with pytest.raises(inrush.UsageError, match=r"^page_cache 'x'"):
         Options({"budget": "1GiB", "page_cache": "x"})

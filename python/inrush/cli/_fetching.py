@@ -10,7 +10,8 @@ from inrush._arguments import WHOLE
 from inrush._checkpoint import place_of
 from inrush._errors import MemoryBudgetError
 from inrush._job import Job
-from inrush._options import Options, preset_storage_options
+from inrush._options import Options
+from inrush._storage import hub_for
 from inrush.cli._progress import progress_bar
 
 
@@ -39,12 +40,12 @@ def fetch_from_hub(source: str, words: dict[str, Any] | None = None) -> tuple[st
     MemoryBudgetError
         It could not be kept as a whole.
     """
-    from inrush._hub import Hub, parse_place
+    from inrush._hub import parse_place
 
     uri, files = fetch(source, words or {})
     inrush.open(source).close()  # fetches what no load reads
-    preset = {name: str(value) for name, value in (preset_storage_options() or {}).items()}
-    snapshot = Hub(preset).resolve(parse_place(os.fsdecode(place_of(source))))
+    place = place_of(source)
+    snapshot = hub_for(None, [place]).resolve(parse_place(os.fsdecode(place)))
     here = {f"{snapshot.shown}/{file.name}": file.path for file in snapshot.files}
     missing = [name for name, _ in files if not here.get(name)]
     if missing:

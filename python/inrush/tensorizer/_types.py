@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 
+from inrush._dtypes import FRAMEWORK_NAMES
 from inrush._tensors_file import OPAQUE, PLAIN
 
 FilterFuncType = Callable[[str | tuple[str | int, ...]], bool]
@@ -15,24 +16,10 @@ FilterFuncType = Callable[[str | tuple[str | int, ...]], bool]
 _OPAQUE_CODES = {text.rpartition("\0")[2]: text for text in OPAQUE.values()} | {
     "torch.complex32": "<V4\0torch.complex32"
 }
-_PLAIN_CODES = {
-    torch.bool: "|b1",
-    torch.uint8: "|u1",
-    torch.int8: "|i1",
-    torch.int16: "<i2",
-    torch.int32: "<i4",
-    torch.int64: "<i8",
-    torch.float16: "<f2",
-    torch.float32: "<f4",
-    torch.float64: "<f8",
-    torch.complex64: "<c8",
-    torch.complex128: "<c16",
-    torch.uint16: "<u2",
-    torch.uint32: "<u4",
-    torch.uint64: "<u8",
+_PLAIN_CODES = {getattr(torch, FRAMEWORK_NAMES[name]): code for name, code in PLAIN.items()} | {
+    torch.complex128: "<c16"
 }
 _TORCH_TYPES = {code: dtype for dtype, code in _PLAIN_CODES.items()}
-assert set(PLAIN.values()) <= set(_TORCH_TYPES)
 
 
 class HashMismatchError(Exception):
