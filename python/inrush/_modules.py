@@ -21,7 +21,7 @@ from inrush._state_dict import (
     load_through,
     own_loading,
     refuse,
-    refuse_strangers,
+    strangers,
 )
 
 TYPE_CHECKING = False
@@ -124,7 +124,10 @@ class Fitting:
             else:
                 self.missing.append(min(place.name for place in group))
         self.missing.sort()
-        self.unexpected = [name for name in names if name not in self.ties]
+        # Other names of what is tied come last, as with safetensors.
+        known = {place.name for group in self.groups for place in group}
+        left = [name for name in names if name not in self.ties]
+        self.unexpected = sorted(left, key=known.__contains__)
 
 
 class Filling:
@@ -163,28 +166,26 @@ class Filling:
         self.governed = own_loading(model)
         self.fitting = Fitting(places(model, self.governed), dict.fromkeys(self.wanted))
         self.missing, self.unexpected = self.fitting.missing, self.fitting.unexpected
-        if self.strict and not self.governed:
-            refuse_strangers(model, self.missing, self.unexpected, late=False)
         self.names = [name for name in self.wanted if name in self.fitting.ties]
-        self._check()
+        early = self.strict and not self.governed
+        names = strangers(self.missing, self.unexpected) if early else []
+        refuse(model, [*names, *self._misfits()])
 
-    def _check(self) -> None:
+    def _misfits(self) -> Iterator[str]:
         shapes: Mapping[str, tuple[int, ...]] = {}
         if self.slices:
             texts = [(pattern, slice_text(index)) for pattern, index in self.slices.items()]
             selection = _core.select(self.core, include=[], exclude=[], slices=texts, names=[])
             shapes = selection.shapes(self.core)
-        problems: list[str] = []
         for name in self.names:
             info = self.core.find(name)
             assert info is not None
             group = self.fitting.ties[name]
             if any(place.governed for place in group):
-                problems += self._without_memory(group[0])
+                yield from self._without_memory(group[0])
                 continue
             dtype, shape = described(info.dtype, shapes.get(name, info.shape), "pt")
-            problems += self._differences(group[0], dtype, shape)
-        refuse(self.model, problems)
+            yield from self._differences(group[0], dtype, shape)
 
     def _differences(self, place: Place, dtype: Any, shape: Any) -> Iterator[str]:
         tensor = place.tensor
@@ -248,7 +249,7 @@ class Filling:
             self.model, state, self.fitting.groups, assign=self.assign
         )
         if self.strict:
-            refuse_strangers(self.model, self.missing, self.unexpected, late=True)
+            refuse(self.model, strangers(self.missing, self.unexpected), late=True)
 
     def _cast(self, name: str, tensor: Any) -> Any:
         if self.dtype is None:

@@ -30,6 +30,9 @@ class safe_open:
     `copy`, each is read when asked for. No thread is started before that. A handle may be used by
     several threads, in a forked process, and without ``with``.
 
+    As with safetensors, every array of numpy has memory that no other has, while torch's views of
+    one mapping share its pages.
+
     Parameters
     ----------
     filename : str, os.PathLike or iterable of them
@@ -93,6 +96,22 @@ class safe_open:
         self._core: _core.Checkpoint | None = open_source(source, options=self._options)
         maps = self._options.mapping == "auto" and not self._options.backend
         self._view = _core.View(self._core) if maps else None
+        # Where each array is its caller's alone, a tensor's pages are given away once; after that
+        # it is copied from a mapping that nobody has written to.
+        self._given: dict[str, object] = {}
+        alone = maps and self._framework == "np"
+        self._unwritten = _core.View(self._core) if alone else None
+
+    def _mapped(self, info: _core.TensorInfo) -> _core.Tensor | None:
+        """The tensor without a load, or None where its file may not be mapped."""
+        if self._view is None:
+            return None
+        if self._unwritten is not None:
+            mine = object()
+            if self._given.setdefault(info.name, mine) is not mine:
+                mapped = self._unwritten.tensor(info)
+                return None if mapped is None else mapped.copy()
+        return self._view.tensor(info)
 
     def _opened(self) -> _core.Checkpoint:
         if self._core is None:
@@ -157,7 +176,7 @@ class safe_open:
             If there is none of that name, or the file is closed.
         """
         info = self._info(name)
-        tensor = None if self._view is None else self._view.tensor(info)
+        tensor = self._mapped(info)
         if tensor is None:
             tensor = read_part(self._opened(), self._options, name)
         return tensor if self._convert is None else self._convert(tensor)
@@ -194,6 +213,8 @@ class safe_open:
         self._options.derived.clear()
         self._core = None
         self._view = None
+        self._unwritten = None
+        self._given = {}
 
 
 class _safe_open_handle(safe_open):
@@ -217,7 +238,8 @@ class TensorSlice:
         self._framework = opened._framework
         self._convert = opened._convert
         # A mapped tensor costs nothing until it is touched.
-        self._mapped = None if opened._view is None else opened._view.tensor(info)
+        view = opened._unwritten or opened._view
+        self._mapped = None if view is None else view.tensor(info)
 
     def get_shape(self) -> list[int]:
         """Extents in elements."""
@@ -248,7 +270,8 @@ class TensorSlice:
         # The others' arrays may be copies, and the whole tensor is more than was asked for.
         viewed = self._framework in ("pt", "np") and self._options.moved_to is None
         if viewed and self._mapped is not None and self._convert is not None:
-            return self._convert(self._mapped)[index]
+            part = self._convert(self._mapped)[index]
+            return part.copy() if self._framework == "np" else part
         basic = basic_index(index, shape)
         if basic is None:
             if self._convert is None:

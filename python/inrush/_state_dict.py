@@ -122,13 +122,10 @@ def refuse(model: torch.nn.Module, problems: Sequence[str], *, late: bool = Fals
         raise MismatchError(told + (_LATER.format(kind) if late else ""))
 
 
-def refuse_strangers(
-    model: torch.nn.Module, missing: Sequence[str], unexpected: Sequence[str], *, late: bool
-) -> None:
-    """Raise MismatchError where a name of one has no tensor in the other."""
-    problems = [
+def strangers(missing: Sequence[str], unexpected: Sequence[str]) -> list[str]:
+    """Lines that name what only one of model and checkpoint has."""
+    return [
         f"{what} key(s) in state_dict: " + ", ".join(f'"{name}"' for name in sorted(names))
         for what, names in (("Missing", missing), ("Unexpected", unexpected))
         if names
     ]
-    refuse(model, problems, late=late)

@@ -6,6 +6,7 @@ import torch
 
 from inrush import _saving
 from inrush._arguments import WHOLE, device_for, hinted
+from inrush._dtypes import FRAMEWORK_NAMES
 from inrush._errors import Error
 from inrush._memory import Memory
 from inrush._modules import Filling, MismatchError, opened_for
@@ -31,10 +32,13 @@ if TYPE_CHECKING:
 
 # The names with an underscore are those that other packages import from safetensors.torch.
 __all__ = [
+    "_SIZE",
+    "_TYPES",
     "MismatchError",
     "TensorSpec",
     "_end_ptr",
     "_find_shared_tensors",
+    "_getdtype",
     "_is_complete",
     "_remove_duplicate_names",
     "deserialize",
@@ -52,6 +56,12 @@ __all__ = [
     "storage_ptr",
     "storage_size",
 ]
+
+_TYPES = {
+    name: getattr(torch, word) for name, word in FRAMEWORK_NAMES.items() if hasattr(torch, word)
+}
+_SIZE = {dtype: dtype.itemsize for dtype in _TYPES.values()}
+_getdtype = _TYPES.__getitem__
 
 
 def load_file(
@@ -217,7 +227,7 @@ def load_model(
     device: str | int | torch.device | None = "cpu",
     *,
     backend: str | None = "mmap",
-) -> tuple[list[str], list[str]]:
+) -> tuple[set[str], list[str]]:
     """Load a file into a model, as `load_into` with ``dtype='model'``.
 
     Parameters
@@ -233,8 +243,9 @@ def load_model(
 
     Returns
     -------
-    missing, unexpected : list of str
-        As of `load_into`.
+    missing : set of str
+    unexpected : list of str
+        As of `load_into`, in the types that safetensors has them in.
 
     Raises
     ------
@@ -247,7 +258,8 @@ def load_model(
     """
     device_for("pt", device)
     words = {**WHOLE, **hinted(backend)}
-    return load_into(model, filename, strict, dtype="model", **words)
+    missing, unexpected = load_into(model, filename, strict, dtype="model", **words)
+    return set(missing), unexpected
 
 
 def save_model(

@@ -256,8 +256,27 @@ def test_models_of_safetensors_and_ours_are_the_same(tmp_path):
         missing, unexpected = load(mine, str(tmp_path / "theirs"))
         assert (list(missing), list(unexpected)) == ([], [])
         assert equal(mine, model)
-    assert load_model(mine.half(), tmp_path / "ours", device=None, backend="pread") == ([], [])
+    assert load_model(mine.half(), tmp_path / "ours", device=None, backend="pread") == (set(), [])
     assert mine.first.weight.dtype == torch.float16
+
+
+def test_load_model_returns_what_safetensors_returns(saved, tmp_path):
+    state = {name: tensor.clone() for name, tensor in saved[0].state_dict().items()}
+    for name in ("first.bias", "norm.running_var", "scale"):
+        del state[name]
+    safetensors.torch.save_file({**state, "z": torch.rand(2), "a": torch.rand(2)}, tmp_path / "x")
+    ours, theirs = (
+        load(Tower(), str(tmp_path / "x"), strict=False)
+        for load in (load_model, safetensors.torch.load_model)
+    )
+    assert ours == theirs
+    assert ours == ({"first.bias", "norm.running_var", "scale"}, ["a", "z", "head.weight"])
+
+
+def test_names_and_shapes_that_differ_are_told_together(tmp_path):
+    save_file({"weight": torch.rand(2, 2), "stray": torch.rand(2)}, tmp_path / "x")
+    with pytest.raises(MismatchError, match=r'(?s)"bias".*"stray".*size mismatch for weight'):
+        load_into(torch.nn.Linear(3, 3), tmp_path / "x")
 
 
 def test_load_model_raises_what_safetensors_raises(saved, tmp_path):

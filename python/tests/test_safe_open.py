@@ -88,6 +88,42 @@ def test_bad_indices_raise_the_same(pair, index):
         ours[index]
 
 
+@pytest.mark.parametrize("backend", ["mmap", "pread"])
+@pytest.mark.parametrize("kind", ["np", "pt"])
+def test_what_is_written_shows_where_it_does_with_safetensors(tmp_path, kind, backend):
+    array = numpy.random.default_rng(5).random((64, 48))
+    safetensors.numpy.save_file({"a": array}, tmp_path / "x")
+    seen = []
+    for opener in (safe_open, safetensors.safe_open):
+        with opener(tmp_path / "x", kind, backend=backend) as file:
+            got = [
+                file.get_slice("a")[2:4], file.get_tensor("a"), file.get_tensor("a"),
+                file.get_slice("a")[:, 1:3],
+            ]  # fmt: skip
+            shown = []
+            for value, part in enumerate(got):
+                part[...] = -1 - value
+                shown.append([one.tolist() for one in (*got, file.get_tensor("a"))])
+            seen.append(shown)
+    assert seen[0] == seen[1]
+
+
+def test_threads_that_ask_for_one_tensor_get_arrays_of_their_own(sharded):
+    folder, _ = sharded
+    with safe_open(folder, "np") as file:
+        name = file.keys()[0]
+        arrays = []
+        threads = [
+            threading.Thread(target=lambda: arrays.append(file.get_tensor(name))) for _ in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len({array.ctypes.data for array in arrays}) == 8
+    assert len({array.tobytes() for array in arrays}) == 1
+
+
 def test_a_name_that_is_not_there(pair):
     for one in pair:
         with pytest.raises(Exception, match="File does not contain tensor nothing") as caught:

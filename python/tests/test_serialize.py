@@ -137,3 +137,13 @@ def names_and_arguments_are_the_same(theirs, ours):
 @pytest.mark.parametrize(("theirs", "ours"), PAIRS, ids=lambda module: module.__name__)
 def test_public_names_are_there_with_their_arguments(theirs, ours):
     names_and_arguments_are_the_same(theirs, ours)
+
+
+def test_private_tables_that_other_projects_import_are_there():
+    ours, theirs = inrush.torch, safetensors.torch
+    assert theirs._TYPES.items() <= ours._TYPES.items()
+    sizes = {dtype: size for dtype, size in theirs._SIZE.items() if dtype is not None}
+    assert sizes.items() <= ours._SIZE.items()
+    assert ours._getdtype("BF16") is theirs._getdtype("BF16")
+    with pytest.raises(KeyError):
+        ours._getdtype("F6")
