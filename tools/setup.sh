@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what a group of targets needs and this machine lacks: Debian packages with apt-get, and
-# pinned Python packages into .venv. Usage: tools/setup.sh build|test|check|fuzz|bench|docs ...
+# pinned Python packages into .venv. Usage: tools/setup.sh build|test|check|fuzz|bench|wheel ...
 # Costs nothing when nothing is missing. PYTHON names the interpreter to make .venv with.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -27,6 +27,7 @@ PY
       ;;
     check) echo shellcheck ;;
     bench) echo fio fuse3 libfuse3-dev nginx-light ;;
+    wheel) echo openssl libcurl4 ;;
     aarch64) echo g++-aarch64-linux-gnu qemu-user-static ;;
   esac
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the wheels in dist/, one for each of CPython 3.10 and 3.11 and one for 3.12 and later
 # (stable ABI), with whatever interpreters are here; checks what they ask of the machine they will
-# land on; installs each into a clean environment and uses it. Usage: tools/wheels.sh
+# land on; uses each in a clean environment (tools/try_wheel.sh). Usage: tools/wheels.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -29,25 +29,11 @@ pip_of() {
 
 # simdjson is no static library on Debian, so its source is fetched as Debian has it.
 fetch_simdjson() {
-  local version sources=$work/source.sources
   [ ! -f "$work/simdjson/simdjson.cpp" ] || return 0
-  version=$(dpkg-query -W -f '${Version}' libsimdjson-dev)
-  mkdir -p "$work/lists/partial" "$work/source"
-  cat >"$sources" <<SOURCES
-Types: deb-src
-URIs: http://deb.debian.org/debian
-Suites: $(sed -n "s/^VERSION_CODENAME=//p" /etc/os-release)
-Components: main
-Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
-SOURCES
-  local options=(-qq -o "Dir::Etc::sourcelist=$sources" -o Dir::Etc::sourceparts=/dev/null
-    -o "Dir::State::lists=$work/lists" -o APT::Sandbox::User=root
-    -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache=)
-  apt-get "${options[@]}" update
-  (cd "$work/source" &&
-    apt-get "${options[@]}" source --download-only "simdjson=$version" >/dev/null)
+  tools/debian.sh source "$work/sources" "$(sed -n "s/^VERSION_CODENAME=//p" /etc/os-release)" \
+    "simdjson=$(dpkg-query -W -f '${Version}' libsimdjson-dev)"
   mkdir -p "$work/simdjson"
-  tar xf "$work/source"/simdjson_*.orig.tar.gz -C "$work/simdjson" --strip-components 2 \
+  tar xf "$work/sources/source"/simdjson_*.orig.tar.gz -C "$work/simdjson" --strip-components 2 \
     --wildcards '*/singleheader/simdjson.*'
 }
 
@@ -60,6 +46,7 @@ build() {
   grep -E '^(nanobind|scikit-build-core)==' tools/requirements/build.txt |
     pip_of "$place/venv" install -r /dev/stdin
   local options=(-C cmake.define.INRUSH_PORTABLE=ON -C install.strip=true
+    -C cmake.define.CMAKE_UNITY_BUILD=ON -C cmake.define.INRUSH_PCH=ON
     -C "cmake.define.INRUSH_SIMDJSON_SOURCE=$work/simdjson" -C "build-dir=$work/build-$version")
   [ "$version" != 3.12 ] || options+=(-C wheel.py-api=cp312)
   PATH=$place/venv/bin:$PATH pip_of "$place/venv" wheel --no-build-isolation --no-deps \
@@ -100,20 +87,6 @@ inspect() {
     grep -oE 'GLIBC_[0-9.]+' | sort -Vu | tail -1 | cut -d_ -f2)"
 }
 
-# In an environment with nothing but the wheel and what it asks for.
-smoke() {
-  local version=$1 wheel=$2 place=$work/smoke-$1 python
-  python=$(interpreter "$version")
-  if [ -z "$python" ]; then
-    echo "wheels: no Python $version here to try $(basename "$wheel") with"
-    return
-  fi
-  rm -rf "$place"
-  "$python" -m venv "$place"
-  pip_of "$place" install "${wheel}[numpy]"
-  (cd "$place" && bin/python "$OLDPWD/tools/smoke.py" && bin/inrush doctor --json >/dev/null)
-}
-
 tools/setup.sh wheel
 fetch_simdjson
 for version in 3.10 3.11 3.12; do
@@ -128,5 +101,7 @@ for version in 3.10 3.11 3.12; do
   cp "$wheel" dist/
   tried=("$version")
   [ "$version" != 3.12 ] || tried+=(3.13 3.14)
-  for each in "${tried[@]}"; do smoke "$each" "$wheel"; done
+  for each in "${tried[@]}"; do
+    tools/try_wheel.sh "$each" "$wheel" "$(interpreter "$each")"
+  done
 done

@@ -3,9 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <random>
 #include <thread>
 #include <utility>
+
+#include "inrush/base/random.h"
 
 namespace inrush {
 namespace {
@@ -61,9 +62,8 @@ Deadline Attempts::pause(const Verdict& verdict, Clock::time_point now) {
   const auto longest =
       std::min<std::chrono::milliseconds>(kFirst * (1 << std::min(tries_, 10U)), kLongest);
   ++tries_;
-  std::random_device random;
   const auto half = static_cast<uint32_t>(longest.count() / 2);
-  auto pause = longest - std::chrono::milliseconds(random() % (half + 1));
+  auto pause = longest - std::chrono::milliseconds(random_bits() % (half + 1));
   if (verdict.pause) pause = std::max(pause, *verdict.pause);
   if (now + pause >= deadline_) give_up(verdict, verdict.reason);
   return now + pause;

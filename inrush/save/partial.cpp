@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/file.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 
 #include <cerrno>
@@ -14,7 +13,7 @@
 
 #include "inrush/base/fd.h"
 #include "inrush/base/filesystem.h"
-#include "inrush/core/error.h"
+#include "inrush/base/random.h"
 
 namespace inrush {
 namespace {
@@ -76,11 +75,7 @@ void remove_unheld(int folder, const std::string& name, bool is_folder) {
 }  // namespace
 
 std::string partial_name(const std::string& name) {
-  uint64_t random = 0;
-  if (::getrandom(&random, sizeof random, 0) != static_cast<ssize_t>(sizeof random)) {
-    throw system_error(ErrorCode::source, "get random bytes", errno);
-  }
-  return fmt::format("{}{:016x}{}", beginning(name), random, kEnd);
+  return fmt::format("{}{:016x}{}", beginning(name), random_bits(), kEnd);
 }
 
 bool hold_partial(int fd) {

@@ -1,17 +1,15 @@
 #include "inrush/stores/redis_writer.h"
 
 #include <fmt/format.h>
-#include <sys/random.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <map>
 #include <set>
 #include <utility>
 #include <vector>
 
 #include "inrush/base/align.h"
-#include "inrush/base/fd.h"
+#include "inrush/base/random.h"
 #include "inrush/core/error.h"
 #include "inrush/stores/redis.h"
 #include "inrush/wire/redis.h"
@@ -23,13 +21,7 @@ constexpr uint64_t kBestPart = 8 * kMiB;
 constexpr uint64_t kLargestPart = 256 * kMiB;  // half of the largest value of a server as it comes
 constexpr const char* kLifetime = "86400";     // seconds that parts nobody finishes stay
 
-std::string random_name() {
-  uint64_t random = 0;
-  if (::getrandom(&random, sizeof random, 0) != static_cast<ssize_t>(sizeof random)) {
-    throw system_error(ErrorCode::source, "get random bytes", errno);
-  }
-  return fmt::format("inrush-partial:{:016x}", random);
-}
+std::string random_name() { return fmt::format("inrush-partial:{:016x}", random_bits()); }
 
 // What lies under the key now: the key, and those that end in an offset behind it.
 std::vector<std::string> keys_under(RedisConnection& connection, const std::string& key,
