@@ -139,6 +139,7 @@ def open(
     Returns
     -------
     Checkpoint
+        A mapping of names to `TensorInfo`, with the methods that load.
 
     Raises
     ------

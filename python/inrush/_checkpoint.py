@@ -157,6 +157,7 @@ class Checkpoint(Mapping[str, _core.TensorInfo]):
         Parameters
         ----------
         name : str
+            As the mapping has it.
         index : slice, int, tuple of them or str, optional
             The part: only its bytes are read.
 

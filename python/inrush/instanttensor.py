@@ -62,6 +62,7 @@ class safe_open(_safe_open.safe_open):
     tensor_filter : list of str, optional
         Which tensors there are, by whole names; an empty list selects none.
     tensor_name_match_mode : {'glob', 'exact', 'regex'}
+        What the filter's entries are.
 
     Raises
     ------

@@ -76,6 +76,7 @@ def load_file(
     Parameters
     ----------
     filename : str, os.PathLike or iterable of them
+        A file, several, a directory or a URI.
     device : str, int, torch.device or None
         ``'cpu'`` or None: host memory; ``'cuda:0'``, ``'hip:1'``: read straight into its memory.
         Any other: read into host memory, moved by torch.
@@ -87,6 +88,7 @@ def load_file(
     Returns
     -------
     dict of str to torch.Tensor
+        By name.
 
     Raises
     ------
@@ -123,7 +125,9 @@ def save_file(
     tensors : dict of str to torch.Tensor
         Contiguous, dense, and sharing no memory with each other.
     filename : str or os.PathLike
+        Replaced as a whole, or not at all.
     metadata : dict of str to str, optional
+        Kept in the file's header.
     fsync : bool
         Whether the file is on the disk before it takes its name. Without, it is faster, and a
         power failure soon after may leave a file of the right size with other bytes.
@@ -182,7 +186,9 @@ def load_into(
     Parameters
     ----------
     model : torch.nn.Module
+        What is filled.
     source : str, os.PathLike, iterable of them, or inrush.Checkpoint
+        As for `inrush.open`, or what that returned.
     strict : bool
         Whether missing and unexpected names are an error.
     dtype : None, 'model', torch.dtype or the name of one
@@ -233,7 +239,9 @@ def load_model(
     Parameters
     ----------
     model : torch.nn.Module
+        What is filled.
     filename : str or os.PathLike
+        As for `load_file`.
     strict : bool
         Whether missing and unexpected names are an error.
     device : str, int, torch.device or None
@@ -244,8 +252,9 @@ def load_model(
     Returns
     -------
     missing : set of str
+        Names that only the model has.
     unexpected : list of str
-        As of `load_into`, in the types that safetensors has them in.
+        Names that only the file has, those of tied tensors last.
 
     Raises
     ------
@@ -277,8 +286,11 @@ def save_model(
     Parameters
     ----------
     model : torch.nn.Module
+        Whose `state_dict` is saved.
     filename : str or os.PathLike
+        As for `save_file`.
     metadata : dict of str to str, optional
+        Kept in the header, beside the notes.
     force_contiguous : bool
         Whether strided tensors are saved as their contiguous copies.
     fsync, encryption, storage_options : optional
