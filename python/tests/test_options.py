@@ -196,7 +196,7 @@ def test_the_environment_selects_nothing_of_what_safetensors_has(
     every.append(inrush.torch.load_file(path, device="cpu"))
     every.append(inrush.torch.load(path.read_bytes()))
     mine = torch.nn.ModuleDict({"a": torch.nn.Linear(3, 3), "b": torch.nn.Linear(3, 2)})
-    assert inrush.torch.load_model(mine, path) == ([], [])
+    assert inrush.torch.load_model(mine, path) == (set(), [])
     every.append(dict(mine.state_dict()))
     with inrush.instanttensor.safe_open(path, "pt", "cpu") as file:
         every.append(dict(file.tensors()))
