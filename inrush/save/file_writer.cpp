@@ -33,8 +33,8 @@ namespace inrush {
 namespace {
 
 constexpr uint64_t kLeastDirect = 8 * kMiB;  // of a file: below it nothing is gained
-constexpr unsigned kDirectWidth = 16;        // parts in flight, each of a thread
-constexpr uint64_t kDirectPart = kMiB;
+constexpr unsigned kDirectWidth = 4;         // parts in flight, each of a thread
+constexpr uint64_t kDirectPart = 2 * kMiB;
 
 class FileWriter final : public Writer {
  public:
