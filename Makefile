@@ -6,8 +6,8 @@ MAKEFLAGS += --no-print-directory
 
 JOBS ?= $(shell nproc)
 PYTHON ?= python3
-# Processes of the Python tests: some of them wait for servers.
-TEST_JOBS ?= $(shell expr $(JOBS) + 1)
+# Tests at once: many of them wait for servers.
+TEST_JOBS ?= $(shell expr $(JOBS) \* 2)
 FUZZ_SECONDS ?= 60
 export PYTHON
 
@@ -40,7 +40,7 @@ test: test-cpp test-examples test-python ## everything
 
 test-cpp: build
 	@cmake --build build/release -j $(JOBS)
-	ctest --test-dir build/release --output-on-failure -j $(JOBS)
+	ctest --test-dir build/release --output-on-failure -j $(TEST_JOBS)
 
 test-examples: build ## examples/ against an installed package
 	tools/test_examples.sh build/release
@@ -81,7 +81,8 @@ formatted:
 linted:
 	$(VENV)/ruff check -q python tools bench
 
-typed:
+typed: # of what the tests import too
+	@tools/setup.sh test
 	$(VENV)/mypy
 
 stubs:

@@ -1,5 +1,6 @@
 // A data.pkl in an archive with two storages of 64 bytes, "0" and "1"; or, where the input begins
-// with PK, the whole archive.
+// with PK, the whole archive. Then what its checksums are found by.
+#include "inrush/formats/pytorch.h"
 #include "fuzz/any_file.h"
 
 namespace inrush::fuzz {
@@ -44,9 +45,22 @@ std::string archive_with(const std::string& pickle) {
 }  // namespace inrush::fuzz
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  using namespace inrush;
   using namespace inrush::fuzz;
   std::string file(text_of(data, size));
   if (!file.starts_with("PK")) file = archive_with(file);
   check_file("x.pt", reinterpret_cast<const uint8_t*>(file.data()), file.size());
+  MemoryStore store({{"x.pt", file}});
+  try {
+    const Blob blob = store.open("x.pt");
+    uint64_t end = 0;
+    for (const TorchEntry& entry : read_torch_file(store, blob).entries) {
+      require(entry.offset >= end && entry.size <= blob.size - entry.offset,
+              "entries lie in the file, one behind the other");
+      end = entry.offset + entry.size;
+    }
+  } catch (const Error& error) {
+    require(error.message().find("x.pt") != std::string::npos, "errors name the file");
+  }
   return 0;
 }

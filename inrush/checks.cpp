@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <deque>
 #include <functional>
+#include <iterator>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -17,8 +19,10 @@
 #include "inrush/codecs/checksums.h"
 #include "inrush/codecs/seal.h"
 #include "inrush/codecs/secretbox.h"
+#include "inrush/codecs/storage_sum.h"
 #include "inrush/core/error.h"
 #include "inrush/core/quoted.h"
+#include "inrush/formats/pytorch.h"
 #include "inrush/formats/sealed.h"
 #include "inrush/formats/tensorizer.h"
 
@@ -267,6 +271,86 @@ class SealedChecks {
   std::unordered_map<std::string, Place> places_;
 };
 
+// The CRC-32s of the zip archives that torch.save writes, one for each storage. What no tensor is
+// made of is checked at once. Shared by the decoders.
+class TorchChecks {
+ public:
+  explicit TorchChecks(const Checkpoint& checkpoint) : checkpoint_(checkpoint) {
+    const Index& index = checkpoint.index();
+    for (const Blob& blob : index.blobs) files_.push_back(read(blob));
+    for (const TensorInfo& tensor : index.tensors) {
+      if (tensor.size == 0) continue;
+      const TorchEntry& entry = entry_of(tensor);
+      if (is_whole(tensor, entry)) continue;
+      auto& sum = sums_[{tensor.blob, entry.offset}];
+      if (!sum) {
+        sum = std::make_shared<StorageSum>(checkpoint.store(), index.blobs[tensor.blob],
+                                           "storage " + quoted(entry.name));
+        sum->set_expected(entry.offset, entry.size, entry.crc32);
+      }
+      if (tensor.strides.empty()) sum->add_part(tensor.offset, tensor.size);
+    }
+  }
+
+  std::unique_ptr<Decoder> decoder(const TensorInfo& seen) const {
+    // Strided tensors come with the size that they are delivered with.
+    const TensorInfo& tensor = *checkpoint_.index().find(seen.name);
+    if (tensor.size == 0) return nullptr;
+    const TorchEntry& entry = entry_of(tensor);
+    const std::string& file = checkpoint_.index().blobs[tensor.blob].name;
+    if (!is_whole(tensor, entry)) {
+      return make_storage_check(tensor, file, sums_.at({tensor.blob, entry.offset}));
+    }
+    return make_checksums(tensor, file, [crc32 = entry.crc32] {
+      return Checksums{{}, crc32, std::nullopt};
+    });
+  }
+
+ private:
+  TorchFile read(const Blob& blob) const {
+    TorchFile file = read_torch_file(checkpoint_.store(), blob);
+    if (!file.sums) {
+      throw Error(ErrorCode::data, fmt::format("verify {} [0, +{}): it was saved without CRC-32s",
+                                               blob.name, blob.size));
+    }
+    for (const TorchEntry& entry : file.entries) {
+      if (entry.storage) continue;
+      const uint32_t found = crc32_of(checkpoint_.store(), blob, entry.offset, entry.size);
+      if (found == entry.crc32) continue;
+      throw Error(
+          ErrorCode::data,
+          fmt::format("verify {} [{}, +{}): entry {} of the zip archive: its CRC-32 is "
+                      "{:08x}, but {:08x} is expected",
+                      blob.name, entry.offset, entry.size, quoted(entry.name), found, entry.crc32));
+    }
+    return file;
+  }
+
+  [[nodiscard]] const TorchEntry& entry_of(const TensorInfo& tensor) const {
+    const auto& entries = files_[tensor.blob].entries;
+    const auto after =
+        std::upper_bound(entries.begin(), entries.end(), tensor.offset,
+                         [](uint64_t offset, const TorchEntry& e) { return offset < e.offset; });
+    if (after != entries.begin()) {
+      const TorchEntry& entry = *std::prev(after);
+      if (tensor.offset + tensor.size <= entry.offset + entry.size) return entry;
+    }
+    throw Error(ErrorCode::data,
+                fmt::format("verify {} [{}, +{}): tensor {}: it changed since it was opened",
+                            checkpoint_.index().blobs[tensor.blob].name, tensor.offset, tensor.size,
+                            quoted(tensor.name)));
+  }
+
+  static bool is_whole(const TensorInfo& tensor, const TorchEntry& entry) {
+    return tensor.strides.empty() && tensor.offset == entry.offset && tensor.size == entry.size;
+  }
+
+  const Checkpoint checkpoint_;
+  std::vector<TorchFile> files_;  // of each blob
+  // Of storages that no single tensor is, by blob and offset.
+  std::map<std::pair<uint32_t, uint64_t>, std::shared_ptr<StorageSum>> sums_;
+};
+
 DecoderFactory sealed_checks(const Checkpoint& checkpoint, const CheckOptions& options) {
   if (!options.key) {
     throw Error(ErrorCode::usage,
@@ -285,6 +369,14 @@ KeyOptions::~KeyOptions() {
   if (key) wipe(*key);
 }
 
+bool has_checksums(const Checkpoint& checkpoint) {
+  const Index& index = checkpoint.index();
+  if (index.format == "tensorizer") return true;
+  return index.format == "pytorch" &&
+         std::all_of(index.blobs.begin(), index.blobs.end(),
+                     [&](const Blob& blob) { return has_torch_sums(checkpoint.store(), blob); });
+}
+
 DecoderFactory checks_of(const Checkpoint& checkpoint, const CheckOptions& options) {
   const Index& index = checkpoint.index();
   const bool sealed = std::any_of(index.tensors.begin(), index.tensors.end(),
@@ -292,10 +384,17 @@ DecoderFactory checks_of(const Checkpoint& checkpoint, const CheckOptions& optio
   if (options.verify == Verify::none && !options.key && !sealed && index.format != "sealed")
     return {};
   if (index.format == "sealed") return sealed_checks(checkpoint, options);
+  if (index.format != "tensorizer" && options.key) {
+    throw Error(ErrorCode::usage,
+                fmt::format("open {}: a key was given, but it is not encrypted", checkpoint.uri()));
+  }
+  if (index.format == "pytorch") {
+    auto checks = std::make_shared<const TorchChecks>(checkpoint);
+    return [checks](const TensorInfo& tensor) { return checks->decoder(tensor); };
+  }
   if (index.format != "tensorizer") {
     throw Error(ErrorCode::usage,
-                fmt::format("open {}: {} has neither checksums nor encryption of its own; a "
-                            "manifest verifies it",
+                fmt::format("open {}: {} has no checksums of its own; a manifest verifies it",
                             checkpoint.uri(), index.format));
   }
   auto checks = std::make_shared<TensorsChecks>(checkpoint, options);

@@ -40,6 +40,9 @@ struct CheckOptions {
   std::optional<KeyOptions> key;
 };
 
+// Whether the checkpoint's files have checksums of their own.
+bool has_checksums(const Checkpoint& checkpoint);
+
 // Empty if there is nothing to do. Throws Error{usage} for a check that the format has no means
 // for, a key that nothing is encrypted with, or a missing key; Error{data} for headers that are
 // wrong.

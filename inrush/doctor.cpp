@@ -113,7 +113,7 @@ std::string doctor_json(const std::string& path) {
   std::vector<Blob> blobs;
   if (!path.empty()) blobs = open_files(path);
   Facts facts = gather_facts(blobs, whole_files(blobs));
-  const Surroundings surroundings{profile_path(read_environment()), registry_folder()};
+  const Surroundings surroundings = ask_surroundings();
   const Profile profile = load_profile();
   if (!blobs.empty()) {
     const Registration registration(blobs);
@@ -126,8 +126,9 @@ std::string doctor_json(const std::string& path) {
                      R"("fallbacks":{},"advice":{}}})",
                      kSchema, json_string(path), to_json(facts.machine),
                      json_string(ask_grants().group), to_json(facts.engines),
-                     place_json(blobs, facts, profile), json_string(surroundings.profile_path),
-                     profile.rates.size(), json_string(surroundings.registry_folder),
+                     place_json(blobs, facts, profile),
+                     json_string(profile_path(read_environment())), profile.rates.size(),
+                     json_string(surroundings.registry_folder),
                      fallbacks_json(facts, blobs.empty() ? nullptr : &blobs.front()),
                      advice_json(advise(facts, surroundings)));
 }

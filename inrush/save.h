@@ -52,6 +52,8 @@ struct SaveOptions {
   bool sync = true;          // fsync the file and its folder before it takes its name
   StorageOptions storage{};  // of a remote place
   std::optional<SealOptions> seal{};
+  // Asked between parts, on the threads that write; true ends the save with Error{cancelled}.
+  std::function<bool()> stopped{};
 };
 
 struct ShardOptions {
@@ -62,6 +64,7 @@ struct ShardOptions {
   bool sync = true;
   StorageOptions storage{};           // of a remote place
   std::optional<SealOptions> seal{};  // all files but the index
+  std::function<bool()> stopped{};    // as above
 };
 
 // Writes `path` through a temporary beside it, or the object of that URI, which is there when it is

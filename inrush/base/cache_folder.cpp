@@ -111,20 +111,22 @@ void remove_old_versions(int folder, const std::string& base) {
 
 class PrivateFolder final : public CacheFolder {
  public:
-  PrivateFolder(Fd root, Fd folder, std::string key, uint64_t most)
+  PrivateFolder(std::shared_ptr<const Fd> root, Fd folder, std::string key, uint64_t most)
       : root_(std::move(root)), folder_(std::move(folder)), key_(std::move(key)), most_(most) {
-    writable_ = ::faccessat(root_.get(), ".", W_OK, AT_EACCESS) == 0;
+    writable_ = ::faccessat(root_->get(), ".", W_OK, AT_EACCESS) == 0;
   }
 
   [[nodiscard]] int fd() const override { return folder_.get(); }
   [[nodiscard]] bool writable() const override { return writable_; }
 
   [[nodiscard]] std::optional<CopyNames> names(const Blob& blob) const override {
+    if (!has_version(blob)) return std::nullopt;
     const Identity& identity = blob.identity;
-    if (identity.etag.empty() && identity.mtime_ns == 0) return std::nullopt;
     const std::string version =
         fmt::format("{} {} {}", identity.size, identity.mtime_ns, identity.etag);
-    const std::string base = short_digest(blob.name) + "-" + short_digest(version);
+    // A name has no line break in it.
+    const std::string which = blob.apart.empty() ? blob.name : blob.name + "\n" + blob.apart;
+    const std::string base = short_digest(which) + "-" + short_digest(version);
     CopyNames names;
     names.title = blob.name;
     names.bytes = base + ".bytes";
@@ -146,7 +148,7 @@ class PrivateFolder final : public CacheFolder {
   // more fit; false where they do not.
   [[nodiscard]] bool make_room(uint64_t bytes) const;
 
-  Fd root_;
+  std::shared_ptr<const Fd> root_;
   Fd folder_;
   std::string key_;
   bool writable_ = false;
@@ -157,8 +159,8 @@ bool PrivateFolder::make_room(uint64_t bytes) const {
   if (most_ == 0) return true;
   std::vector<Stored> all;
   uint64_t total = bytes;
-  for (const std::string& key : names_in(root_.get())) {
-    all.push_back(measure(root_.get(), key));
+  for (const std::string& key : names_in(root_->get())) {
+    all.push_back(measure(root_->get(), key));
     total += all.back().bytes;
   }
   std::sort(all.begin(), all.end(), [](const Stored& a, const Stored& b) {
@@ -166,13 +168,17 @@ bool PrivateFolder::make_room(uint64_t bytes) const {
   });
   for (const Stored& oldest : all) {
     if (total <= most_) break;
-    if (oldest.key == key_ || !remove_checkpoint(root_.get(), oldest.key)) continue;
+    if (oldest.key == key_ || !remove_checkpoint(root_->get(), oldest.key)) continue;
     total -= oldest.bytes;
   }
   return total <= most_;
 }
 
 }  // namespace
+
+bool has_version(const Blob& blob) {
+  return !blob.identity.etag.empty() || blob.identity.mtime_ns != 0;
+}
 
 std::string short_digest(const std::string& text) {
   Sha256 sum;
@@ -192,23 +198,26 @@ std::vector<std::string> names_in(int folder) {
   return names;
 }
 
-std::shared_ptr<CacheFolder> open_private_folder(const std::string& dir, const std::string& uri,
-                                                 uint64_t most) {
-  Fd root(::open(dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+CacheRoot::CacheRoot(std::string dir, uint64_t most) : dir_(std::move(dir)), most_(most) {
+  Fd root(::open(dir_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!root && errno == ENOENT) {
-    make_folders(dir);
-    root = Fd(::open(dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    make_folders(dir_);
+    root = Fd(::open(dir_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   }
-  if (!root) throw system_error(ErrorCode::source, "open the cache folder " + dir, errno);
-  check_owner(root.get(), dir);
+  if (!root) throw system_error(ErrorCode::source, "open the cache folder " + dir_, errno);
+  check_owner(root.get(), dir_);
+  fd_ = std::make_shared<const Fd>(std::move(root));
+}
+
+std::shared_ptr<CacheFolder> CacheRoot::folder_of(const std::string& uri) const {
   Sha256 sum;
   sum.add(uri);
   const std::string key = sum.finish().substr(0, 32);
-  ::mkdirat(root.get(), key.c_str(), 0700);
-  Fd folder(::openat(root.get(), key.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+  ::mkdirat(fd_->get(), key.c_str(), 0700);
+  Fd folder(::openat(fd_->get(), key.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
   if (!folder) return nullptr;
-  check_owner(folder.get(), dir + "/" + key);
-  auto made = std::make_shared<PrivateFolder>(std::move(root), std::move(folder), key, most);
+  check_owner(folder.get(), dir_ + "/" + key);
+  auto made = std::make_shared<PrivateFolder>(fd_, std::move(folder), key, most_);
   if (!made->writable()) return made;
   const Fd note(
       ::openat(made->fd(), "uri", O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600));

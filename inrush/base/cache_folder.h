@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "inrush/base/fd.h"
 #include "inrush/core/blob.h"
 #include "inrush/core/storage.h"
 
@@ -45,11 +46,25 @@ class CacheFolder {
   virtual void publish(const Blob& blob, const CopyNames& names) const = 0;
 };
 
-// DIR/<checkpoint>/, made with `uri`, which has no credentials in it. nullptr where the cache is
-// read-only and has nothing of it. Throws Error{usage} for a folder that others could have written
-// to, Error{source} for one that cannot be made. `most`: bytes of the whole cache, 0 for no limit.
-std::shared_ptr<CacheFolder> open_private_folder(const std::string& dir, const std::string& uri,
-                                                 uint64_t most);
+// A cache of ours, which is made if it is not there. Throws Error{usage} for a folder that others
+// could have written to, Error{source} for one that cannot be made. Any thread.
+class CacheRoot {
+ public:
+  // `most`: bytes of the whole cache, 0 for no limit.
+  CacheRoot(std::string dir, uint64_t most);
+
+  // DIR/<checkpoint>/, made with `uri`, which has no credentials in it. nullptr where the cache is
+  // read-only and has nothing of it. Throws as above.
+  [[nodiscard]] std::shared_ptr<CacheFolder> folder_of(const std::string& uri) const;
+
+ private:
+  std::string dir_;
+  uint64_t most_;
+  std::shared_ptr<const Fd> fd_;
+};
+
+// Whether copies of different versions of it can be told apart.
+bool has_version(const Blob& blob);
 
 // The repository's folder in huggingface_hub's cache. nullptr where there is none to be had.
 std::shared_ptr<CacheFolder> open_hub_folder(std::shared_ptr<const HubSnapshot> snapshot);

@@ -9,6 +9,8 @@ namespace inrush {
 std::map<std::string, IniSection> parse_ini(std::string_view text) {
   std::map<std::string, IniSection> sections;
   std::string section;
+  bool has_nested = false;  // the line that began at the margin last: "s3 =" with its own settings
+  if (text.starts_with("\xef\xbb\xbf")) text.remove_prefix(3);
   while (!text.empty()) {
     const size_t end = std::min(text.find('\n'), text.size());
     const std::string_view raw = text.substr(0, end);
@@ -17,14 +19,16 @@ std::map<std::string, IniSection> parse_ini(std::string_view text) {
     if (line.empty() || line.front() == '#' || line.front() == ';') continue;
     if (line.front() == '[') {
       section = trimmed(line.substr(1, std::min(line.find(']'), line.size()) - 1));
+      has_nested = false;
       continue;
     }
-    // What is indented belongs to the line above: "s3 =" and its own settings.
-    const bool nested = raw.front() == ' ' || raw.front() == '\t';
     const size_t equals = line.find('=');
-    if (equals == std::string_view::npos || nested) continue;
-    sections[section][std::string(trimmed(line.substr(0, equals)))] =
-        trimmed(line.substr(equals + 1));
+    if (equals == std::string_view::npos) continue;
+    const std::string_view value = trimmed(line.substr(equals + 1));
+    const bool indented = raw.front() == ' ' || raw.front() == '\t';
+    if (indented && has_nested) continue;
+    if (!indented) has_nested = value.empty();
+    sections[section][std::string(trimmed(line.substr(0, equals)))] = value;
   }
   return sections;
 }

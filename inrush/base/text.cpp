@@ -47,6 +47,15 @@ std::vector<std::string_view> fields_of(std::string_view line) {
 
 std::string_view file_name(std::string_view path) { return path.substr(path.rfind('/') + 1); }
 
+bool has_part(std::string_view path, std::string_view part) {
+  while (true) {
+    const size_t slash = path.find('/');
+    if (path.substr(0, slash) == part) return true;
+    if (slash == std::string_view::npos) return false;
+    path.remove_prefix(slash + 1);
+  }
+}
+
 std::optional<uint64_t> to_number(std::string_view text) {
   uint64_t number = 0;
   const auto [end, fault] = std::from_chars(text.data(), text.data() + text.size(), number);

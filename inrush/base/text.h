@@ -23,6 +23,9 @@ std::vector<std::string_view> fields_of(std::string_view line);
 // What follows the last slash.
 std::string_view file_name(std::string_view path);
 
+// Whether one of the parts between its slashes is this: "..".
+bool has_part(std::string_view path, std::string_view part);
+
 // A whole decimal number and nothing else.
 std::optional<uint64_t> to_number(std::string_view text);
 

@@ -124,6 +124,10 @@ class Chain final : public Decoder {
     return digest;
   }
 
+  void stop() override {
+    for (const auto& decoder : decoders_) decoder->stop();
+  }
+
  private:
   std::vector<std::unique_ptr<Decoder>> decoders_;
   DecoderTraits traits_;

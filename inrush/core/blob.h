@@ -37,6 +37,9 @@ struct Blob {
   // what its handle is), and what the path to it is known by in the profile. Empty for local files.
   std::string engine{};  // "http"
   std::string path{};    // "https://host:8443": never a credential
+  // What tells its content from others of the same name: the query of a URL, the endpoint of a
+  // bucket. For names of copies, through a digest: not to be shown.
+  std::string apart{};
   // Put together from keys that hold what an index names: nothing stands behind the last tensor.
   bool pieced = false;
 };

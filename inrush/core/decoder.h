@@ -35,6 +35,10 @@ class Decoder {
 
   // After the last byte. Throws Error{data} on a mismatch; returns the digest in hex, or "".
   virtual std::string finish() = 0;
+
+  // On another thread, when the load ends early: update() and finish() are to return soon, or to
+  // throw. For those that read or wait.
+  virtual void stop() {}
 };
 
 // Makes the decoder of a tensor, or nullptr if it needs none. Called on lane threads.

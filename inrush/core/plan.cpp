@@ -132,7 +132,13 @@ void Planner::add_target(const Turn& turn) {
   Target& target = plan_.targets.emplace_back();
   target.consumer = turn.consumer;
   target.tensor = want.tensor;
-  const Box& box = boxes_.emplace_back(make_box(tensor, want.slice, target.shape));
+  try {
+    boxes_.push_back(make_box(tensor, want.slice, target.shape));
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::data || tensor.blob >= index_.blobs.size()) throw;
+    throw Error(error.code(), error.message() + ", in " + index_.blobs[tensor.blob].name);
+  }
+  const Box& box = boxes_.back();
   const uint64_t blob_size = tensor.blob < index_.blobs.size() ? index_.blobs[tensor.blob].size : 0;
   if (tensor.blob >= index_.blobs.size() || box.end() > blob_size) {
     throw Error(ErrorCode::data,

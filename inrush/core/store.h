@@ -27,9 +27,6 @@ class Store {
   // Whether list() sees all that is here; else it gives what it can find, and open() tells.
   [[nodiscard]] virtual bool lists() const { return true; }
 
-  // So many entries are about to be opened, and stay open: a chance to make room.
-  virtual void expect(size_t entries) { static_cast<void>(entries); }
-
   // Opens one entry. Throws Error{source} if it is absent or may not be read.
   virtual Blob open(const std::string& name) = 0;
 

@@ -80,7 +80,7 @@ class RedisEngine final : public Engine {
       const bool sending = sent_ < commands_.size();
       const auto events = static_cast<short>(POLLIN | (sending ? POLLOUT : 0));
       wait_for(connection_->stream().fd(), events, wake_.fd(),
-               std::min(deadline, heard_ + kRedisPatience));
+               std::min(deadline, heard_ + patience_));
     }
   }
 
@@ -103,6 +103,7 @@ class RedisEngine final : public Engine {
   };
 
   void connect(const Blob& blob) {
+    patience_ = redis_file(blob).place.patience;
     connection_.emplace(redis_file(blob).place, fmt::format("read {} via redis", blob.name));
     commands_.clear();
     sent_ = begin_ = end_ = 0;
@@ -162,9 +163,8 @@ class RedisEngine final : public Engine {
         sent_ = 0;
       }
       while (!expected_.empty() && receive()) heard_ = Clock::now();
-      if (!expected_.empty() && Clock::now() - heard_ > kRedisPatience) {
-        throw Error(ErrorCode::source,
-                    fmt::format("no byte came for {} s", kRedisPatience.count()));
+      if (!expected_.empty() && Clock::now() - heard_ > patience_) {
+        throw Error(ErrorCode::source, "no byte came for " + seconds_text(patience_));
       }
     } catch (const Error& failure) {
       give_up(failure);
@@ -268,6 +268,7 @@ class RedisEngine final : public Engine {
   std::deque<Due> expected_;
   std::deque<Completion> completed_;
   Clock::time_point heard_{};
+  std::chrono::milliseconds patience_{0};  // without a byte
 
   std::string commands_;
   size_t sent_ = 0;

@@ -5,10 +5,13 @@
 #include <algorithm>
 #include <array>
 #include <iterator>
+#include <map>
+#include <mutex>
 #include <optional>
 #include <string_view>
 #include <utility>
 
+#include "inrush/base/fd.h"
 #include "inrush/base/parallel.h"
 #include "inrush/base/text.h"
 #include "inrush/core/error.h"
@@ -59,13 +62,47 @@ struct Found {
   std::vector<std::string> entries;
 };
 
+// A store whose entries stay open from the look into them that tells their format until they are
+// read: opening is a round trip where they are far away, and what was looked at is what is read.
+class OpenedOnce final : public Store {
+ public:
+  explicit OpenedOnce(Store& store) : store_(store) {}
+
+  [[nodiscard]] std::string uri() const override { return store_.uri(); }
+  std::vector<std::string> list() override { return store_.list(); }
+  [[nodiscard]] bool lists() const override { return store_.lists(); }
+  Identity identity(const Blob& blob) override { return store_.identity(blob); }
+  void read(const Blob& blob, uint64_t offset, std::span<std::byte> target) override {
+    store_.read(blob, offset, target);
+  }
+
+  Blob look(const std::string& name) {
+    Blob blob = store_.open(name);
+    const std::lock_guard lock(mutex_);
+    open_.insert_or_assign(name, blob);
+    return blob;
+  }
+  Blob open(const std::string& name) override {
+    {
+      const std::lock_guard lock(mutex_);
+      if (auto known = open_.extract(name)) return std::move(known.mapped());
+    }
+    return store_.open(name);
+  }
+
+ private:
+  Store& store_;
+  std::mutex mutex_;
+  std::map<std::string, Blob> open_;
+};
+
 struct Head {
   std::string name;  // of the blob
   std::vector<std::byte> bytes;
 };
 
-Head head_of(Store& store, const std::string& entry) {
-  const Blob blob = store.open(entry);
+Head head_of(OpenedOnce& store, const std::string& entry) {
+  const Blob blob = store.look(entry);
   Head head{blob.name, std::vector<std::byte>(std::min<uint64_t>(blob.size, kHeadSize))};
   store.read(blob, 0, head.bytes);
   return head;
@@ -82,7 +119,7 @@ const Format* first_row(Says says) {
 
 // What these files, which belong together, are: as the first of them begins. Where that says
 // nothing the name does, and reading it as what it is called tells what is wrong with it.
-const Format* format_of(Store& store, const std::vector<std::string>& entries) {
+const Format* format_of(OpenedOnce& store, const std::vector<std::string>& entries) {
   const Head head = head_of(store, entries.front());
   const Format* format = first_row([&](const Format& row) { return row.begins(head.bytes); });
   if (format != nullptr) return format;
@@ -97,7 +134,7 @@ const Format* format_of(Store& store, const std::vector<std::string>& entries) {
 }
 
 // Files of a folder whose names say nothing: those that begin as the first does that is known.
-void look_into(Store& store, const std::vector<std::string>& listing, Found& found) {
+void look_into(OpenedOnce& store, const std::vector<std::string>& listing, Found& found) {
   for (size_t i = 0; i < std::min(listing.size(), kMostHeads); ++i) {
     if (is_hidden(listing[i])) continue;
     Head head;
@@ -115,7 +152,7 @@ void look_into(Store& store, const std::vector<std::string>& listing, Found& fou
 
 // In a folder names decide which files to look at: others may lie beside a checkpoint's. Only where
 // no name says anything are they looked into.
-Found find_in_folder(Store& store, const std::vector<std::string>& listing) {
+Found find_in_folder(OpenedOnce& store, const std::vector<std::string>& listing) {
   Found found;
   for (const auto& format : kTable) {
     std::copy_if(
@@ -185,7 +222,7 @@ Index index_all(Store& store, const Found& found) {
   const auto& entries = found.entries;
   if (!format->separate || entries.size() == 1) return format->index(store, entries);
   std::vector<Index> parts(entries.size());
-  store.expect(entries.size());
+  make_room_for_descriptors(entries.size());  // before there are threads
   parallel_for(entries.size(), kMostThreads,
                [&](size_t i) { parts[i] = format->index(store, {entries[i]}); });
   return join(std::move(parts));
@@ -195,7 +232,8 @@ Index index_all(Store& store, const Found& found) {
 
 std::span<const Format> format_table() { return kTable; }
 
-Index read_index(Store& store, const std::vector<std::string>& entries) {
+Index read_index(Store& place, const std::vector<std::string>& entries) {
+  OpenedOnce store(place);
   const std::vector<std::string> listing = entries.empty() ? store.list() : entries;
   if (const auto entry = pick_hf_index(listing, store.uri())) {
     const HfIndex decided = read_hf_index(store, *entry);

@@ -36,6 +36,7 @@ constexpr uint64_t kFirstRequest = 1ULL << 20;      // vocabularies make headers
 constexpr uint64_t kLargestHeader = 1ULL << 30;     // bytes
 constexpr uint64_t kLargestTensor = 1ULL << 60;     // bytes
 constexpr uint64_t kLargestMetadataText = 1 << 16;  // bytes of one value that are kept
+constexpr uint64_t kLongestArray = 512;             // values that are kept: no vocabulary
 constexpr int kDeepestArray = 8;                    // arrays of arrays
 constexpr uint32_t kMostDimensions = 4;
 
@@ -127,7 +128,7 @@ class GgufParser {
   void read_metadata() {
     const std::string key(text());
     const auto type = bytes_.number<uint32_t>();
-    std::string value = read_value(type, 0);
+    std::string value = read_value(type);
     if (key == "general.alignment") settle_alignment(type, value);
     if (!header_.metadata.try_emplace(key, std::move(value)).second) {
       bytes_.fail(fmt::format("its metadata has {} twice", quoted(key)));
@@ -143,37 +144,49 @@ class GgufParser {
     header_.alignment = alignment;
   }
 
-  // As JSON. Arrays, such as vocabularies, are checked and given by their length alone.
-  std::string read_value(uint32_t type, int depth) {
+  // As JSON, but for texts that stand alone. What is too long is checked, and given by its length.
+  std::string read_value(uint32_t type) {
     if (type >= kSizes.size()) bytes_.fail(fmt::format("metadata of type {}", type));
     if (type == kText) {
       const std::string_view value = text();
-      return std::string(value.substr(0, value.size() <= kLargestMetadataText ? value.size() : 0));
+      return value.size() <= kLargestMetadataText ? std::string(value)
+                                                  : fmt::format("[{} bytes]", value.size());
     }
-    if (type == kArray) return skip_array(depth);
+    if (type == kArray) return read_array(0);
     return number_text(type);
   }
 
-  std::string skip_array(int depth) {
+  std::string read_array(int depth) {
     if (depth == kDeepestArray)
       bytes_.fail(fmt::format("arrays nested deeper than {}", kDeepestArray));
     const auto type = bytes_.number<uint32_t>();
     const auto count = bytes_.number<uint64_t>();
     if (type >= kSizes.size()) bytes_.fail(fmt::format("an array of type {}", type));
-    if (kSizes[type] != 0) {
+    std::string all;
+    bool shown = type != kArray && count <= kLongestArray;
+    if (!shown && kSizes[type] != 0) {
       uint64_t size = 0;
       if (__builtin_mul_overflow(count, uint64_t{kSizes[type]}, &size)) size = ~0ULL;
       bytes_.take(size);
     } else {
       for (uint64_t i = 0; i < count; ++i) {
-        if (type == kText) {
-          bytes_.take(bytes_.number<uint64_t>());
-        } else {
-          skip_array(depth + 1);
+        if (type == kArray) {
+          read_array(depth + 1);
+          continue;
         }
+        std::string value = type == kText ? std::string() : number_text(type);
+        // Tokens may be any bytes.
+        if (type == kText) {
+          const std::string_view raw = bytes_.text(bytes_.number<uint64_t>());
+          shown = shown && raw.size() <= kLargestMetadataText - all.size() && is_utf8(raw);
+          if (shown) value = json_string(raw);
+        }
+        if (!shown) continue;
+        all += (i == 0 ? "" : ",") + value;
+        shown = all.size() <= kLargestMetadataText;
       }
     }
-    return fmt::format("[{} values]", count);
+    return shown ? "[" + all + "]" : fmt::format("[{} values]", count);
   }
 
   std::string number_text(uint32_t type) {

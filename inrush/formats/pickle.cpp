@@ -267,6 +267,7 @@ bool Machine::step_text(uint8_t code) {
   };
   switch (code) {
     case 'X':
+    case 'T':
       push_text(bytes_.text(bytes_.number<uint32_t>()));
       return true;
     case 0x8c:
@@ -275,9 +276,6 @@ bool Machine::step_text(uint8_t code) {
       return true;
     case 0x8d:
       push_text(bytes_.text(bytes_.number<uint64_t>()));
-      return true;
-    case 'T':
-      push_text(bytes_.text(bytes_.number<uint32_t>()));
       return true;
     case 'B':
       return opaque(bytes_.number<uint32_t>());
@@ -438,17 +436,19 @@ void Machine::reduce() {
   } else if (function == "torch.Size") {
     push_tuple(arguments.empty() ? arguments : sequence(arguments[0], 0, "a size"));
   } else {
-    bytes_.fail(
-        fmt::format("{} is refused: only tensors and plain data are read, and no code is "
-                    "run",
-                    quoted(function)));
+    bytes_.fail(quoted(function) +
+                " is refused: only tensors and plain data are read, and no code is run");
   }
 }
 
-// (storage, offset, shape, strides, ...)
+// (storage, offset, shape, strides, grad, hooks, [dtype], flags)
 void Machine::make_tensor(const std::vector<uint32_t>& arguments, const TorchType* type) {
   if (arguments.size() < 4) bytes_.fail("a tensor without shape and strides");
   const Value& storage = value(arguments[0], ValueKind::storage, "a tensor's storage");
+  const size_t flags = type == nullptr ? 6 : 7;
+  if (arguments.size() > flags && !values_[arguments[flags]].items.empty()) {
+    bytes_.fail("a tensor that is conjugated or negated as it is read: resolve it, then save");
+  }
   PickledTensor tensor;
   tensor.storage = storages_[static_cast<size_t>(storage.number)];
   tensor.type = type != nullptr ? type : tensor.storage.type;

@@ -191,7 +191,48 @@ void add_file(Store& store, const std::string& entry, Index& out) {
   out.blobs.push_back(std::move(blob));
 }
 
+// Of what is read at all.
+bool has_sums(const std::vector<const ZipEntry*>& read) {
+  return std::any_of(read.begin(), read.end(), [](const auto* e) { return e->crc32 != 0; });
+}
+
+bool is_storage(const ZipEntry& entry, const Archive& archive) {
+  return entry.name.starts_with(archive.prefix + "data/");
+}
+
+std::vector<const ZipEntry*> entries_read(const std::vector<ZipEntry>& zip,
+                                          const Archive& archive) {
+  std::vector<const ZipEntry*> read;
+  for (const ZipEntry& entry : zip) {
+    if (!entry.stored || entry.size == 0) continue;
+    if (is_storage(entry, archive) || entry.size <= kLargestPickle) read.push_back(&entry);
+  }
+  return read;
+}
+
 }  // namespace
+
+bool has_torch_sums(Store& store, const Blob& blob) {
+  const auto zip = read_zip(store, blob);
+  return has_sums(entries_read(zip, open_archive(blob, zip)));
+}
+
+TorchFile read_torch_file(Store& store, const Blob& blob) {
+  const auto zip = read_zip(store, blob);
+  const Archive archive = open_archive(blob, zip);
+  const auto read = entries_read(zip, archive);
+  TorchFile file;
+  for (const ZipEntry* entry : read) {
+    file.entries.push_back(
+        {entry->name, 0, entry->size, entry->crc32, is_storage(*entry, archive)});
+  }
+  file.sums = has_sums(read);
+  parallel_for(read.size(), kMostReaders,
+               [&](size_t i) { file.entries[i].offset = offset_of(store, blob, *read[i]); });
+  std::sort(file.entries.begin(), file.entries.end(),
+            [](const auto& a, const auto& b) { return a.offset < b.offset; });
+  return file;
+}
 
 bool named_pytorch(std::string_view entry) {
   const std::string_view name = file_name(entry);

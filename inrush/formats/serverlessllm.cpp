@@ -5,7 +5,7 @@
 //
 // size is in bytes, of the tensor's storage; strides count elements. The offset counts from the
 // first byte of the partition with six, and with five from the first byte of tensor.data_0, as if
-// the files were one. A tensor lies in one file. Two may share bytes.
+// the files were one. A tensor lies in one file. Two that share a storage have one offset.
 #include "inrush/formats/serverlessllm.h"
 #include "inrush/formats/fault.h"
 
@@ -89,6 +89,7 @@ class IndexParser {
     reader_.finish();
     if (tensors_.empty()) reader_.fail("it names no tensor");
     check_names();
+    check_overlap();
     return std::move(tensors_);
   }
 
@@ -101,6 +102,24 @@ class IndexParser {
     const auto twice = std::adjacent_find(names.begin(), names.end());
     if (twice == names.end()) return;
     reader_.fail(fmt::format("tensor {} stands in it twice", quoted(*twice)));
+  }
+
+  // Neither writer makes storages that share some bytes and not where they begin.
+  void check_overlap() {
+    std::vector<Storage> storages = std::move(storages_);
+    std::sort(storages.begin(), storages.end(), [](const Storage& a, const Storage& b) {
+      return std::pair(a.begin, a.tensor) < std::pair(b.begin, b.tensor);
+    });
+    const Storage* last = nullptr;  // that which reaches farthest of those that begin before
+    for (size_t i = 0, first = 0; i < storages.size(); ++i) {
+      const Storage& one = storages[i];
+      for (; first < i && storages[first].begin < one.begin; ++first) {
+        if (last == nullptr || storages[first].end > last->end) last = &storages[first];
+      }
+      if (last == nullptr || last->end <= one.begin) continue;
+      fail(tensors_[one.tensor],
+           fmt::format("its bytes overlap those of {}", quoted(tensors_[last->tensor].name)));
+    }
   }
 
   void read_tensor(TensorInfo& tensor) {
@@ -191,6 +210,8 @@ class IndexParser {
                                          : fmt::format("the {} data files", partitions_.size()),
                                partition ? "has" : "have", end - base));
     }
+    const uint64_t begin = base + tensor.offset;
+    if (storage > 0) storages_.push_back({begin, begin + storage, tensors_.size() - 1});
     if (partition) {
       tensor.blob = static_cast<uint32_t>(*partition);
       return;
@@ -210,10 +231,17 @@ class IndexParser {
     reader_.fail(fmt::format("tensor {}: {}", quoted(tensor.name), reason));
   }
 
+  struct Storage {
+    uint64_t begin;  // as if the files were one
+    uint64_t end;
+    size_t tensor;
+  };
+
   JsonReader reader_;
   std::span<const uint64_t> partitions_;
   std::vector<uint64_t> begins_;  // of each partition, as if the files were one; then their end
   std::vector<TensorInfo> tensors_;
+  std::vector<Storage> storages_;
   size_t arity_ = 0;
 };
 

@@ -14,6 +14,7 @@
 #include <algorithm>
 #include <optional>
 #include <string_view>
+#include <utility>
 
 #include "inrush/core/error.h"
 #include "inrush/core/quoted.h"
@@ -115,7 +116,8 @@ ZipEntry read_entry(Bytes& bytes) {
   bytes.take(4);
   const auto flags = bytes.number<uint16_t>();
   const auto method = bytes.number<uint16_t>();
-  bytes.take(8);
+  bytes.take(4);
+  entry.crc32 = bytes.number<uint32_t>();
   uint64_t stored = bytes.number<uint32_t>();
   entry.size = bytes.number<uint32_t>();
   const auto name = bytes.number<uint16_t>();
@@ -128,6 +130,29 @@ ZipEntry read_entry(Bytes& bytes) {
   bytes.take(comment);
   entry.stored = method == 0 && (flags & 1) == 0 && stored == entry.size;
   return entry;
+}
+
+[[noreturn]] void refuse_overlap(const Blob& blob, const ZipEntry& entry) {
+  throw_at(blob.name, entry.header, entry.size,
+           fmt::format("entry {} of the zip archive reaches into the next one, into the directory, "
+                       "or past the end of the file, which has {} bytes",
+                       quoted(entry.name), blob.size));
+}
+
+// Entries lie one behind the other: bytes that are several entries' would be read many times over.
+void set_limits(const Blob& blob, const Directory& directory, std::vector<ZipEntry>& entries) {
+  std::vector<ZipEntry*> by_place(entries.size());
+  std::transform(entries.begin(), entries.end(), by_place.begin(), [](auto& e) { return &e; });
+  std::sort(by_place.begin(), by_place.end(), [](const ZipEntry* a, const ZipEntry* b) {
+    return std::pair(a->header, a->size) < std::pair(b->header, b->size);
+  });
+  uint64_t limit = directory.offset;
+  for (auto at = by_place.rbegin(); at != by_place.rend(); ++at) {
+    ZipEntry& entry = **at;
+    entry.limit = limit;
+    if (entry.header > limit || limit - entry.header < kLocalSize) refuse_overlap(blob, entry);
+    limit = entry.header;
+  }
 }
 
 }  // namespace
@@ -154,17 +179,11 @@ std::vector<ZipEntry> read_zip(Store& store, const Blob& blob) {
              fmt::format("bad directory of a zip archive at byte {}: {}",
                          directory.offset + fault.offset, fault.reason));
   }
+  set_limits(blob, directory, entries);
   return entries;
 }
 
 uint64_t offset_of(Store& store, const Blob& blob, const ZipEntry& entry) {
-  const auto outside = [&] {
-    throw_at(blob.name, entry.header, entry.size,
-             fmt::format("entry {} of the zip archive reaches past the end of the file, which has "
-                         "{} bytes",
-                         quoted(entry.name), blob.size));
-  };
-  if (entry.header > blob.size || blob.size - entry.header < kLocalSize) outside();
   const auto raw = read(store, blob, entry.header, kLocalSize);
   Bytes bytes(raw);
   if (bytes.text(4) != "PK\x03\x04"sv) {
@@ -174,7 +193,7 @@ uint64_t offset_of(Store& store, const Blob& blob, const ZipEntry& entry) {
   bytes.take(22);
   const uint64_t names = uint64_t{bytes.number<uint16_t>()} + bytes.number<uint16_t>();
   const uint64_t begin = entry.header + kLocalSize + names;
-  if (begin > blob.size || entry.size > blob.size - begin) outside();
+  if (begin > entry.limit || entry.size > entry.limit - begin) refuse_overlap(blob, entry);
   return begin;
 }
 

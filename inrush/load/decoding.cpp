@@ -23,6 +23,7 @@ Decoding::~Decoding() {
   {
     const std::lock_guard lock(mutex_);
     stopping_ = true;
+    for (const auto& [target, job] : jobs_) job.decoder->stop();
   }
   wake_.notify_all();
   for (std::thread& thread : threads_) thread.join();

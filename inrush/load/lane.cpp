@@ -53,7 +53,16 @@ class Lane {
     double start;
   };
 
+  // Streams that all begin with the load begin as far apart as can be.
+  [[nodiscard]] uint32_t first_of_share() const {
+    if (!choice_.sequential || number_ >= choice_.count) return UINT32_MAX;
+    const auto ranges = static_cast<uint32_t>(board_.preparation().plan.ranges.size());
+    const uint32_t wanted = std::min(ranges, board_.horizon());
+    return number_ * ((wanted + choice_.count - 1) / choice_.count);
+  }
+
   void start_engine() {
+    next_ = first_of_share();
     EngineOptions options;
     options.direct = choice_.direct;
     options.depth = std::max(choice_.depth, choice_.most_depth);
@@ -180,7 +189,7 @@ class Lane {
     appetite.coverage = choice_.coverage;
     appetite.most = static_cast<uint32_t>(std::max<uint64_t>(choice_.block_size / range_size, 1));
     appetite.sequential = choice_.sequential;
-    appetite.previous = previous_;
+    appetite.next = next_;
     appetite.horizon = board_.horizon();
     const std::optional<Run> run = board_.queue().take(appetite);
     if (!run) return false;
@@ -212,7 +221,7 @@ class Lane {
     if (grant->count < run->count) {
       board_.queue().give_back({run->first + grant->count, run->count - grant->count});
     }
-    previous_ = run->first + grant->count;
+    next_ = run->first + grant->count;
     add_to_batch(*grant, file);
     return true;
   }
@@ -310,7 +319,7 @@ class Lane {
   std::unordered_map<uint64_t, Flight> flights_;  // by tag
   std::vector<Read> batch_;
   uint64_t next_tag_ = 1;
-  uint32_t previous_ = UINT32_MAX;
+  uint32_t next_ = UINT32_MAX;
   uint32_t streams_ = 0;
   bool starved_ = false;
   Clock::time_point next_look_{};

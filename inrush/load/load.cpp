@@ -40,7 +40,7 @@ std::vector<Selection> everything(const Index& index) {
 // Each place is read as it would be alone, but never mapped and with its share of the budget.
 Choice choose_mirrored(const Checkpoint& checkpoint, const Plan& plan, const Facts& facts,
                        const LoadOptions& options) {
-  const auto& mirrors = checkpoint.mirrors();
+  const std::span<const Checkpoint> mirrors = checkpoint.mirrors();
   Choice whole;
   ChoiceRequest request = options.choice;
   request.mapping = MappingRule::never;
@@ -103,12 +103,12 @@ void check_out(const Index& index, const Plan& plan, const std::map<std::string,
   }
 }
 
-// What the backends of GPUDirect Storage answer, where they are named, or were measured to be
-// faster: asking starts the library.
+// What the backends of GPUDirect Storage answer, where they are named or would be chosen: asking
+// starts the library.
 void ask_cufile(const LoadOptions& options, const Checkpoint& checkpoint, const Profile& profile,
                 Facts& facts) {
   std::vector<std::string> named = options.choice.backend;
-  if (named.empty() && gpudirect_pays(facts, profile)) named = {"CUFILE"};
+  if (would_take_gpudirect(facts, profile, options.choice)) named = {"CUFILE"};
   if (!options.direct_device.starts_with("cuda")) return;
   for (const auto& [name, memory] : options.out) {
     const bool there = memory.kind == MemoryKind::device &&

@@ -51,16 +51,18 @@ uint32_t RangeQueue::begin_far(const Segments& segments, const Appetite& appetit
   return best;
 }
 
+bool RangeQueue::continues(const Segments& segments, const Appetite& appetite) {
+  if (!appetite.sequential || appetite.next >= appetite.horizon) return false;
+  const auto follow = segments.upper_bound(appetite.next);
+  return follow != segments.begin() && std::prev(follow)->second > appetite.next;
+}
+
 std::optional<Run> RangeQueue::take_from(Segments& segments, const Appetite& appetite) {
   if (segments.empty() || segments.begin()->first >= appetite.horizon) return std::nullopt;
   auto segment = segments.begin();
   uint32_t first = segment->first;
   if (appetite.sequential) {
-    auto follow = segments.upper_bound(appetite.previous);
-    const bool continues = follow != segments.begin() &&
-                           std::prev(follow)->second > appetite.previous &&
-                           appetite.previous < appetite.horizon;
-    first = continues ? appetite.previous : begin_far(segments, appetite);
+    first = continues(segments, appetite) ? appetite.next : begin_far(segments, appetite);
     segment = std::prev(segments.upper_bound(first));
   }
   const uint32_t end = segment->second;
@@ -76,8 +78,9 @@ std::optional<Run> RangeQueue::take(const Appetite& appetite) {
   const std::lock_guard lock(mutex_);
   if (appetite.coverage == Coverage::resident) return take_from(warm_, appetite);
   if (appetite.coverage == Coverage::cold) return take_from(cold_, appetite);
-  const bool warm_first =
+  bool warm_first =
       !warm_.empty() && (cold_.empty() || warm_.begin()->first < cold_.begin()->first);
+  if (continues(warm_first ? cold_ : warm_, appetite)) warm_first = !warm_first;
   auto run = take_from(warm_first ? warm_ : cold_, appetite);
   return run ? run : take_from(warm_first ? cold_ : warm_, appetite);
 }

@@ -20,10 +20,10 @@ struct Run {
 // What one lane asks for.
 struct Appetite {
   Coverage coverage = Coverage::all;
-  uint32_t most = 1;               // ranges
-  bool sequential = false;         // continue after `previous`, else begin far from other lanes
-  uint32_t previous = UINT32_MAX;  // one past the last range this lane took
-  uint32_t horizon = UINT32_MAX;   // ranges from here on are not wanted yet
+  uint32_t most = 1;              // ranges
+  bool sequential = false;        // `next` if it is there, else begin far from other lanes
+  uint32_t next = UINT32_MAX;     // one past the last range this lane took, or its share's first
+  uint32_t horizon = UINT32_MAX;  // ranges from here on are not wanted yet
 };
 
 class RangeQueue {
@@ -48,6 +48,7 @@ class RangeQueue {
  private:
   using Segments = std::map<uint32_t, uint32_t>;  // first -> end, disjoint, not touching
 
+  static bool continues(const Segments& segments, const Appetite& appetite);
   static std::optional<Run> take_from(Segments& segments, const Appetite& appetite);
   static uint32_t begin_far(const Segments& segments, const Appetite& appetite);
 

@@ -23,20 +23,6 @@ constexpr size_t kMostKept = 16;    // idle handles
 constexpr size_t kMostEngines = 4;  // whose connections are kept
 constexpr long kStallSeconds = 15;
 
-// Seconds, as "2.5".
-void take_seconds(std::map<std::string, std::string>& words, const char* name,
-                  std::chrono::milliseconds& into) {
-  const std::string text = take_word(words, name);
-  if (text.empty()) return;
-  double seconds = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), seconds);
-  if (error != std::errc() || end != text.data() + text.size() || !(seconds > 0) ||
-      seconds > 86400) {
-    throw Error(ErrorCode::usage, fmt::format("{} {}: expected seconds, above 0", name, text));
-  }
-  into = std::chrono::milliseconds(std::max<int64_t>(1, static_cast<int64_t>(seconds * 1000)));
-}
-
 bool is_file(const std::string& path) {
   struct stat status {};
   return !path.empty() && ::stat(path.c_str(), &status) == 0;
@@ -67,6 +53,19 @@ std::string take_word(std::map<std::string, std::string>& words, const char* nam
   std::string value = std::move(found->second);
   words.erase(found);
   return value;
+}
+
+void take_seconds(std::map<std::string, std::string>& words, const char* name,
+                  std::chrono::milliseconds& into) {
+  const std::string text = take_word(words, name);
+  if (text.empty()) return;
+  double seconds = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), seconds);
+  if (error != std::errc() || end != text.data() + text.size() || !(seconds > 0) ||
+      seconds > 86400) {
+    throw Error(ErrorCode::usage, fmt::format("{} {}: expected seconds, above 0", name, text));
+  }
+  into = std::chrono::milliseconds(std::max<int64_t>(1, static_cast<int64_t>(seconds * 1000)));
 }
 
 bool is_true(const std::string& text) { return text == "true" || text == "True" || text == "1"; }

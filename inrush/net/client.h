@@ -41,6 +41,10 @@ bool is_true(const std::string& text);
 // The word's value, taken out of `words`; empty where there is none.
 std::string take_word(std::map<std::string, std::string>& words, const char* name);
 
+// The same of a word that says seconds, as "2.5"; `into` is left where there is none.
+void take_seconds(std::map<std::string, std::string>& words, const char* name,
+                  std::chrono::milliseconds& into);
+
 // Throws Error{usage} naming the first word left over, and `known` ones.
 void check_all_known(const std::map<std::string, std::string>& words, const std::string& uri,
                      const char* known);

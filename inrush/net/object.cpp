@@ -45,6 +45,10 @@ Blob blob_of(const std::shared_ptr<HttpObject>& object, const Url& url) {
   blob.identity = object->identity;
   blob.engine = "http";
   blob.path = url.origin();
+  const Url& home = object->home;
+  if (!object->name.starts_with(home.scheme + "://")) blob.apart = home.origin();
+  const std::string query = unsigned_query(home.query);
+  if (!query.empty()) blob.apart += "?" + query;
   blob.handle = object;
   return blob;
 }

@@ -7,9 +7,8 @@
 #include <mutex>
 
 #include "inrush/base/environment.h"
-#include "inrush/base/ini.h"
-#include "inrush/base/small_file.h"
 #include "inrush/core/error.h"
+#include "inrush/net/s3_setting.h"
 #include "inrush/wire/sigv4.h"
 
 namespace inrush {
@@ -60,66 +59,6 @@ namespace {
 constexpr const char* kKnown =
     "addressing, anon, endpoint, key, profile, region, requester_pays, secret, token, version_id, "
     "and those of http";
-
-std::string first_of(std::initializer_list<std::string> values) {
-  for (const std::string& value : values) {
-    if (!value.empty()) return value;
-  }
-  return "";
-}
-
-// ~/.aws/credentials and ~/.aws/config of one profile, and s3cmd's file.
-struct Files {
-  IniSection credentials;
-  IniSection config;
-  IniSection s3cfg;
-
-  explicit Files(const std::string& profile) {
-    const std::string home = read_environment().home;
-    const auto file = [&](const char* name, const char* usual) {
-      return first_of({store_variable(name), home + usual});
-    };
-    const auto read = [](const std::string& path, const std::string& section) {
-      auto sections = parse_ini(read_small_file(path));
-      return sections[section];
-    };
-    credentials = read(file("AWS_SHARED_CREDENTIALS_FILE", "/.aws/credentials"), profile);
-    config = read(file("AWS_CONFIG_FILE", "/.aws/config"),
-                  profile == "default" ? profile : "profile " + profile);
-    s3cfg = read(home + "/.s3cfg", "default");
-  }
-};
-
-// What s3cmd calls a host is a URL without its scheme.
-std::string s3cfg_endpoint(IniSection& s3cfg) {
-  const std::string host = s3cfg["host_base"];
-  if (host.empty()) return "";
-  const std::string& https = s3cfg["use_https"];
-  return (https == "False" || https == "false" ? "http://" : "https://") + host;
-}
-
-Credentials pair(const std::string& key, const std::string& secret, const std::string& token) {
-  if (key.empty() || secret.empty()) return {};
-  return {key, secret, token, 0};
-}
-
-Credentials find_credentials(Files& files, bool profile_named) {
-  Credentials found;
-  const auto take = [&](Credentials one) {
-    if (found.empty()) found = std::move(one);
-  };
-  if (!profile_named) {
-    take(pair(store_variable("AWS_ACCESS_KEY_ID"), store_variable("AWS_SECRET_ACCESS_KEY"),
-              store_variable("AWS_SESSION_TOKEN")));
-    take(pair(store_variable("S3_ACCESS_KEY_ID"), store_variable("S3_SECRET_ACCESS_KEY"), ""));
-  }
-  for (IniSection* file : {&files.credentials, &files.config}) {
-    take(pair((*file)["aws_access_key_id"], (*file)["aws_secret_access_key"],
-              (*file)["aws_session_token"]));
-  }
-  take(pair(files.s3cfg["access_key"], files.s3cfg["secret_key"], files.s3cfg["access_token"]));
-  return found;
-}
 
 // Buckets whose names are no host names are asked for by path.
 bool fits_a_host(const std::string& bucket) {
@@ -189,21 +128,23 @@ struct Words {
   }
 };
 
+// What signs; null: nothing does. What the caller says wins over what was found here.
 std::shared_ptr<const CredentialBox> box_of(const Words& words, const StorageOptions& options,
-                                            Files& files, bool is_gs) {
+                                            const S3Setting& here, bool is_gs) {
+  if (words.anon) return nullptr;
   const auto given = options.credentials_of(is_gs ? "gs" : "s3");
   if (words.credentials.empty() && given) return given;
   auto box = std::make_shared<CredentialBox>();
-  Credentials found = words.credentials;
+  Credentials found = words.credentials.empty() ? here.credentials : words.credentials;
   if (found.empty() && is_gs) found.token = store_variable("GOOGLE_OAUTH_ACCESS_TOKEN");
-  if (found.empty() && !is_gs) found = find_credentials(files, !words.profile.empty());
   if (found.empty() && words.anon_if_none) return nullptr;
   if (found.empty()) {
     throw Error(ErrorCode::source,
                 is_gs ? "no credentials: set GOOGLE_OAUTH_ACCESS_TOKEN, install google-auth, give "
                         "key and secret of HMAC, or anon=true for a public bucket"
                       : "no credentials in the environment, ~/.aws and ~/.s3cfg: set them, install "
-                        "botocore for other kinds, or give anon=true for a public bucket");
+                        "botocore for other kinds, or give anon=true for a public bucket" +
+                            here.unreadable);
   }
   box->put(std::move(found));
   return box;
@@ -215,16 +156,14 @@ S3Bucket settle_s3(const std::string& scheme, const std::string& bucket,
                    const StorageOptions& options) {
   const bool is_gs = scheme == "gs";
   Words words(options);
-  Files files(first_of({words.profile, store_variable("AWS_PROFILE"), "default"}));
-  const std::string region =
-      first_of({words.region, is_gs ? "auto" : "", store_variable("AWS_REGION"),
-                store_variable("AWS_DEFAULT_REGION"), files.config["region"], "us-east-1"});
+  const bool has_keys = !words.credentials.empty() || words.anon || options.credentials_of("s3");
+  const S3Setting here = is_gs ? S3Setting{} : find_s3_setting(words.profile, !has_keys);
+  const std::string region = first_of({words.region, is_gs ? "auto" : here.region});
   const std::string named =
-      is_gs ? first_of({words.endpoint, store_variable("STORAGE_EMULATOR_HOST")})
-            : first_of({words.endpoint, store_variable("AWS_ENDPOINT_URL_S3"),
-                        store_variable("AWS_ENDPOINT_URL"), store_variable("S3_ENDPOINT_URL"),
-                        files.config["endpoint_url"], s3cfg_endpoint(files.s3cfg)});
-  const bool virtual_host = !is_gs && by_host(words.addressing, bucket, !named.empty());
+      first_of({words.endpoint, is_gs ? store_variable("STORAGE_EMULATOR_HOST") : here.endpoint});
+  const bool asked_by_host = here.by_host && words.endpoint.empty();
+  const bool virtual_host =
+      !is_gs && by_host(words.addressing, bucket, !named.empty() && !asked_by_host);
   S3Bucket settled;
   settled.bucket = bucket;
   settled.shown = fmt::format("{}://{}/", scheme, bucket);
@@ -235,7 +174,7 @@ S3Bucket settle_s3(const std::string& scheme, const std::string& bucket,
     settled.query = fmt::format("{}={}", is_gs ? "generation" : "versionId",
                                 percent_encoded(words.version, false));
   }
-  if (const auto box = words.anon ? nullptr : box_of(words, options, files, is_gs)) {
+  if (const auto box = box_of(words, options, here, is_gs)) {
     settled.signer = std::make_shared<S3Signer>(box, region, words.payer);
     settled.signer->trusts_aws = !settled.named_endpoint;
   }

@@ -6,9 +6,11 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <ctime>
 
+#include "inrush/base/percent.h"
 #include "inrush/base/text.h"
 
 namespace inrush {
@@ -57,6 +59,74 @@ std::string without_users(std::string text) {
     text.erase(begin, at + 1 - begin);
   }
   return text;
+}
+
+void replace_all(std::string& text, const std::string& what) {
+  constexpr std::string_view kInstead = "...";
+  for (size_t at = text.find(what); at != std::string::npos;
+       at = text.find(what, at + kInstead.size())) {
+    text.replace(at, what.size(), kInstead);
+  }
+}
+
+// Headers, and words of queries, whose values are no secret.
+bool is_plain(const std::string& name) {
+  constexpr std::array kPlain{"accept-encoding",
+                              "content-type",
+                              "expect",
+                              "if-match",
+                              "if-unmodified-since",
+                              "range",
+                              "x-amz-date",
+                              "x-amz-checksum-mode",
+                              "x-amz-request-payer",
+                              "x-ms-blob-type",
+                              "x-ms-version",
+                              "x-amz-content-sha256",
+                              "blockid",
+                              "comp",
+                              "delimiter",
+                              "continuation-token",
+                              "encoding-type",
+                              "generation",
+                              "list-type",
+                              "marker",
+                              "partnumber",
+                              "prefix",
+                              "restype",
+                              "uploadid",
+                              "versionid"};
+  return std::find(kPlain.begin(), kPlain.end(), name) != kPlain.end();
+}
+
+// Of a query and of headers, longest first: a part may stand in another one.
+std::vector<std::string> secrets_of(std::string_view query, const curl_slist* headers) {
+  constexpr size_t kShort = 6;  // what is shorter stands in any text
+  std::vector<std::string> secrets;
+  const auto add = [&](std::string_view text) {
+    if (text.size() >= kShort) secrets.emplace_back(text);
+  };
+  while (!query.empty()) {
+    const size_t end = std::min(query.find('&'), query.size());
+    const size_t equals = std::min(query.find('='), end);
+    const std::string_view value = query.substr(0, end).substr(std::min(equals + 1, end));
+    if (!is_plain(lower(query.substr(0, equals)))) {
+      add(value);
+      if (const auto plain = unescaped(value)) add(*plain);
+    }
+    query.remove_prefix(std::min(end + 1, query.size()));
+  }
+  for (; headers != nullptr; headers = headers->next) {
+    const std::string_view line = headers->data;
+    const size_t colon = std::min(line.find(':'), line.size());
+    if (is_plain(lower(line.substr(0, colon)))) continue;
+    const std::string_view value = trimmed(line.substr(std::min(colon + 1, line.size())));
+    add(value);
+    add(value.substr(std::min(value.find(' '), value.size() - 1) + 1));  // "Bearer ..."
+  }
+  std::sort(secrets.begin(), secrets.end(),
+            [](const auto& one, const auto& other) { return one.size() > other.size(); });
+  return secrets;
 }
 
 // The same content, as far as both sides tell.
@@ -316,7 +386,7 @@ Verdict Transfer::judge_status() const {
       return verdict;
     }
   }
-  verdict.reason = describe_refusal(head_, text_);
+  verdict.reason = refusal();
   verdict.kind = may_pass(status) ? Verdict::Kind::again : Verdict::Kind::failed;
   if (status == 412 && wanted_ && wanted_->identity.has_value()) {
     verdict.code = ErrorCode::data;
@@ -325,6 +395,17 @@ Verdict Transfer::judge_status() const {
   // S3 answers 503 SlowDown and 500 with 200 bodies in places; its clock is named as the reason.
   if (const auto pause = retry_after(head_, ::time(nullptr))) verdict.pause = *pause;
   return verdict;
+}
+
+// Some servers repeat what they were asked, with what signed it.
+std::string Transfer::refusal() const {
+  ResponseHead head = head_;
+  std::string text = text_;
+  for (const std::string& secret : secrets_of(url_.query, headers_)) {
+    replace_all(text, secret);
+    for (auto& [name, value] : head.headers) replace_all(value, secret);
+  }
+  return describe_refusal(head, text);
 }
 
 Verdict Transfer::verdict(CURLcode code) const {

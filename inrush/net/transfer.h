@@ -91,6 +91,7 @@ class Transfer {
   bool judge_range();
   [[nodiscard]] bool is_welcome() const;
   [[nodiscard]] Verdict judge_status() const;
+  [[nodiscard]] std::string refusal() const;
   [[nodiscard]] std::optional<Verdict> judge_tunnel() const;
 
   const Curl& curl_;

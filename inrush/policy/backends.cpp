@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <array>
 #include <cassert>
 #include <cctype>
 
@@ -25,15 +26,8 @@ constexpr BackendRow kBackends[] = {
     {"CUFILE_COMPATIBLE", "cufile", false},
 };
 
-struct PolicyRow {
-  const char* name;
-  std::vector<const char*> members;
-};
-
-const PolicyRow& buffered_policy() {
-  static const PolicyRow row{"BUFFERED", {"URING_BUFFERED", "AIO_BUFFERED", "MMAP"}};
-  return row;
-}
+constexpr const char* kBufferedPolicy = "BUFFERED";
+constexpr std::array kBufferedMembers{"URING_BUFFERED", "AIO_BUFFERED", "MMAP"};
 
 std::string upper(std::string text) {
   std::transform(text.begin(), text.end(), text.begin(),
@@ -88,15 +82,15 @@ std::vector<const BackendRow*> backends_named(const std::vector<std::string>& na
   std::vector<const BackendRow*> rows;
   for (const std::string& name : names) {
     const std::string wanted = upper(name);
-    if (wanted == buffered_policy().name) {
-      for (const char* member : buffered_policy().members) rows.push_back(find_backend(member));
+    if (wanted == kBufferedPolicy) {
+      for (const char* member : kBufferedMembers) rows.push_back(find_backend(member));
       continue;
     }
     const BackendRow* row = find_backend(wanted);
     if (row == nullptr) {
       std::vector<std::string> all;
       for (const BackendRow& known : kBackends) all.emplace_back(known.name);
-      all.emplace_back(buffered_policy().name);
+      all.emplace_back(kBufferedPolicy);
       throw Error(ErrorCode::usage,
                   fmt::format("backend {} is unknown; there are {}", name, fmt::join(all, ", ")));
     }
@@ -196,12 +190,16 @@ LaneChoice stream_lane(const Facts& facts, const ChoiceRequest& request, const P
   lane.depth = lane.most_depth = 1;
   // A stream costs a round trip to open and one to begin, whatever it then brings.
   const uint64_t worth = facts.wanted_bytes / (2 * kMiB) + 1;
-  const uint64_t share = facts.wanted_bytes / kFirstStreams / kMiB * kMiB;
-  lane.block_size = std::clamp(std::min(share, request.budget / 2 / kFirstStreams), kMiB, 4 * kMiB);
-  const uint64_t affordable = std::max<uint64_t>(request.budget / 2 / lane.block_size, 1);
   const uint32_t first = learnt != nullptr && learnt->streams > 0 ? learnt->streams : kFirstStreams;
+  const uint64_t streams = std::max<uint64_t>(
+      std::min({uint64_t{first}, kMostStreams, worth, request.budget / 2 / kMiB}), 1);
+  // A stream's whole share at once where that is little: else those that are done early take the
+  // others' next blocks, and all of them begin anew.
+  const uint64_t share = align_up(facts.wanted_bytes / streams, kMiB);
+  lane.block_size = std::clamp(std::min(share, request.budget / 2 / streams), kMiB, 4 * kMiB);
+  const uint64_t affordable = std::max<uint64_t>(request.budget / 2 / lane.block_size, 1);
   lane.most = static_cast<uint32_t>(std::min({kMostStreams, worth, affordable}));
-  lane.count = std::clamp(first, 1U, lane.most);
+  lane.count = std::clamp(static_cast<uint32_t>(streams), 1U, lane.most);
   return lane;
 }
 

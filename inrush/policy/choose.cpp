@@ -158,6 +158,11 @@ CompetingRates competing_rates(const Facts& facts, const Profile& profile) {
   return rates;
 }
 
+bool gpudirect_pays(const Facts& facts, const Profile& profile) {
+  const CompetingRates rates = competing_rates(facts, profile);
+  return rates.others > 0 && rates.gpudirect >= kClearlyBetter * rates.others;
+}
+
 // What follows are the ways to load; each returns a whole Choice.
 
 Choice to_device(const Question& ask, const BackendRow& backend, std::string why) {
@@ -449,11 +454,6 @@ const char* name_of(Coverage coverage) {
 
 }  // namespace
 
-bool gpudirect_pays(const Facts& facts, const Profile& profile) {
-  const CompetingRates rates = competing_rates(facts, profile);
-  return rates.others > 0 && rates.gpudirect >= kClearlyBetter * rates.others;
-}
-
 Choice choose(const Facts& facts, const Profile& profile, const ChoiceRequest& request) {
   Question ask{facts, profile, request, {}};
   if (!facts.filesystem.engine.empty()) {
@@ -463,6 +463,12 @@ Choice choose(const Facts& facts, const Profile& profile, const ChoiceRequest& r
   Choice choice = request.backend.empty() ? choose_automatically(ask) : choose_as_told(ask);
   choice.rejected = std::move(ask.rejected);
   return choice;
+}
+
+bool would_take_gpudirect(Facts facts, const Profile& profile, const ChoiceRequest& request) {
+  if (!request.backend.empty() || !gpudirect_pays(facts, profile)) return false;
+  facts.backends.push_back({backend_named("CUFILE").name, ""});
+  return choose(facts, profile, request).to_device;
 }
 
 std::string to_json(const Choice& choice) {

@@ -56,9 +56,9 @@ struct ChoiceRequest {
 // Error{usage} lists why each was rejected. An unknown name is an Error{usage} always.
 Choice choose(const Facts& facts, const Profile& profile, const ChoiceRequest& request);
 
-// Whether GPUDirect Storage was measured here, its driver's start included, to be clearly faster
-// with cold bytes for that device than everything else that was.
-bool gpudirect_pays(const Facts& facts, const Profile& profile);
+// Whether choose() would take GPUDirect Storage if it were usable. To be asked before finding out
+// whether it is: that starts its driver.
+bool would_take_gpudirect(Facts facts, const Profile& profile, const ChoiceRequest& request);
 
 // The placement of every range of the plan under this choice: pure.
 std::vector<Placement> place(const Plan& plan, const Facts& facts, const Choice& choice);

@@ -7,7 +7,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <ctime>
 #include <functional>
@@ -26,15 +25,18 @@ namespace inrush {
 namespace {
 
 constexpr time_t kRecent = 3600;  // seconds
+constexpr time_t kSweepEvery = 600;
+constexpr int kAttempts = 10;  // to enter a folder that a sweep may remove meanwhile
 // Temporary names older than this were left by a crash between two system calls.
 constexpr time_t kForgotten = 60;
-// A folder with more is not ours alone to clean.
-constexpr size_t kMostEntries = 4096;
 
-// Names: "<key>.<process>.<number>" with a lock on it while a load runs; ".unlocked-..." until it
-// has its lock; "<key>.seen", whose mtime is the last load's beginning.
+// "<key>/<process>.<number>" with a lock on it while a load runs, ".unlocked-..." until it has its
+// lock; "<key>/seen", whose mtime is the last load's beginning. A folder for each key, so that
+// looking around costs what happens to these blobs, however many others the hour has seen.
+// "swept" beside the keys: when the old ones were last removed.
 constexpr std::string_view kUnlocked = ".unlocked-";
-constexpr std::string_view kSeen = ".seen";
+constexpr const char* kSeen = "seen";
+constexpr const char* kSwept = "swept";
 
 std::string key_of(std::span<const Blob> blobs) {
   std::vector<std::string> each;
@@ -97,6 +99,19 @@ bool is_older(int folder, const char* name, time_t seconds) {
   return then != 0 && then + seconds < ::time(nullptr);
 }
 
+// Whether that is there and was last written within the time, not in the future.
+bool is_recent(int folder, const char* name, time_t seconds) {
+  const time_t then = modified(folder, name);
+  const time_t now = ::time(nullptr);
+  return then != 0 && then <= now && now - then < seconds;
+}
+
+bool touch(int folder, const char* name) {
+  const Fd marker(
+      ::openat(folder, name, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600));
+  return marker && ::futimens(marker.get(), nullptr) == 0;
+}
+
 void each_entry(int folder, const std::function<void(const char*)>& visit) {
   const int again = ::openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   DIR* entries = again < 0 ? nullptr : ::fdopendir(again);
@@ -104,60 +119,94 @@ void each_entry(int folder, const std::function<void(const char*)>& visit) {
     if (again >= 0) ::close(again);
     return;
   }
-  size_t count = 0;
   while (const dirent* entry = ::readdir(entries)) {
-    if (++count > kMostEntries) break;
-    visit(entry->d_name);
+    const std::string_view name = entry->d_name;
+    if (name != "." && name != "..") visit(entry->d_name);
   }
   ::closedir(entries);
+}
+
+Fd open_key(int folder, const char* key) {
+  return Fd(::openat(folder, key, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+}
+
+// How many other processes load a key's blobs; what dead ones left behind is removed.
+size_t others_loading(int key_folder, std::string_view own) {
+  std::set<std::string> processes;
+  each_entry(key_folder, [&](const char* entry) {
+    const std::string_view name = entry;
+    if (name == kSeen) return;
+    if (name.starts_with(kUnlocked)) {
+      if (is_older(key_folder, entry, kForgotten)) ::unlinkat(key_folder, entry, 0);
+      return;
+    }
+    const std::string process(name.substr(0, name.rfind('.')));
+    // Files of this process are not even opened: closing one would drop its lock.
+    if (process == own) return;
+    if (is_locked_by_another(key_folder, entry)) {
+      processes.insert(process);
+    } else {
+      ::unlinkat(key_folder, entry, 0);
+    }
+  });
+  return processes.size();
+}
+
+// Removes the keys that nobody has loaded for an hour; those in use stay, for they are not empty.
+void sweep(int folder, std::string_view own) {
+  if (is_recent(folder, kSwept, kSweepEvery) || !touch(folder, kSwept)) return;
+  each_entry(folder, [&](const char* key) {
+    const Fd key_folder = open_key(folder, key);
+    if (!key_folder || !is_older(key_folder.get(), ".", kForgotten) ||
+        is_recent(key_folder.get(), kSeen, kRecent)) {
+      return;
+    }
+    others_loading(key_folder.get(), own);
+    ::unlinkat(key_folder.get(), kSeen, 0);
+    ::unlinkat(folder, key, AT_REMOVEDIR);
+  });
 }
 
 }  // namespace
 
 struct Registration::State {
-  Fd folder;
-  Fd file;  // holds the lock; closing it, or any other descriptor of this file, drops it
-  std::string key;
+  Fd folder;  // of the key
+  Fd file;    // holds the lock; closing it, or any other descriptor of this file, drops it
   std::string process;
   std::string name;
   pid_t pid = 0;
   bool loaded_recently = false;
 
-  void look_back() {
-    const std::string seen = key + std::string(kSeen);
-    const time_t then = modified(folder.get(), seen.c_str());
-    const time_t now = ::time(nullptr);
-    loaded_recently = then != 0 && then <= now && now - then < kRecent;
-    const Fd marker(::openat(folder.get(), seen.c_str(),
-                             O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600));
-    if (marker) ::futimens(marker.get(), nullptr);
+  // Whether it is entered. Not so where a sweep removed the key's folder meanwhile.
+  bool register_in(int registry, const std::string& key) {
+    if (::mkdirat(registry, key.c_str(), 0700) != 0 && errno != EEXIST) return false;
+    folder = open_key(registry, key.c_str());
+    if (!folder) return false;
+    look_back();
+    return enter();
   }
 
-  void clean() const {
-    each_entry(folder.get(), [&](const char* entry) {
-      const std::string_view entry_name = entry;
-      const bool old =
-          (entry_name.ends_with(kSeen) && is_older(folder.get(), entry, kRecent)) ||
-          (entry_name.starts_with(kUnlocked) && is_older(folder.get(), entry, kForgotten));
-      if (old) ::unlinkat(folder.get(), entry, 0);
-    });
+  void look_back() {
+    loaded_recently = is_recent(folder.get(), kSeen, kRecent);
+    touch(folder.get(), kSeen);
   }
 
   // Locked first and named afterwards, so that nobody finds it unlocked and takes it for stale.
-  void enter() {
+  bool enter() {
     const std::string number =
         fmt::format("{:x}", reinterpret_cast<uintptr_t>(this) ^ static_cast<uintptr_t>(clock_ns()));
     const std::string temporary = fmt::format("{}{}.{}", kUnlocked, process, number);
     file = Fd(::openat(folder.get(), temporary.c_str(),
                        O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600));
-    if (!file) return;
+    if (!file) return false;
     struct flock lock = whole_file(F_WRLCK);
-    name = fmt::format("{}.{}.{}", key, process, number);
+    name = fmt::format("{}.{}", process, number);
     if (::fcntl(file.get(), F_SETLK, &lock) != 0 ||
         ::renameat(folder.get(), temporary.c_str(), folder.get(), name.c_str()) != 0) {
       ::unlinkat(folder.get(), temporary.c_str(), 0);
       name.clear();
     }
+    return !name.empty();
   }
 
   static uint64_t clock_ns() {
@@ -184,15 +233,17 @@ Registration::Registration(std::span<const Blob> blobs, const std::string& folde
   try {
     const std::string place = folder.empty() ? registry_folder() : folder;
     auto state = std::make_unique<State>();
-    if (!place.empty()) state->folder = open_private(place);
-    if (!state->folder) return;
-    state->key = key_of(blobs);
+    const Fd registry = place.empty() ? Fd() : open_private(place);
+    if (!registry) return;
     state->process = own_process();
     state->pid = ::getpid();
-    state->clean();
-    state->look_back();
-    state->enter();
-    state_ = std::move(state);
+    sweep(registry.get(), state->process);
+    const std::string key = key_of(blobs);
+    bool entered = false;
+    for (int attempt = 0; attempt < kAttempts && !entered; ++attempt) {
+      entered = state->register_in(registry.get(), key);
+    }
+    if (state->folder) state_ = std::move(state);
   } catch (const std::exception&) {
     state_.reset();  // a load goes on without knowing its neighbours
   }
@@ -209,22 +260,7 @@ Neighbours Registration::neighbours() const {
   Neighbours neighbours;
   if (!state_) return neighbours;
   neighbours.loaded_recently = state_->loaded_recently;
-  const int folder = state_->folder.get();
-  const std::string ours = state_->key + ".";
-  std::set<std::string> processes;
-  each_entry(folder, [&](const char* entry) {
-    const std::string_view name = entry;
-    if (!name.starts_with(ours) || name.ends_with(kSeen)) return;
-    const std::string process(name.substr(ours.size(), name.rfind('.') - ours.size()));
-    // Files of this process are not even opened: closing one would drop its lock.
-    if (process == state_->process) return;
-    if (is_locked_by_another(folder, entry)) {
-      processes.insert(process);
-    } else {
-      ::unlinkat(folder, entry, 0);
-    }
-  });
-  neighbours.loading = static_cast<uint32_t>(processes.size());
+  neighbours.loading = static_cast<uint32_t>(others_loading(state_->folder.get(), state_->process));
   return neighbours;
 }
 

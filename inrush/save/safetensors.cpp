@@ -16,6 +16,7 @@
 #include "inrush/formats/safetensors.h"
 #include "inrush/save.h"
 #include "inrush/save/parts.h"
+#include "inrush/save/watched.h"
 #include "inrush/stores/stores.h"
 
 namespace inrush {
@@ -129,7 +130,7 @@ std::unique_ptr<Writer> make_writer(const std::string& place, bool sync,
 
 void save_file(const std::string& path, std::vector<SaveTensor> tensors,
                const SaveOptions& options) {
-  const auto writer = make_writer(path, options.sync, options.storage);
+  const auto writer = watched(make_writer(path, options.sync, options.storage), options.stopped);
   if (options.seal) {
     Sealer(*options.seal, 1).write(*writer, std::move(tensors), options.metadata);
     return;

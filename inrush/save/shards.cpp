@@ -28,6 +28,7 @@
 #include "inrush/save.h"
 #include "inrush/save/partial.h"
 #include "inrush/save/parts.h"
+#include "inrush/save/watched.h"
 #include "inrush/stores/stores.h"
 
 namespace inrush {
@@ -313,7 +314,7 @@ std::vector<std::string> save_sharded(const std::string& folder, std::vector<Sav
   std::optional<Sealer> sealer;
   if (options.seal) sealer.emplace(*options.seal, shards.size());
   for (Shard& shard : shards) {
-    const auto writer = staging->writer(shard.name);
+    const auto writer = watched(staging->writer(shard.name), options.stopped);
     std::vector<SaveTensor> its = std::exchange(shard.tensors, {});
     if (sealer) {
       sealer->write(*writer, std::move(its), own);

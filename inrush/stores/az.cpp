@@ -152,30 +152,17 @@ class AzUpload final : public Upload {
   Url url_;
 };
 
-// A signature in the URI would be taken for a part of the name, and shown with it.
-BucketUri split_az_uri(const std::string& uri) {
-  BucketUri parts = split_bucket_uri(uri);
-  const size_t query = parts.key.find('?');
-  if (query != std::string::npos && parts.key.find("sig=", query) != std::string::npos) {
-    throw Error(ErrorCode::usage,
-                fmt::format("open az://{}/{}?...: a shared access signature does not stand in the "
-                            "URI; it is the storage option sas",
-                            parts.bucket, parts.key.substr(0, query)));
-  }
-  return parts;
-}
-
 }  // namespace
 
 Place find_az(const std::string& uri, const StorageOptions& options) {
-  const BucketUri parts = split_az_uri(uri);
+  const BucketUri parts = split_bucket_uri(uri);
   Container found = settle(parts, options, "open");
   return place_in({found.shown, found.client, found.base, "", list_blobs, parse_az_page},
                   parts.key);
 }
 
 std::unique_ptr<Writer> write_az(const std::string& uri, const StorageOptions& options) {
-  const BucketUri parts = split_az_uri(uri);
+  const BucketUri parts = split_bucket_uri(uri);
   if (parts.key.empty() || parts.key.back() == '/') {
     throw Error(ErrorCode::usage, fmt::format("save {}: no name of a blob", uri));
   }

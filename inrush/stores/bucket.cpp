@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <mutex>
 
+#include "inrush/base/text.h"
 #include "inrush/core/error.h"
 #include "inrush/core/quoted.h"
 #include "inrush/net/object.h"
@@ -15,6 +16,10 @@ namespace inrush {
 namespace {
 
 constexpr size_t kMostEntries = 1'000'000;  // of one folder
+constexpr size_t kMostBarren = 200;         // pages without a file, one behind the other
+
+// Whether what is between a server and here may take the key for another one.
+bool leads_away(const std::string& key) { return has_part(key, "..") || has_part(key, "."); }
 
 class BucketStore final : public Store {
  public:
@@ -33,8 +38,7 @@ class BucketStore final : public Store {
   }
 
   Blob open(const std::string& name) override {
-    const std::string slashed = "/" + name + "/";
-    if (name.empty() || slashed.find("/../") != std::string::npos) {
+    if (name.empty() || name.front() == '/' || leads_away(name)) {
       throw Error(ErrorCode::data, fmt::format("open {} in {}: the name leads out of the folder",
                                                quoted(name), uri()));
     }
@@ -91,10 +95,18 @@ class BucketStore final : public Store {
     return work(base);
   }
 
+  [[noreturn]] void refuse_listing(ErrorCode code, const std::string& why) const {
+    throw Error(code, fmt::format("list {}{}: {}", bucket_.shown, prefix_, why));
+  }
+
   std::vector<std::string> list_from(const Url& base) {
     std::vector<std::string> names;
     std::string next;
+    size_t barren = 0;
     do {
+      if (barren > kMostBarren || names.size() > kMostEntries) {
+        refuse_listing(ErrorCode::source, "it does not end: name the objects, or a longer prefix");
+      }
       const HttpRequest request = bucket_.list(base, prefix_, next);
       const Answer answer = bucket_.client->ask(
           request, {.what = "list " + bucket_.shown + prefix_, .welcome = {200}});
@@ -102,22 +114,23 @@ class BucketStore final : public Store {
       try {
         page = bucket_.parse(answer.body, prefix_);
       } catch (const Error& error) {
-        throw Error(error.code(),
-                    fmt::format("list {}{}: {}", bucket_.shown, prefix_, error.message()));
+        refuse_listing(error.code(), error.message());
       }
       if (page.next == next && !next.empty()) {
-        throw Error(ErrorCode::data, fmt::format("list {}{}: the listing goes round in circles",
-                                                 bucket_.shown, prefix_));
+        refuse_listing(ErrorCode::data, "the listing goes round in circles");
       }
       next = std::move(page.next);
+      barren = page.names.empty() ? barren + 1 : 0;
       std::move(page.names.begin(), page.names.end(), std::back_inserter(names));
-    } while (!next.empty() && names.size() < kMostEntries);
+    } while (!next.empty());
     if (!pattern_.empty()) {
       std::erase_if(names, [&](const std::string& name) {
         return ::fnmatch(pattern_.c_str(), name.c_str(), 0) != 0;
       });
     }
     std::sort(names.begin(), names.end());
+    // Pages overlap where somebody writes meanwhile.
+    names.erase(std::unique(names.begin(), names.end()), names.end());
     return names;
   }
 
@@ -134,13 +147,45 @@ class BucketStore final : public Store {
 // Names of files have an ending; what has none may be a folder.
 bool has_ending(const std::string& name) { return name.find('.') != std::string::npos; }
 
+// Takes "?name=value" off the key.
+std::pair<std::string, std::string> take_query(std::string& key) {
+  for (size_t at = key.find('?'); at != std::string::npos; at = key.find('?', at + 1)) {
+    const size_t equals = std::min(key.find('=', at), key.size());
+    const std::string name = key.substr(at + 1, equals - at - 1);
+    const bool word = std::all_of(name.begin(), name.end(), [](unsigned char c) {
+      return std::isalnum(c) != 0 || c == '-' || c == '_';
+    });
+    if (name.empty() || !word || equals == key.size()) continue;
+    std::pair<std::string, std::string> query{name, key.substr(equals + 1)};
+    key.resize(at);
+    return query;
+  }
+  return {};
+}
+
+std::string take_version(const std::string& scheme, BucketUri& parts) {
+  const auto [name, value] = take_query(parts.key);
+  const bool known = scheme == "gs" ? name == "generation" || name == "versionId"
+                                    : scheme == "s3" && name == "versionId";
+  const bool one = !value.empty() && value.find('&') == std::string::npos;
+  if (name.empty() || (known && one)) return value;
+  const char* const why =
+      scheme == "az" ? "a shared access signature does not stand in the URI; it is the storage "
+                       "option sas"
+                     : "a version may stand there (?versionId=...), and nothing else; credentials "
+                       "are storage options, or in the environment";
+  throw Error(ErrorCode::usage,
+              fmt::format("open {}://{}/{}?...: {}", scheme, parts.bucket, parts.key, why));
+}
+
 }  // namespace
 
 BucketUri split_bucket_uri(const std::string& uri) {
   const size_t start = uri.find("://") + 3;
   const size_t slash = std::min(uri.find('/', start), uri.size());
-  BucketUri parts{uri.substr(start, slash - start),
-                  slash < uri.size() ? uri.substr(slash + 1) : std::string()};
+  BucketUri parts{.bucket = uri.substr(start, slash - start),
+                  .key = slash < uri.size() ? uri.substr(slash + 1) : std::string(),
+                  .version = ""};
   const bool plain = std::all_of(parts.bucket.begin(), parts.bucket.end(), [](unsigned char c) {
     return std::isalnum(c) != 0 || c == '-' || c == '.' || c == '_';
   });
@@ -155,6 +200,13 @@ BucketUri split_bucket_uri(const std::string& uri) {
     throw Error(ErrorCode::usage,
                 fmt::format("open {}: expected {}bucket/key", quoted(uri), uri.substr(0, start)));
   }
+  parts.version = take_version(lower(uri.substr(0, start - 3)), parts);
+  if (leads_away(parts.key)) {
+    throw Error(ErrorCode::usage,
+                fmt::format("open {}: a key with . or .. between its slashes may lead out of the "
+                            "bucket",
+                            quoted(uri)));
+  }
   return parts;
 }
 
@@ -162,6 +214,13 @@ Place place_in(Bucket bucket, const std::string& key) {
   const size_t slash = key.rfind('/') == std::string::npos ? 0 : key.rfind('/') + 1;
   const std::string prefix = key.substr(0, slash);
   const std::string name = key.substr(slash);
+  const auto refuse_version = [&] {
+    if (bucket.query.empty()) return;
+    throw Error(ErrorCode::usage,
+                fmt::format("open {}{}: a version is of one object, and this names several",
+                            bucket.shown, key));
+  };
+  if (name.empty() || name.find_first_of("*?[") != std::string::npos) refuse_version();
   if (name.find_first_of("*?[") != std::string::npos) {
     return {std::make_unique<BucketStore>(std::move(bucket), prefix, name, ""), ""};
   }
@@ -169,6 +228,7 @@ Place place_in(Bucket bucket, const std::string& key) {
   if (!has_ending(name)) {
     auto file = std::make_unique<BucketStore>(bucket, prefix, "", name);
     if (file->has(name)) return {std::move(file), name};
+    refuse_version();
     return {std::make_unique<BucketStore>(std::move(bucket), key + "/", "", ""), ""};
   }
   return {std::make_unique<BucketStore>(std::move(bucket), prefix, "", name), name};

@@ -29,10 +29,12 @@ struct Bucket {
 // The place that `key` names: an object, "folder/" with its objects, or a pattern of names in one.
 Place place_in(Bucket bucket, const std::string& key);
 
-// "s3://bucket/key" in its parts; throws Error{usage} without a bucket.
+// "s3://bucket/key?versionId=..." in its parts; throws Error{usage} without a bucket, for a key
+// that leads out of it, and for what else stands behind a question mark: it may be a secret.
 struct BucketUri {
   std::string bucket;
   std::string key;
+  std::string version;  // of the object; empty: the latest
 };
 BucketUri split_bucket_uri(const std::string& uri);
 

@@ -4,6 +4,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <mutex>
+#include <optional>
 #include <utility>
 
 #include "inrush/base/align.h"
@@ -38,6 +40,8 @@ class CachedStore final : public Store {
  public:
   CachedStore(std::unique_ptr<Store> inner, std::shared_ptr<CacheFolder> folder)
       : inner_(std::move(inner)), folder_(std::move(folder)) {}
+  CachedStore(std::unique_ptr<Store> inner, CacheRoot root)
+      : inner_(std::move(inner)), root_(std::move(root)) {}
 
   [[nodiscard]] std::string uri() const override { return inner_->uri(); }
   std::vector<std::string> list() override { return inner_->list(); }
@@ -47,7 +51,7 @@ class CachedStore final : public Store {
     auto both = std::make_shared<CachedBlob>();
     both->inner = inner_->open(name);
     if (both->inner.fd >= 0) return both->inner;
-    both->file = CacheFile::open(folder_, both->inner);
+    if (has_version(both->inner)) both->file = CacheFile::open(folder(), both->inner);
     Blob blob = both->inner;
     blob.engine = "cache";
     blob.handle = std::move(both);
@@ -92,7 +96,17 @@ class CachedStore final : public Store {
   }
 
  private:
+  // Made for what is there: an open that fails leaves none.
+  std::shared_ptr<CacheFolder> folder() {
+    const std::lock_guard lock(mutex_);
+    if (root_) folder_ = root_->folder_of(inner_->uri());
+    root_.reset();
+    return folder_;
+  }
+
   std::unique_ptr<Store> inner_;
+  std::mutex mutex_;  // over what follows
+  std::optional<CacheRoot> root_;
   std::shared_ptr<CacheFolder> folder_;
 };
 
@@ -115,8 +129,8 @@ Blob local_copy(const Blob& blob) {
 
 std::unique_ptr<Store> make_cached(std::unique_ptr<Store> inner, const StorageOptions& options) {
   if (options.cache_dir.empty()) return inner;
-  auto folder = open_private_folder(options.cache_dir, inner->uri(), options.cache_size);
-  return keep_in(std::move(inner), std::move(folder));
+  return std::make_unique<CachedStore>(std::move(inner),
+                                       CacheRoot(options.cache_dir, options.cache_size));
 }
 
 std::unique_ptr<Store> keep_in(std::unique_ptr<Store> inner, std::shared_ptr<CacheFolder> folder) {

@@ -12,7 +12,7 @@
 
 namespace inrush {
 
-// `inner` itself where options.cache_dir is empty or has nothing of it and may not be written to.
+// `inner` itself where options.cache_dir is empty.
 std::unique_ptr<Store> make_cached(std::unique_ptr<Store> inner, const StorageOptions& options);
 
 // `inner` itself where there is no folder.

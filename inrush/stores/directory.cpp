@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "inrush/base/fd.h"
+#include "inrush/base/text.h"
 #include "inrush/core/quoted.h"
 #include "inrush/stores/local_file.h"
 
@@ -23,8 +24,7 @@ struct CloseFolder {
 // Entries stay inside the folder, as far as names go; symbolic links lead where they lead.
 bool leaves_folder(const std::string& entry) {
   if (entry.empty() || entry.front() == '/' || entry.find('\0') != std::string::npos) return true;
-  const std::string slashed = "/" + entry + "/";
-  return slashed.find("/../") != std::string::npos;
+  return has_part(entry, "..");
 }
 
 class Directory final : public Store {
@@ -50,8 +50,6 @@ class Directory final : public Store {
     std::sort(names.begin(), names.end());
     return names;
   }
-
-  void expect(size_t entries) override { make_room_for_descriptors(entries); }
 
   Blob open(const std::string& name) override {
     if (leaves_folder(name)) {

@@ -6,7 +6,6 @@
 #include <cerrno>
 #include <utility>
 
-#include "inrush/base/fd.h"
 #include "inrush/core/quoted.h"
 #include "inrush/stores/local_file.h"
 #include "inrush/stores/stores.h"
@@ -23,8 +22,6 @@ class FileList final : public Store {
   }
 
   std::vector<std::string> list() override { return paths_; }
-
-  void expect(size_t entries) override { make_room_for_descriptors(entries); }
 
   Blob open(const std::string& name) override {
     if (!std::binary_search(paths_.begin(), paths_.end(), name)) {

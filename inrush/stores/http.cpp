@@ -7,6 +7,7 @@
 #include <array>
 
 #include "inrush/base/base64.h"
+#include "inrush/base/text.h"
 #include "inrush/core/error.h"
 #include "inrush/core/quoted.h"
 #include "inrush/net/bearer.h"
@@ -87,9 +88,7 @@ class HttpFolder final : public Store {
       url.query = query_;
       return url;
     }
-    const std::string slashed = "/" + name + "/";
-    if (name.empty() || name.front() == '/' || slashed.find("/../") != std::string::npos ||
-        slashed.find("/./") != std::string::npos) {
+    if (name.empty() || name.front() == '/' || has_part(name, "..") || has_part(name, ".")) {
       throw Error(ErrorCode::data, fmt::format("open {} in {}: the name leads out of the folder",
                                                quoted(name), shown_url(folder_)));
     }

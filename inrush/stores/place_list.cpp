@@ -15,7 +15,9 @@ class PlaceList final : public Store {
  public:
   explicit PlaceList(std::vector<Place> places) : places_(std::move(places)) {
     for (size_t i = 0; i < places_.size(); ++i) {
-      const std::string name = places_[i].store->uri();
+      std::string name = places_[i].store->uri();
+      // Of queries, which are not shown, each may mean another file.
+      if (name.ends_with("?...") && numbers_.contains(name)) name += fmt::format(" ({})", i + 1);
       if (places_[i].entry.empty()) {
         throw Error(ErrorCode::usage,
                     fmt::format("open {}: a folder among several files; open it by itself", name));
@@ -44,6 +46,7 @@ class PlaceList final : public Store {
     }
     Place& place = places_[found->second];
     Blob blob = place.store->open(place.entry);
+    if (blob.name.ends_with("?...")) blob.name = name;
     const std::lock_guard lock(mutex_);
     owners_[blob.name] = found->second;
     return blob;

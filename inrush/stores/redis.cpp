@@ -8,11 +8,13 @@
 
 #include <algorithm>
 #include <cstring>
+#include <map>
 #include <mutex>
 #include <set>
 #include <utility>
 
 #include "inrush/core/quoted.h"
+#include "inrush/net/client.h"
 #include "inrush/wire/redis.h"
 
 namespace inrush {
@@ -248,14 +250,16 @@ class RedisStore final : public Store {
 
 RedisPlace redis_place(const std::string& uri, const StorageOptions& options) {
   RedisPlace place = parse_redis_uri(uri);
-  for (const auto& [word, value] : options.words) {
-    if (word != "ca_file") {
-      throw Error(ErrorCode::usage,
-                  fmt::format("open {}: storage option {} is not known; a Redis server's login "
-                              "stands in the URI",
-                              place.shown, word));
-    }
-    if (place.endpoint.ca_file.empty()) place.endpoint.ca_file = value;
+  std::map<std::string, std::string> words = options.words;
+  const std::string roots = take_word(words, "ca_file");
+  if (place.endpoint.ca_file.empty()) place.endpoint.ca_file = roots;
+  take_seconds(words, "timeout", place.patience);
+  take_seconds(words, "connect_timeout", place.connecting);
+  if (!words.empty()) {
+    throw Error(ErrorCode::usage,
+                fmt::format("open {}: storage option {} is not known (ca_file, connect_timeout, "
+                            "timeout); a Redis server's login stands in the URI",
+                            place.shown, words.begin()->first));
   }
   return place;
 }

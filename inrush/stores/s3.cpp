@@ -22,7 +22,9 @@ HttpRequest list_objects(const Url& base, const std::string& prefix, const std::
 
 S3Bucket settle(const std::string& scheme, const BucketUri& parts, const StorageOptions& options) {
   try {
-    return settle_s3(scheme, parts.bucket, options);
+    StorageOptions settled = options;
+    if (!parts.version.empty()) settled.words["version_id"] = parts.version;
+    return settle_s3(scheme, parts.bucket, settled);
   } catch (const Error& error) {
     const std::string text = error.message();
     if (text.starts_with("open ")) throw;
@@ -37,7 +39,13 @@ std::unique_ptr<Writer> write(const std::string& scheme, const std::string& uri,
   if (parts.key.empty() || parts.key.back() == '/') {
     throw Error(ErrorCode::usage, fmt::format("save {}: no name of an object", uri));
   }
-  return make_s3_writer(settle(scheme, parts, options), parts.key);
+  S3Bucket bucket = settle(scheme, parts, options);
+  if (!bucket.query.empty()) {
+    throw Error(ErrorCode::usage,
+                fmt::format("save {}{}: a version is named, and what is saved becomes a new one",
+                            bucket.shown, parts.key));
+  }
+  return make_s3_writer(std::move(bucket), parts.key);
 }
 
 void remove(const std::string& scheme, const std::string& uri, const StorageOptions& options) {
@@ -46,14 +54,8 @@ void remove(const std::string& scheme, const std::string& uri, const StorageOpti
 }
 
 Place find(const std::string& scheme, const std::string& uri, const StorageOptions& options) {
-  BucketUri parts = split_bucket_uri(uri);
-  StorageOptions settled = options;
-  const size_t version = parts.key.rfind("?versionId=");
-  if (version != std::string::npos) {
-    settled.words["version_id"] = parts.key.substr(version + std::string("?versionId=").size());
-    parts.key.resize(version);
-  }
-  const S3Bucket s3 = settle(scheme, parts, settled);
+  const BucketUri parts = split_bucket_uri(uri);
+  const S3Bucket s3 = settle(scheme, parts, options);
   Bucket bucket{s3.shown, s3.client, s3.base, s3.query, list_objects, parse_s3_page};
   bucket.asks_sums = scheme == "s3";
   bucket.relocate = [s3](Url& base) { return relocate_s3(s3, base); };

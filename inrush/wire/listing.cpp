@@ -1,10 +1,14 @@
 #include "inrush/wire/listing.h"
 
-#include <algorithm>
+#include <fmt/format.h>
 
+#include <algorithm>
+#include <optional>
+#include <utility>
+
+#include "inrush/base/percent.h"
 #include "inrush/core/error.h"
 #include "inrush/wire/response.h"
-#include "inrush/wire/url.h"
 
 namespace inrush {
 namespace {
@@ -28,6 +32,26 @@ void each_element(std::string_view xml, const std::string& name, Visit visit) {
   }
 }
 
+// What ends early may have been cut between two entries.
+void check_whole(std::string_view xml, const std::string& root, const char* what) {
+  const size_t begin = xml.find("<" + root);
+  if (begin == std::string_view::npos) {
+    throw Error(ErrorCode::data, fmt::format("the answer is no listing of a {}", what));
+  }
+  const size_t end = xml.find('>', begin);
+  const bool empty = end != std::string_view::npos && xml[end - 1] == '/';
+  if (!empty && xml.rfind("</" + root + ">") == std::string_view::npos) {
+    throw Error(ErrorCode::data, "the listing is cut short");
+  }
+}
+
+std::string decoded_key(std::string key) {
+  std::replace(key.begin(), key.end(), '+', ' ');
+  std::optional<std::string> plain = unescaped(key);
+  if (!plain) throw Error(ErrorCode::data, "a key that is not encoded as it should be");
+  return std::move(*plain);
+}
+
 void add(ListPage& page, const std::string& key, const std::string& prefix) {
   if (!key.starts_with(prefix)) return;
   std::string name = key.substr(prefix.size());
@@ -37,17 +61,12 @@ void add(ListPage& page, const std::string& key, const std::string& prefix) {
 }  // namespace
 
 ListPage parse_s3_page(std::string_view xml, const std::string& prefix) {
-  if (xml.find("<ListBucketResult") == std::string_view::npos) {
-    throw Error(ErrorCode::data, "the answer is no listing of a bucket");
-  }
+  check_whole(xml, "ListBucketResult", "bucket");
   ListPage page;
   const bool encoded = xml_text(xml, "EncodingType") == "url";
   each_element(xml, "Contents", [&](std::string_view one) {
     std::string key = xml_text(one, "Key");
-    if (encoded) {
-      std::replace(key.begin(), key.end(), '+', ' ');
-      key = percent_decoded(key);
-    }
+    if (encoded) key = decoded_key(std::move(key));
     add(page, key, prefix);
   });
   if (xml_text(xml, "IsTruncated") == "true") {
@@ -60,9 +79,7 @@ ListPage parse_s3_page(std::string_view xml, const std::string& prefix) {
 }
 
 ListPage parse_az_page(std::string_view xml, const std::string& prefix) {
-  if (xml.find("<EnumerationResults") == std::string_view::npos) {
-    throw Error(ErrorCode::data, "the answer is no listing of a container");
-  }
+  check_whole(xml, "EnumerationResults", "container");
   ListPage page;
   each_element(xml, "Blob",
                [&](std::string_view one) { add(page, xml_text(one, "Name"), prefix); });

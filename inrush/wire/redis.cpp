@@ -21,7 +21,6 @@ namespace {
 constexpr std::string_view kPlain = "redis://";
 constexpr std::string_view kSecure = "rediss://";
 constexpr uint16_t kPort = 6379;
-constexpr std::chrono::seconds kConnecting{10};
 
 // The part before `mark`, taken off the front of `text`; nothing is taken where there is no mark.
 std::string_view take_before(std::string_view& text, char mark) {
@@ -171,8 +170,14 @@ Error redis_error(const std::string& what, const resp::Reply& reply) {
   return {ErrorCode::source, fmt::format("{}: {}", what, text)};
 }
 
+std::string seconds_text(std::chrono::milliseconds time) {
+  return fmt::format("{:g} s", static_cast<double>(time.count()) / 1000);
+}
+
 RedisConnection::RedisConnection(const RedisPlace& place, const std::string& what)
-    : what_(what), stream_(Stream::connect(place.endpoint, what, Clock::now() + kConnecting)) {
+    : what_(what),
+      patience_(place.patience),
+      stream_(Stream::connect(place.endpoint, what, Clock::now() + place.connecting)) {
   log_in(place);
 }
 
@@ -203,19 +208,19 @@ std::vector<resp::Reply> RedisConnection::ask(std::string_view commands, size_t 
   std::span<const std::byte> sending = std::as_bytes(std::span(commands));
   std::array<std::byte, 64UL << 10> buffer;
   try {
-    Deadline deadline = Clock::now() + kRedisPatience;
+    Deadline deadline = Clock::now() + patience_;
     while (take_replies(replies, count), replies.size() < count) {
       const size_t sent = sending.empty() ? 0 : stream_.write(sending);
       sending = sending.subspan(sent);
       const size_t got = stream_.read(buffer);
       received_.append(reinterpret_cast<const char*>(buffer.data()), got);
       if (sent > 0 || got > 0) {
-        deadline = Clock::now() + kRedisPatience;
+        deadline = Clock::now() + patience_;
         continue;
       }
       const auto events = static_cast<short>(POLLIN | (sending.empty() ? 0 : POLLOUT));
       if (!wait_for(stream_.fd(), events, -1, deadline)) {
-        throw Error(ErrorCode::source, fmt::format("no answer for {} s", kRedisPatience.count()));
+        throw Error(ErrorCode::source, "no answer for " + seconds_text(patience_));
       }
     }
   } catch (const Error& error) {

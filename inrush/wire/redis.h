@@ -25,6 +25,8 @@ struct RedisPlace {
   uint32_t database = 0;
   std::string key;    // of the URI: percent-decoded, without the slash before it
   std::string shown;  // "redis://host:port": how errors name the server
+  std::chrono::milliseconds patience{30'000};    // without a byte
+  std::chrono::milliseconds connecting{10'000};  // until there is a connection
 };
 
 // redis://[[user]:password@]host[:port]/key[?db=N][&ssl_ca_certs=PEM]; rediss:// for TLS. Without
@@ -85,12 +87,13 @@ class RedisConnection {
   void take_replies(std::vector<resp::Reply>& replies, size_t count);
 
   std::string what_;
+  std::chrono::milliseconds patience_;
   Stream stream_;
   std::string received_;
 };
 
-// Longest silence of a server that owes a reply.
-constexpr std::chrono::seconds kRedisPatience{30};
+// "2.5 s"
+std::string seconds_text(std::chrono::milliseconds time);
 
 // What the server says, as an Error: "<what>: WRONGTYPE Operation ...". Our side's fault or a
 // missing right is Error{source} alike.

@@ -16,7 +16,7 @@ constexpr int64_t kLargestArray = 1LL << 26;
 constexpr int kDeepest = 8;
 
 [[noreturn]] void refuse(const std::string& why) {
-  throw Error(ErrorCode::data, "no Redis answers there: " + why);
+  throw Error(ErrorCode::source, "no Redis answers there: " + why);
 }
 
 std::optional<Reply> take(std::string_view& bytes, int depth) {

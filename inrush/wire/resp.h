@@ -30,7 +30,7 @@ struct Head {
 // Longest line of a reply; a server that sends more is no Redis.
 constexpr size_t kLongestLine = 64UL << 10;
 
-// Nothing while the line is not whole. Throws Error{data} with the bare reason.
+// Nothing while the line is not whole. Throws Error{source} with the bare reason.
 std::optional<Head> parse_head(std::string_view bytes);
 
 // A whole reply.
@@ -42,7 +42,7 @@ struct Reply {
 };
 
 // Takes one reply off the front of `bytes` (which shrinks by it); nothing while it is not whole.
-// Throws Error{data} with the bare reason.
+// Throws Error{source} with the bare reason.
 std::optional<Reply> take_reply(std::string_view& bytes);
 
 }  // namespace inrush::resp

@@ -171,6 +171,9 @@ std::string xml_text(std::string_view xml, std::string_view name) {
   const size_t end = xml.find(close, at);
   if (end == std::string_view::npos) return "";
   std::string_view raw = xml.substr(at + open.size(), end - at - open.size());
+  if (raw.starts_with("<![CDATA[") && raw.ends_with("]]>")) {
+    return std::string(raw.substr(9, raw.size() - 12));
+  }
   constexpr std::array<std::pair<std::string_view, char>, 5> kEntities{
       {{"&lt;", '<'}, {"&gt;", '>'}, {"&amp;", '&'}, {"&quot;", '"'}, {"&apos;", '\''}}};
   std::string text;

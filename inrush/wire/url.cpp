@@ -110,6 +110,48 @@ Url resolve_url(const Url& base, std::string_view location) {
   return url;
 }
 
+std::string unsigned_query(std::string_view query) {
+  // Of AWS, Google, CloudFront and Azure; what they mean elsewhere is not known.
+  constexpr std::array kSignatures{"sig", "signature", "x-amz-signature", "x-goog-signature"};
+  constexpr std::array kWithThem{"awsaccesskeyid",
+                                 "expires",
+                                 "googleaccessid",
+                                 "key-pair-id",
+                                 "policy",
+                                 "se",
+                                 "sip",
+                                 "ske",
+                                 "skoid",
+                                 "sks",
+                                 "skt",
+                                 "sktid",
+                                 "skv",
+                                 "sp",
+                                 "spr",
+                                 "sr",
+                                 "srt",
+                                 "ss",
+                                 "st",
+                                 "sv"};
+  bool is_signed = false;
+  std::string rest;
+  const std::string whole(query);
+  while (!query.empty()) {
+    const size_t end = std::min(query.find('&'), query.size());
+    const std::string_view word = query.substr(0, end);
+    query.remove_prefix(std::min(end + 1, query.size()));
+    const std::string name = lower(word.substr(0, word.find('=')));
+    const auto is_name = [&](const char* one) { return name == one; };
+    is_signed |= std::any_of(kSignatures.begin(), kSignatures.end(), is_name);
+    const bool signs = name.starts_with("x-amz-") || name.starts_with("x-goog-") ||
+                       std::any_of(kSignatures.begin(), kSignatures.end(), is_name) ||
+                       std::any_of(kWithThem.begin(), kWithThem.end(), is_name);
+    if (signs || word.empty()) continue;
+    rest.append(rest.empty() ? "" : "&").append(word);
+  }
+  return is_signed ? rest : whole;
+}
+
 bool is_link_local(std::string_view host) {
   std::string address(host);
   if (address.starts_with("[") && address.ends_with("]")) {

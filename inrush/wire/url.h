@@ -30,6 +30,9 @@ std::string shown_url(const Url& url);
 // What a Location header names, seen from `base`. Throws Error{usage}.
 Url resolve_url(const Url& base, std::string_view location);
 
+// A query without what signs it or lets it expire, which is another one each time.
+std::string unsigned_query(std::string_view query);
+
 // Whether the host is written as an address that only this link reaches: 169.254.0.0/16, fe80::/10.
 bool is_link_local(std::string_view host);
 

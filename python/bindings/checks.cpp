@@ -97,6 +97,13 @@ void bind_checks(nb::module_& module) {
       .value("none", Verify::none)
       .value("crc", Verify::crc)
       .value("full", Verify::full);
+  module.def(
+      "has_checksums",
+      [](const Checkpoint& checkpoint) {
+        const GilReleased released;
+        return has_checksums(checkpoint);
+      },
+      nb::arg("checkpoint"), "Whether the checkpoint's files have checksums of their own.");
   nb::class_<Checks>(module, "Checks", "Checksums and keys of one checkpoint's tensors.")
       .def_static("make", &make, nb::arg("checkpoint"), nb::arg("verify"),
                   nb::arg("key").none() = nb::none(), nb::arg("passphrase").none() = nb::none(),

@@ -7,6 +7,7 @@
 
 #include "inrush/engines/engines.h"
 #include "inrush/net/client.h"
+#include "inrush/policy/advice.h"
 #include "inrush/policy/backends.h"
 #include "inrush/policy/facts.h"
 #include "inrush/policy/fallbacks.h"
@@ -31,11 +32,11 @@ Facts facts_of(const Checkpoint& checkpoint) {
   return gather_facts(checkpoint.index().blobs, make_plan(checkpoint.index(), {&all, 1}));
 }
 
-using Usable = nb::typed<nb::tuple, nb::str, nb::str>;
+using Pair = nb::typed<nb::tuple, nb::str, nb::str>;
 using EngineState = nb::typed<nb::tuple, nb::str, nb::str, nb::str>;
 
-nb::typed<nb::list, Usable> backends(const std::optional<Facts>& facts) {
-  nb::typed<nb::list, Usable> out;
+nb::typed<nb::list, Pair> backends(const std::optional<Facts>& facts) {
+  nb::typed<nb::list, Pair> out;
   for (const BackendRow& row : backend_table()) {
     out.append(nb::make_tuple(row.name, facts ? rejection(row, *facts, {}) : std::string()));
   }
@@ -63,6 +64,21 @@ nb::typed<nb::list, EngineState> fallbacks(const Facts* facts, const Checkpoint*
   nb::typed<nb::list, EngineState> out;
   for (const Fallback& one : list_fallbacks(found, blobs.empty() ? nullptr : &blobs.front())) {
     out.append(nb::make_tuple(one.what, one.why, one.instead));
+  }
+  return out;
+}
+
+nb::typed<nb::list, Pair> advice(const Facts* facts) {
+  Facts found;
+  if (facts != nullptr) {
+    found = *facts;
+  } else {
+    found.machine = ask_machine();
+    found.engines = ask_engines();
+  }
+  nb::typed<nb::list, Pair> out;
+  for (const Advice& one : advise(found, ask_surroundings())) {
+    out.append(nb::make_tuple(one.what, one.why));
   }
   return out;
 }
@@ -107,9 +123,8 @@ void bind_policy(nb::module_& module) {
       nb::sig("def describe_curl() -> tuple[str, str]"),
       "(version of libcurl and its TLS library, why there is none or '').");
   module.def("engines", &engines, "(name, summary, why it cannot be used or '') of each engine.");
-  module.def(
-      "profile_remedy", [] { return profile_problem().change; },
-      "What to change so that what loads teach can be read and kept; empty: nothing.");
+  module.def("advice", &advice, nb::arg("facts").none() = nb::none(),
+             "(what to change here, why it helps) of each, the most useful first.");
   module.def("fallbacks", &fallbacks, nb::arg("facts").none() = nb::none(),
              nb::arg("checkpoint").none() = nb::none(),
              "(what is not to be had here, why, what is done instead) of each.");

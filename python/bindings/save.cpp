@@ -8,7 +8,11 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <chrono>
+#include <functional>
+#include <thread>
 
+#include "inrush/core/engine.h"
 #include "python/bindings/bindings.h"
 
 namespace inrush::python {
@@ -36,19 +40,41 @@ SealOptions make_seal(const std::optional<nb::bytearray>& key,
   return options;
 }
 
-void save(const nb::bytes& path, const std::vector<SaveTensor>& tensors,
-          const SaveOptions& options) {
+constexpr std::chrono::milliseconds kSignalInterval{100};
+
+// Whether a signal's handler raised: Ctrl-C. Handlers run in the main thread only.
+std::function<bool()> heeding_signals() {
+  return [caller = std::this_thread::get_id(), next = Clock::now()]() mutable {
+    if (std::this_thread::get_id() != caller || Clock::now() < next) return false;
+    const GilTaken taken;
+    next = Clock::now() + kSignalInterval;
+    return PyErr_CheckSignals() != 0;
+  };
+}
+
+// What a handler raised is the error, and not that the save was stopped for it.
+template <typename Work>
+auto heedful(Work work) {
+  try {
+    const GilReleased released;
+    return work();
+  } catch (const Error&) {
+    if (PyErr_Occurred() != nullptr) throw nb::python_error();
+    throw;
+  }
+}
+
+void save(const nb::bytes& path, const std::vector<SaveTensor>& tensors, SaveOptions options) {
   const std::string place(path.c_str(), path.size());
-  const GilReleased released;
-  save_file(place, tensors, options);
+  options.stopped = heeding_signals();
+  heedful([&] { save_file(place, tensors, options); });
 }
 
 std::vector<std::string> save_shards(const nb::bytes& folder,
-                                     const std::vector<SaveTensor>& tensors,
-                                     const ShardOptions& options) {
+                                     const std::vector<SaveTensor>& tensors, ShardOptions options) {
   const std::string place(folder.c_str(), folder.size());
-  const GilReleased released;
-  return save_sharded(place, tensors, options);
+  options.stopped = heeding_signals();
+  return heedful([&] { return save_sharded(place, tensors, options); });
 }
 
 std::unique_ptr<Writer> open_writer(const nb::bytes& place, const StorageOptions& storage,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 
 from inrush import _core
@@ -38,6 +39,12 @@ if TYPE_CHECKING:
 FORMATS = ("safetensors", "serverlessllm", "tensorizer")
 
 _MOST_RANKS = 4096
+
+# Metadata of GGUF that says how that file is made, and how what was too long to keep is shown.
+_OF_THE_GGUF_FILE = (
+    "general.alignment", "general.file_type", "general.quantization_version", "split.",
+)  # fmt: skip
+_TOO_LONG = re.compile(r"\[\d+ (values|bytes)\]")
 _RECORD_EVERY = 5.0  # seconds between entries of the ledger: what an interruption costs at most
 
 
@@ -158,6 +165,21 @@ def tree_digest(data: memoryview) -> str:
     return _core.tree_digest(_core.buffer_address(data) if len(data) else 0, len(data))
 
 
+def _metadata_of(checkpoint: Checkpoint) -> dict[str, str]:
+    """What becomes the __metadata__ of safetensors."""
+    if checkpoint.format in ("safetensors", "sealed"):
+        return checkpoint.metadata
+    if checkpoint.format != "gguf":
+        return {}
+    kept = {
+        key: value
+        for key, value in checkpoint.metadata.items()
+        if not key.startswith(_OF_THE_GGUF_FILE) and not _TOO_LONG.fullmatch(value)
+    }
+    # Without it transformers 4 refuses files that have metadata.
+    return {"format": "pt", **kept}
+
+
 class _Work:
     def __init__(
         self,
@@ -194,11 +216,10 @@ class _Work:
             zip((info.name for info in infos), (i.name for i in items), strict=True)
         )
         if self._to == "safetensors":
-            known = self._checkpoint.format in ("safetensors", "sealed")
             self._layout = safetensors_layout(
                 items,
                 shard_size=shard_size,
-                metadata=self._checkpoint.metadata if known else {},
+                metadata=_metadata_of(self._checkpoint),
                 file=self.single,
                 key=self._key,
             )

@@ -848,6 +848,9 @@ class Verify(enum.Enum):
 
     full = 2
 
+def has_checksums(checkpoint: Checkpoint) -> bool:
+    """Whether the checkpoint's files have checksums of their own."""
+
 class Checks:
     """Checksums and keys of one checkpoint's tensors."""
 
@@ -983,10 +986,8 @@ def describe_curl() -> tuple[str, str]:
 def engines() -> list[tuple[str, str, str]]:
     """(name, summary, why it cannot be used or '') of each engine."""
 
-def profile_remedy() -> str:
-    """
-    What to change so that what loads teach can be read and kept; empty: nothing.
-    """
+def advice(facts: Facts | None = None) -> list[tuple[str, str]]:
+    """(what to change here, why it helps) of each, the most useful first."""
 
 def fallbacks(facts: Facts | None = None, checkpoint: Checkpoint | None = None) -> list[tuple[str, str, str]]:
     """(what is not to be had here, why, what is done instead) of each."""

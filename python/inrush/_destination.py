@@ -60,6 +60,7 @@ class Folder:
         self._files: dict[str, _core.Writer] = {}
         self._lock = -1
         self._keep = False
+        self._fresh = False
 
     def __enter__(self) -> Folder:
         import fcntl
@@ -90,10 +91,12 @@ class Folder:
     ) -> None:
         for writer in self._files.values():
             writer.abort()
-        # What was interrupted can go on; what cannot be right must not be left.
+        # What was interrupted can go on; what cannot be right must not be left, nor what nothing
+        # can go on with: a disk without room for it, nonces that are never used again.
         # A call that could not begin leaves nothing of its own, and all that it was to resume.
         refused = isinstance(error, UsageError) and not self._resume
-        wrong = isinstance(error, DataError) or refused
+        useless = self._fresh or not os.path.exists(os.path.join(self.path, _LEDGER))
+        wrong = isinstance(error, DataError) or refused or useless
         if error is None or (wrong and not self._keep):
             shutil.rmtree(self.path, ignore_errors=True)
         os.close(self._lock)
@@ -112,7 +115,11 @@ class Folder:
                 os.unlink(path)
 
     def ledger(self, source: _core.Checkpoint, layout: Layout, *, fresh: bool) -> _core.Ledger:
-        """What an earlier call recorded, if it had this source and this layout."""
+        """What an earlier call recorded, if it had this source and this layout.
+
+        With `fresh` nothing is gone on with, now or later.
+        """
+        self._fresh = fresh
         ledger = _core.Ledger()
         path = os.path.join(self.path, _LEDGER)
         if self._resume and not fresh and os.path.exists(path):

@@ -199,7 +199,8 @@ class Hub:
                 "downloaded as a whole, and the cache is switched off"
             )
         path: str = self._call(
-            f"{place.shown}/{name}",
+            place,
+            name,
             lambda: self._api.hf_hub_download(
                 place.repo,
                 name,
@@ -230,7 +231,7 @@ class Hub:
                 info = ask()
                 break
             except Exception as error:
-                problem = explained(error, self.token())
+                problem = explained(error, self.token(), self._page(place))
             if not problem.may_pass or not pauses:
                 raise problem
             time.sleep(max(pauses.pop(0) * (1 + random.random() / 4), problem.pause))
@@ -274,7 +275,8 @@ class Hub:
 
         def look(file: _core.HubFile) -> None:
             found = self._call(
-                f"{place.shown}/{file.name}",
+                place,
+                file.name,
                 lambda: self._api.get_hf_file_metadata(
                     file.url, token=token or False, timeout=self._timeout
                 ),
@@ -286,14 +288,17 @@ class Hub:
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(look, files))
 
-    def _call(self, shown: str, work: Callable[[], Any]) -> Any:
+    def _page(self, place: HubPlace) -> str:
+        return f"{self.endpoint}/{place.repo}"
+
+    def _call(self, place: HubPlace, name: str, work: Callable[[], Any]) -> Any:
         try:
             return work()
         except Error:
             raise
         except Exception as error:
-            problem = explained(error, self.token())
-        raise SourceError(f"open {shown}: {problem}")
+            problem = explained(error, self.token(), self._page(place))
+        raise SourceError(f"open {place.shown}/{name}: {problem}")
 
     def _from_here(
         self, snapshot: _core.HubSnapshot, place: HubPlace, why: str

@@ -32,8 +32,14 @@ class Unavailable(Exception):
         self.pause = pause
 
 
-def explained(error: Exception, token: str | None) -> Unavailable:
-    """What an exception of huggingface_hub means, in one line without anything secret."""
+def explained(error: Exception, token: str | None, page: str) -> Unavailable:
+    """What an exception of huggingface_hub means, in one line without anything secret.
+
+    Parameters
+    ----------
+    page : str
+        The repository's, which is where access is asked for.
+    """
     from huggingface_hub import errors
 
     response = getattr(error, "response", None)
@@ -43,11 +49,11 @@ def explained(error: Exception, token: str | None) -> Unavailable:
     request = response.headers.get("x-request-id") or response.headers.get("x-amz-cf-id")
     number = f" (request id {_printable(request)})" if request else ""
     shown = "a token was sent" if token else "no token was sent: HF_TOKEN, or `hf auth login`"
-    said = _printable(response.headers.get("x-error-message") or "")
+    said = _printable(_without(token, response.headers.get("x-error-message") or ""))
     if isinstance(error, errors.RevisionNotFoundError):
         why = f"{status}: the repository has no such revision"
     elif isinstance(error, errors.GatedRepoError):
-        why = f"{status}: access must be asked for on the repository's page ({shown})"
+        why = f"{status}: access must be asked for at {page} ({shown})"
     elif isinstance(error, errors.RepositoryNotFoundError):
         why = f"{status}: no such repository, or a private one ({shown})"
     elif status in (401, 403):
@@ -64,8 +70,7 @@ def _unreachable(error: Exception, token: str | None) -> Unavailable:
         return Unavailable(OFFLINE)
     # One line; of a URL in it nothing but where it leads, for the rest may be a signature.
     text = re.sub(r"(\w+://[^\s?'\"]*)\?[^\s'\"]*", r"\1?...", str(error)).partition("\n")[0]
-    if token:
-        text = text.replace(token, "...")
+    text = _without(token, text)
     local = isinstance(error, (ValueError, TypeError)) and not isinstance(error, OSError)
     return Unavailable(f"{type(error).__name__}: {_printable(text)}", may_pass=not local)
 
@@ -76,6 +81,10 @@ def _pause(response: Any) -> float:
         return min(float(response.headers.get("retry-after", 0)), _LONGEST_PAUSE)
     except ValueError:
         return 0.0
+
+
+def _without(token: str | None, text: str) -> str:
+    return text.replace(token, "...") if token else text
 
 
 def _printable(text: str) -> str:

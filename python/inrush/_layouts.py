@@ -42,6 +42,7 @@ _SERVERLESS = {
 }
 _PARTITION = 10 << 30  # bytes, as sllm_store fills them
 _PAGE = 4096  # what readers past the page cache need the size of a file to be a multiple of
+_LARGEST_HEADER = 100_000_000  # bytes that safetensors reads
 _ALIGNMENT = 256  # bytes: of a tensor in a partition
 
 
@@ -211,6 +212,11 @@ def _add_safetensors(
         end += item.nbytes
     text = _compact(header).encode()
     text += b" " * (-len(text) % 8)
+    if len(text) > _LARGEST_HEADER:
+        raise UsageError(
+            f"convert: the header of {file} would have {len(text)} bytes, over the limit of "
+            f"{_LARGEST_HEADER}: shard_size makes several files"
+        )
     start = 8 + len(text)
     sealed = None
     if sealer is None:
@@ -276,6 +282,12 @@ def serverless_layout(items: Iterable[Item], *, shard_size: int) -> Layout:
         head, slash, _ = item.name.partition("/")
         ranked = bool(slash) and head.startswith("rank_") and head[5:].isdigit()
         folders.setdefault(head + "/" if ranked else "", []).append(item)
+    wanted = {f"rank_{rank}/" for rank in range(len(folders))}
+    if folders.keys() - {""} and folders.keys() != wanted:
+        raise UsageError(
+            f"convert: tensors' names want the folders {sorted(folders)}, and ServerlessLLM's are "
+            "all called rank_0, rank_1, ...; leave the others out with exclude"
+        )
     layout = Layout()
     for folder, members in folders.items():
         _add_partitions(layout, folder, members, shard_size or _PARTITION)

@@ -22,6 +22,8 @@ class Digested:
     Attributes
     ----------
     manifest : _core.Manifest
+    verified : bool
+        Whether the files' own checksums were compared.
     stats : dict
         Of the load, as of `Job.stats`.
     """
@@ -43,6 +45,7 @@ class Digested:
             left_out = set(checkpoint.names()) - set(digests)
             if left_out:
                 raise DataError(f"digest {min(left_out)!r}: it was not read")
+            self.verified = options.verify != "none"
             self.manifest = _core.Manifest.make(checkpoint, digests, leaves)
             self.stats: dict[str, Any] = job.stats()
 

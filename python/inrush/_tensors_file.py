@@ -36,6 +36,7 @@ MEMORY = 256 << 20
 _LONG = 1 << 32  # a length from here on takes 64 bits
 _ENCRYPTED, _TAGGED = 1, 2  # flags
 _OPAQUE_VERSION, _ENCRYPTED_VERSION, _META_VERSION, LONG_VERSION = 2, 3, 4, 5
+_LONG_TAG = struct.pack("<I", LONG_VERSION)  # before a line whose lengths take 64 bits
 
 # safetensors' dtypes by numpy's names; the others by a width and torch's name.
 PLAIN = {
@@ -155,7 +156,7 @@ class Record:
 
     def line(self, offset: int, *, tagged: bool) -> bytes:
         """The line of the index, where the record begins at `offset`."""
-        tag = struct.pack("<I", LONG_VERSION if self.long else 1) if tagged else b""
+        tag = (_LONG_TAG if self.long else struct.pack("<I", 1)) if tagged else b""
         places = struct.pack("<QQQ", offset, offset + self.header_size, self.size)
         return tag + self._line_identity + self._type + places
 
@@ -255,7 +256,7 @@ def parse_lines(head: bytes, index: bytes) -> list[Line]:
         begin = at
         wide = False
         if tagged:
-            wide = index[at] == LONG_VERSION
+            wide = index[at : at + 4] == _LONG_TAG
             at += 4
         end = at + 2 + (index[at] | index[at + 1] << 8)
         path, kind = index[at + 2 : end], index[end]

@@ -59,6 +59,8 @@ class safe_open(_safe_open.safe_open):
         left for the next raises `inrush.MemoryBudgetError` at once.
     backend : Backend, BackendPolicy, str or list of them, optional
         Ways to read, tried in order; by default those of ``INSTANTTENSOR_BACKEND``, else chosen.
+    host_fallback : bool, optional
+        Accepted, and not used: a tensor larger than the buffer enlarges it.
     tensor_filter : list of str, optional
         Which tensors there are, by whole names; an empty list selects none.
     tensor_name_match_mode : {'glob', 'exact', 'regex'}
@@ -87,13 +89,16 @@ class safe_open(_safe_open.safe_open):
         load_now: bool = True,
         copy: bool | None = True,
         backend: Any = None,
+        host_fallback: bool | None = None,
         tensor_filter: list[str] | None = None,
         tensor_name_match_mode: str = "glob",
     ) -> None:
         limits = {"chunk_size": chunk_size, "concurrency": concurrency, "io_depth": io_depth}
         for word, limit in {**limits, "max_free_mem_usage": max_free_mem_usage}.items():
-            if limit is not None and not limit > 0:
-                raise UsageError(f"{word} {limit!r}: expected more than zero")
+            if limit is not None and not (isinstance(limit, (int, float)) and limit > 0):
+                raise UsageError(f"{word} {limit!r}: expected a number, more than zero")
+        if max_free_mem_usage is not None and max_free_mem_usage > 1:
+            raise UsageError(f"max_free_mem_usage {max_free_mem_usage!r}: expected at most 1")
         if process_group is not None and not callable(getattr(process_group, "size", None)):
             raise UsageError(f"process_group {process_group!r}: expected a ProcessGroup or None")
         if process_group is not None and process_group.size() != 1:

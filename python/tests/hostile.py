@@ -42,6 +42,8 @@ class Misbehaving:
     go: threading.Event = field(default_factory=threading.Event)  # what it waits for
     lock: threading.Lock = field(default_factory=threading.Lock)
 
+    stop: Callable[[], None] = lambda: None  # as if the server were killed
+
     def hang_up(self) -> None:
         """End all connections that there are."""
         with self.lock:
@@ -298,6 +300,13 @@ def misbehaving(files: dict[str, bytes]) -> Iterator[Misbehaving]:
     state.url = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
+
+    def stop() -> None:
+        server.shutdown()
+        server.socket.close()
+        state.hang_up()
+
+    state.stop = stop
     try:
         yield state
     finally:

@@ -55,6 +55,9 @@ class FakeHub:
     corrupt: bool = False  # the CDN flips a bit of every byte at 100000
     first_last: bool = False  # the CDN sends a file's first part when all others are sent
     coded: bool = False  # small files come without a length
+    below: str = ""  # the path that all of the Hub lies under
+    elsewhere: str = ""  # where everything is redirected to
+    moved: dict[str, str] = field(default_factory=dict)  # repositories that were renamed
     requests: list[tuple[str, str, str]] = field(default_factory=list)  # of the Hub
     cdn_requests: list[dict[str, str]] = field(default_factory=list)  # headers, and "path"
     sent: int = 0  # bytes of bodies, the CDN's
@@ -213,12 +216,23 @@ class Hub(_Answering):
     def do_GET(self) -> None:
         state = self.server.state
         path = unquote(urlsplit(self.path).path)
+        if not path.startswith(state.below + "/"):
+            self.answer(404, b"{}")
+            return
+        path = path.removeprefix(state.below)
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")
         with state.lock:
             state.requests.append((self.command, self.path, token))
         api = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?", path)
         file = re.fullmatch(r"/([^/]+/[^/]+)/resolve/(refs/pr/\d+|[^/]+)/(.+)", path)
         cached = re.fullmatch(r"/api/resolve-cache/models/([^/]+/[^/]+)/([^/]+)/(.+)", path)
+        if state.elsewhere:
+            self.answer(307, Location=state.elsewhere + self.path)
+            return
+        for before, now in state.moved.items():
+            if f"/{before}" in path:
+                self.answer(307, Location=self.path.replace(f"/{before}", f"/{now}", 1))
+                return
         if api:
             self.serve_info(api[1], api[2] or "main")
         elif file:
@@ -300,7 +314,7 @@ class Hub(_Answering):
                 X_Repo_Commit=commit,
                 X_Linked_ETag=f'"{git_sha1(data)}"',
                 X_Linked_Size=str(len(data)),
-                Location=f"/api/resolve-cache/models/{name}/{commit}/{path}",
+                Location=f"{state.below}/api/resolve-cache/models/{name}/{commit}/{path}",
             )
         else:
             self.serve(data, f'"{git_sha1(data)}"', X_Repo_Commit=commit)

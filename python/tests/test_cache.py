@@ -14,10 +14,11 @@ import urllib.request
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from conftest import random_tensor, write_file
-from servers import nginx
+from servers import Answers, answering, nginx
 
 import inrush
 
@@ -281,3 +282,82 @@ def test_commands_take_the_uri_that_was_loaded_and_tell_no_secret(
 def test_a_folder_is_needed_and_must_be_there(tmp_path: Path) -> None:
     assert inrush_command("cache", "ls").returncode == 2
     assert inrush_command("cache", "ls", "--cache-dir", str(tmp_path / "none")).returncode == 2
+
+
+class Versionless(Answers):
+    """Content by its query; one date for all, and no ETag."""
+
+    contents: dict[str, bytes]
+    dated = True
+
+    def do_GET(self) -> None:
+        data = self.contents.get(urlsplit(self.path).query.partition("&X-Amz-")[0])
+        if data is None:
+            self.answer(404)
+            return
+        first, last = self.headers["Range"].removeprefix("bytes=").split("-")
+        end = min(int(last), len(data) - 1)
+        dates = {"Last_Modified": "Mon, 02 Nov 2026 10:00:00 GMT"} if self.dated else {}
+        span = f"bytes {first}-{end}/{len(data)}"
+        self.answer(206, data[int(first) : end + 1], Content_Range=span, **dates)
+
+    do_HEAD = do_GET
+
+
+def test_what_a_query_names_is_not_taken_for_what_another_one_names(tmp_path: Path) -> None:
+    expected = {f"file={i}": random_tensor("F32", [100_000]) for i in range(2)}
+    contents = {}
+    for query, tensor in expected.items():
+        write_file(tmp_path / "one", {"t": tensor})
+        contents[query] = (tmp_path / "one").read_bytes()
+    with answering(type("Served", (Versionless,), {"contents": contents})) as url:
+        for _ in range(2):
+            for query, (_, _, data) in expected.items():
+                place = f"{url}/get?{query}"
+                with inrush.open(place, cache_dir=tmp_path / "cache") as checkpoint:
+                    assert bytes(memoryview(checkpoint.load()["t"]).cast("B")) == data
+        assert len(list((tmp_path / "cache").glob("*/*.bytes"))) == 2
+        both = [f"{url}/get?file=0", f"{url}/get?file=1&shard=2"]
+        contents["file=1&shard=2"] = contents["file=1"].replace(b'"t"', b'"u"')
+        with inrush.open(both, cache_dir=tmp_path / "cache") as checkpoint:
+            got = {n: bytes(memoryview(t).cast("B")) for n, t in checkpoint.tensors()}
+        assert got == {"t": expected["file=0"][2], "u": expected["file=1"][2]}
+        assert len(list((tmp_path / "cache").glob("*/*.bytes"))) == 3
+        # A signature is another one each time, and means no other content.
+        signed = f"{url}/get?file=0&X-Amz-Signature=pr1vate"
+        inrush.open(signed, cache_dir=tmp_path / "cache").load()
+        assert len(list((tmp_path / "cache").glob("*/*.bytes"))) == 3
+        for path in (tmp_path / "cache").rglob("*"):
+            assert not path.is_file() or b"pr1vate" not in path.read_bytes()
+
+
+def test_an_open_that_fails_leaves_nothing_in_the_cache(place: Place, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    for uri, kind in (
+        (place.uri.replace("model.", "none."), inrush.SourceError),
+        ("http://127.0.0.1:1/model.safetensors", inrush.SourceError),
+        (place.uri.rpartition("/")[0] + "/none/", inrush.SourceError),
+    ):
+        with pytest.raises(kind):
+            inrush.open(uri, cache_dir=cache, storage_options={"timeout": 0.5})
+    assert list(cache.iterdir()) == []
+    listed = inrush_command("cache", "ls", "--cache-dir", str(cache), "--json")
+    assert json.loads(listed.stdout)["checkpoints"] == []
+    # Folders without a copy, of processes that were killed: not listed, and gone with all others.
+    (cache / "0123").mkdir()
+    (cache / "0123" / "uri").write_text(place.uri)
+    listed = inrush_command("cache", "ls", "--cache-dir", str(cache), "--json")
+    assert json.loads(listed.stdout)["checkpoints"] == []
+    assert inrush_command("cache", "rm", "--all", "--cache-dir", str(cache)).returncode == 0
+    assert list(cache.iterdir()) == []
+
+
+def test_what_cannot_be_told_apart_is_not_kept_and_prefetch_says_so(tmp_path: Path) -> None:
+    write_file(tmp_path / "one", {"t": random_tensor("F32", [1000])})
+    served = {"contents": {"": (tmp_path / "one").read_bytes()}, "dated": False}
+    with answering(type("Served", (Versionless,), served)) as url:
+        where = ["--cache-dir", str(tmp_path / "cache")]
+        done = inrush_command("cache", "prefetch", f"{url}/m.safetensors", *where)
+        assert done.returncode == 4
+        assert "tells no versions" in done.stdout
+        assert list((tmp_path / "cache").iterdir()) == []

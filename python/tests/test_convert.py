@@ -410,6 +410,15 @@ def test_ranks_hold_whole_tensors_and_all_of_them(tmp_path, source, ranks):
     }
 
 
+@pytest.mark.parametrize("names", [["rank_0/a", "b"], ["rank_1/a"], ["rank_0/a", "rank_01/b"]])
+def test_names_that_make_no_set_of_folders_are_refused_before_anything_is_written(tmp_path, names):
+    tensors = {name: random_tensor("F32", [3]) for name in names}
+    path = write_file(tmp_path / "source.safetensors", tensors)
+    with pytest.raises(inrush.UsageError, match="rank_0, rank_1"):
+        inrush.convert(path, tmp_path / "out", to="serverlessllm")
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_ranks_that_cannot_be_are_refused(tmp_path, source):
     for words in ({"ranks": 0}, {"ranks": 14}, {"ranks": 2, "to": "safetensors"}):
         with pytest.raises(inrush.UsageError, match="ranks"):

@@ -6,6 +6,7 @@ import collections
 import json
 import random
 import shutil
+import subprocess
 import warnings
 import zipfile
 
@@ -14,9 +15,8 @@ import pytest
 np = pytest.importorskip("numpy")
 torch = pytest.importorskip("torch")
 
+import inrush.numpy  # noqa: E402
 from test_damage import KEY, VALUES, WRITERS, right, write_safetensors  # noqa: E402
-
-import inrush  # noqa: E402
 
 TARGETS = {"safetensors": "out.safetensors", "serverlessllm": "out", "tensorizer": "out.tensors"}
 FORMATS = [*WRITERS, "serverlessllm"]
@@ -171,6 +171,33 @@ def test_a_wrong_or_missing_key_leaves_nothing(tmp_path, name, to):
     for options in ({}, {"encryption": bytes(32)}):
         assert refused(source, tmp_path, to, **options) is True
     assert refused(source, tmp_path, to, encryption=KEY) is False
+
+
+@pytest.mark.parametrize("key", [None, KEY])
+@pytest.mark.parametrize("to", TARGETS)
+def test_a_full_disk_leaves_nothing_and_a_larger_one_takes_it(tmp_path, to, key):
+    if key is not None and to == "serverlessllm":
+        pytest.skip("it cannot be encrypted")
+    source, small = tmp_path / "model.safetensors", tmp_path / "small"
+    small.mkdir()
+    large = np.random.default_rng(1).integers(0, 256, 4_000_000, np.uint8)
+    inrush.numpy.save_file({**VALUES, "large": large}, source)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "none", str(small)]
+    if subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("may not mount here")
+    target = small / TARGETS[to]
+    try:
+        with pytest.raises(inrush.SourceError, match=rf"{target.name}.*No space left"):
+            inrush.convert(source, target, to=to, encrypt=key)
+        assert not list(small.iterdir())
+        subprocess.run(["mount", "-o", "remount,size=9m", str(small)], check=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            inrush.convert(source, target, to=to, encrypt=key, resume=True)
+            assert set(inrush.open(target, encryption=key).load()) == {*VALUES, "large"}
+        assert list(small.iterdir()) == [target]
+    finally:
+        subprocess.run(["umount", "-l", str(small)], check=True)
 
 
 def test_a_tied_tensor_of_a_zip_is_written_whole(tmp_path):

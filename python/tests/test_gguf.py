@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 
 import inrush
 
+safetensors = pytest.importorskip("safetensors")
 gguf = pytest.importorskip("gguf", reason="the gguf package writes the files")
 
 
@@ -99,6 +102,67 @@ def test_what_is_not_quantised_is_repacked_as_safetensors(model, tmp_path):
     assert set(loaded) == {name for name in arrays if not name.startswith("Q")}
     for name, array in loaded.items():
         np.testing.assert_array_equal(array, arrays[name])
+
+
+def written(path: Path, add: Callable[[gguf.GGUFWriter], object]) -> Path:
+    writer = gguf.GGUFWriter(path, "llama")
+    add(writer)
+    writer.add_tensor("w", np.random.default_rng(3).random((3, 5), dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def test_metadata_goes_along_into_safetensors(tmp_path):
+    def add(writer: gguf.GGUFWriter) -> None:
+        writer.add_name('a "quoted" näme')
+        writer.add_file_type(0)
+        writer.add_custom_alignment(64)
+        writer.add_quantization_version(2)
+        writer.add_uint16("split.count", 1)
+        writer.add_bool("llama.flag", val=True)
+        writer.add_float64("llama.scale", 0.1)
+        writer.add_int64("llama.least", -(2**63))
+        writer.add_uint64("llama.most", 2**64 - 1)
+        writer.add_string("literal", "plain")
+        writer.add_tags(["text", 'with "quotes"', "ü"])
+        writer.add_head_count_kv([4, 8, 8, 4])
+        writer.add_array("rope.scales", [0.5, 1.25])
+        writer.add_array("bound", list(range(512)))
+        writer.add_array("over", list(range(513)))
+        writer.add_array("raw", [b"\xff\xfe", b"x"])
+        writer.add_token_list([f"t{i}" for i in range(32000)])
+        writer.add_chat_template("{{ messages }}" * 4000)
+        writer.add_string("huge", "x" * 70_000)
+
+    path = written(tmp_path / "m.gguf", add)
+    shown = inrush.open(path).metadata
+    assert shown["over"] == "[513 values]"
+    assert shown["raw"] == "[2 values]"
+    assert shown["huge"] == "[70000 bytes]"
+    assert shown["tokenizer.ggml.tokens"] == "[32000 values]"
+    inrush.convert(path, tmp_path / "m.safetensors", to="safetensors")
+    with safetensors.safe_open(tmp_path / "m.safetensors", "np") as file:
+        metadata = file.metadata()
+        theirs = gguf.GGUFReader(path).tensors[0].data
+        np.testing.assert_array_equal(file.get_tensor("w"), theirs)
+    assert metadata.pop("tokenizer.chat_template") == "{{ messages }}" * 4000
+    assert json.loads(metadata.pop("general.tags")) == ["text", 'with "quotes"', "ü"]
+    assert json.loads(metadata.pop("rope.scales")) == [0.5, 1.25]
+    assert json.loads(metadata.pop("bound")) == list(range(512))
+    assert metadata == {
+        "format": "pt",
+        "general.architecture": "llama",
+        "general.name": 'a "quoted" näme',
+        "literal": "plain",
+        "llama.flag": "true",
+        "llama.scale": "0.1",
+        "llama.least": str(-(2**63)),
+        "llama.most": str(2**64 - 1),
+        "llama.attention.head_count_kv": "[4,8,8,4]",
+    }
 
 
 def test_it_is_known_by_its_content_in_a_folder_too(model):

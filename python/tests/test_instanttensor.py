@@ -34,7 +34,7 @@ def test_the_signature_is_instanttensors():
     assert list(parameters) == [
         "filename", "framework", "device", "process_group", "buffer_size", "chunk_size",
         "concurrency", "io_depth", "max_free_mem_usage", "load_now", "copy", "backend",
-        "tensor_filter", "tensor_name_match_mode",
+        "host_fallback", "tensor_filter", "tensor_name_match_mode",
     ]  # fmt: skip
     assert parameters["load_now"].default is True
     assert parameters["copy"].default is True
@@ -207,6 +207,9 @@ def test_a_filter_selects_by_whole_names(files, patterns, mode, count):
     [
         {"io_depth": 0},
         {"chunk_size": -1},
+        {"concurrency": "2"},
+        {"max_free_mem_usage": 1.5},
+        {"backend": []},
         {"tensor_filter": "x"},
         {"tensor_filter": ["("], "tensor_name_match_mode": "regex"},
         {"tensor_filter": [], "tensor_name_match_mode": "no"},

@@ -172,6 +172,15 @@ def test_whole_modules_and_other_objects_are_refused_by_name(tmp_path):
         inrush.open(saved(tmp_path, {"s": torch.rand(2, 2).to_sparse()}))
 
 
+def test_what_torch_would_conjugate_or_negate_is_refused(tmp_path):
+    value = torch.rand(3, dtype=torch.complex64)
+    for lazy in (value.conj(), value.conj().imag, torch.nn.Parameter(value.conj())):
+        with pytest.raises(inrush.DataError, match=r"model\.bin \[.*conjugated or negated"):
+            inrush.open(saved(tmp_path, {"a": torch.rand(2), "lazy": lazy}))
+    tensors = {"a": value.conj().resolve_conj(), "b": value.conj().imag.resolve_neg()}
+    check(saved(tmp_path, tensors), tensors)
+
+
 def test_an_old_pickle_and_foreign_zips_say_what_they_are(tmp_path):
     path = saved(tmp_path, {"a": torch.rand(2)}, _use_new_zipfile_serialization=False)
     with pytest.raises(inrush.DataError, match="pickle"):

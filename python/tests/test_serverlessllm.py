@@ -130,10 +130,10 @@ def test_tied_tensors_share_bytes_and_each_gets_its_own(tmp_path):
 
 def test_strides_are_followed(tmp_path):
     stored = np.arange(12, dtype="<f4").reshape(3, 4)
-    (tmp_path / "tensor.data_0").write_bytes(stored.tobytes())
+    (tmp_path / "tensor.data_0").write_bytes(stored.tobytes() + stored.tobytes()[4:])
     index = {
         "t": [0, 48, [4, 3], [1, 4], "torch.float32"],
-        "column": [4, 40, [3], [4], "torch.float32"],
+        "column": [48, 44, [3], [4], "torch.float32"],
         "again": [0, 16, [5, 4], [0, 1], "torch.float32"],
     }
     (tmp_path / "tensor_index.json").write_text(json.dumps(index))
@@ -206,6 +206,37 @@ def test_what_contradicts_itself_is_refused(tmp_path):
     (tmp_path / "tensor.data_0").unlink()
     with pytest.raises(inrush.DataError, match=r"no tensor\.data_0"):
         inrush.open(tmp_path)
+
+
+@pytest.mark.parametrize("partition", [[], [0]])
+def test_tensors_that_share_some_bytes_only_are_refused(tmp_path, partition):
+    (tmp_path / "tensor.data_0").write_bytes(os.urandom(64))
+
+    def entry(offset: int, size: int) -> list:
+        return [offset, size, [size], [1], "u8", *partition]
+
+    def opened(**entries: list) -> inrush.Checkpoint:
+        (tmp_path / "tensor_index.json").write_text(json.dumps(entries))
+        return inrush.open(tmp_path)
+
+    assert len(opened(a=entry(0, 32), b=entry(32, 32), none=entry(16, 0), tied=entry(0, 32))) == 4
+    assert len(opened(a=entry(0, 32), part=entry(0, 8), b=entry(32, 8))) == 3
+    for wrong in (
+        {"a": entry(0, 33), "b": entry(32, 32)},
+        {"b": entry(32, 32), "a": entry(0, 33)},
+        {"a": entry(0, 64), "x": entry(0, 8), "b": entry(8, 8)},
+        {"a": entry(0, 64), "c": entry(63, 1)},
+    ):
+        with pytest.raises(inrush.DataError, match=r'index\.json .*tensor "[bc]".*overlap.*"a"'):
+            opened(**wrong)
+
+
+def test_strides_that_make_elements_overlap_are_refused_with_the_file(tmp_path):
+    (tmp_path / "tensor.data_0").write_bytes(os.urandom(64))
+    index = {"w": [0, 64, [4, 3], [2, 1], "torch.float32"]}
+    (tmp_path / "tensor_index.json").write_text(json.dumps(index))
+    with pytest.raises(inrush.DataError, match=r'"w".*elements overlap, in .*tensor\.data_0'):
+        inrush.open(tmp_path).load()
 
 
 def test_a_tensor_across_two_files_is_refused(tmp_path):

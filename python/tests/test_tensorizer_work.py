@@ -137,6 +137,7 @@ def test_what_is_copied_and_not_yet_written_has_a_limit_in_bytes(monkeypatch):
     monkeypatch.setattr(_serializer, "_AHEAD", limit)
     begun, written, most = [], [], []
     guard = threading.Lock()
+    side_by_side = threading.Event()
     encode = _tensors_file.Record.encode
     put = TensorSerializer._put
 
@@ -144,6 +145,9 @@ def test_what_is_copied_and_not_yet_written_has_a_limit_in_bytes(monkeypatch):
         with guard:
             begun.append(record.size)
             most.append(sum(begun) - sum(written))
+        if len(begun) > 1:
+            side_by_side.set()
+        assert side_by_side.wait(60)
         return encode(record, data)
 
     def noted(serializer, offset, data):

@@ -133,7 +133,7 @@ def test_what_a_file_asks_of_memory_and_time_to_derive_its_key_is_limited(tmp_pa
 
 def test_a_format_without_checksums_says_so(every_dtype):
     path, _ = every_dtype
-    with pytest.raises(inrush.UsageError, match="neither checksums nor encryption"):
+    with pytest.raises(inrush.UsageError, match="no checksums of its own"):
         inrush.open(path, verify="full").load()
 
 

@@ -6,7 +6,9 @@ namespace inrush {
 namespace {
 
 TEST(ProfilePath, follows_the_variables_in_order) {
-  Environment environment{.profile = "", .cache_home = "/c", .home = "/h", .runtime_dir = ""};
+  Environment environment;
+  environment.cache_home = "/c";
+  environment.home = "/h";
   EXPECT_EQ(profile_path(environment), "/c/inrush/profile.json");
   environment.profile = "/elsewhere/p.json";
   EXPECT_EQ(profile_path(environment), "/elsewhere/p.json");
@@ -15,8 +17,10 @@ TEST(ProfilePath, follows_the_variables_in_order) {
 }
 
 TEST(ProfilePath, relative_folders_are_ignored) {
-  EXPECT_EQ(profile_path({.profile = "", .cache_home = "c", .home = "/h", .runtime_dir = ""}),
-            "/h/.cache/inrush/profile.json");
+  Environment environment;
+  environment.cache_home = "c";  // relative: as if it were not there
+  environment.home = "/h";
+  EXPECT_EQ(profile_path(environment), "/h/.cache/inrush/profile.json");
   EXPECT_EQ(profile_path({}), "");
 }
 

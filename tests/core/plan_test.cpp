@@ -21,8 +21,9 @@ class Layout {
   explicit Layout(uint64_t offset = 0) : offset_(offset) { blob(); }
 
   Layout& blob() {
-    index_.blobs.push_back({.name = fmt::format("{}.safetensors", index_.blobs.size())});
-    index_.blobs.back().size = offset_;
+    Blob& blob = index_.blobs.emplace_back();
+    blob.name = fmt::format("{}.safetensors", index_.blobs.size());
+    blob.size = offset_;
     return *this;
   }
   Layout& hole(uint64_t size) {
@@ -30,7 +31,9 @@ class Layout {
     return *this;
   }
   Layout& tensor(Dtype dtype, const Shape& shape) {
-    TensorInfo info{.name = fmt::format("t{}", index_.tensors.size()), .dtype = dtype};
+    TensorInfo info;
+    info.name = fmt::format("t{}", index_.tensors.size());
+    info.dtype = dtype;
     info.shape = shape;
     info.blob = static_cast<uint32_t>(index_.blobs.size() - 1);
     info.offset = index_.blobs.back().size;

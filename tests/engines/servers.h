@@ -42,7 +42,7 @@ class Servers {
   }
 
   Blob cached_blob(const std::string& name, const Bytes& bytes) {
-    if (!cache_) cache_ = open_private_folder(cache_dir_, "http://test/", 0);
+    if (!cache_) cache_ = CacheRoot(cache_dir_, 0).folder_of("http://test/");
     Blob blob = put(name, bytes);
     auto both = std::make_shared<CachedBlob>();
     both->inner = blob;

@@ -4,6 +4,8 @@
 
 #include <filesystem>
 #include <map>
+#include <mutex>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -54,6 +56,47 @@ TEST(SafetensorsFile, is_indexed_with_offsets_from_its_first_byte) {
 TEST(SafetensorsFile, is_known_by_its_head_when_its_name_says_nothing) {
   const Folder folder;
   EXPECT_EQ(open(folder.write("0123abcd", file_with({"a"}))).tensors.size(), 1U);
+}
+
+// A folder that counts how often its entries are opened.
+class Counting final : public Store {
+ public:
+  explicit Counting(const std::string& folder) : place_(find_place(folder)) {}
+
+  [[nodiscard]] std::string uri() const override { return place_.store->uri(); }
+  std::vector<std::string> list() override { return place_.store->list(); }
+  Identity identity(const Blob& blob) override { return place_.store->identity(blob); }
+  void read(const Blob& blob, uint64_t offset, std::span<std::byte> target) override {
+    place_.store->read(blob, offset, target);
+  }
+  Blob open(const std::string& name) override {
+    Blob blob = place_.store->open(name);
+    const std::lock_guard lock(mutex_);
+    ++opened[name];
+    return blob;
+  }
+
+  std::map<std::string, int> opened;
+
+ private:
+  Place place_;
+  std::mutex mutex_;
+};
+
+TEST(Formats, each_entry_is_opened_once_for_each_is_a_round_trip_where_it_is_far_away) {
+  const std::map<std::string, int> once = {{"a.safetensors", 1}, {"b.safetensors", 1}};
+  const Folder folder;
+  folder.write("a.safetensors", file_with({"a"}));
+  folder.write("b.safetensors", file_with({"b"}));
+  Counting plain(folder.path());
+  EXPECT_EQ(read_index(plain, {}).tensors.size(), 2U);
+  EXPECT_EQ(plain.opened, once);
+  const Folder unnamed;
+  unnamed.write("0", file_with({"a"}));
+  unnamed.write("1", file_with({"b"}));
+  Counting looked_into(unnamed.path());
+  EXPECT_EQ(read_index(looked_into, {}).tensors.size(), 2U);
+  EXPECT_EQ(looked_into.opened, (std::map<std::string, int>{{"0", 1}, {"1", 1}}));
 }
 
 TEST(SafetensorsFile, may_have_a_header_longer_than_the_first_read) {

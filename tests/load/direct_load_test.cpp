@@ -139,11 +139,11 @@ TEST_F(DirectLoad, is_chosen_by_itself_only_where_it_was_measured_to_be_clearly_
   folder.shard("model.safetensors", "t", std::vector<size_t>(20, 4 * kMiB));
   const std::string profile = folder.path() + "/profile.json";
   ::setenv("INRUSH_PROFILE", profile.c_str(), 1);
-  const auto way = [&](const std::vector<std::string>& backends) {
+  const auto way = [&](const std::vector<std::string>& backends, bool cold = true) {
     LoadOptions options = by(backends);
     options.collect = true;
-    options.choice.page_cache = PageCache::drop;
-    folder.make_cold();
+    options.choice.page_cache = cold ? PageCache::drop : PageCache::automatic;
+    if (cold) folder.make_cold();
     Load load = begin({"cuda"}, std::move(options));
     EXPECT_EQ(drain(load), 20U);
     return load.choice();
@@ -158,12 +158,15 @@ TEST_F(DirectLoad, is_chosen_by_itself_only_where_it_was_measured_to_be_clearly_
   }
   EXPECT_FALSE(usual.to_device);
   EXPECT_EQ(opened(), before) << "nobody asked for it, and its driver was started";
-  for (const double faster : {0.9, 1.05, 2.0}) {
+  const auto suppose = [&](double faster) {
     Profile known = load_profile();
     for (auto& [key, rate] : known.rates) {
       rate.bytes_per_second = key.find("|cufile|cold") == std::string::npos ? 9e9 : 9e9 * faster;
     }
     std::ofstream(profile) << to_json(known);
+  };
+  for (const double faster : {0.9, 1.05, 2.0}) {
+    suppose(faster);
     const Choice chosen = way({});
     EXPECT_EQ(chosen.to_device, faster > 1.1) << chosen.why;
     EXPECT_EQ(opened() > before, faster > 1.1);
@@ -172,6 +175,11 @@ TEST_F(DirectLoad, is_chosen_by_itself_only_where_it_was_measured_to_be_clearly_
               std::string::npos)
         << chosen.why;
   }
+  suppose(2.0);
+  folder.make_warm();
+  const int64_t then = opened();
+  EXPECT_FALSE(way({}, false).to_device);
+  EXPECT_EQ(opened(), then) << "all of it is warm, and its driver was started";
   ::setenv("INRUSH_PROFILE", "off", 1);
 }
 

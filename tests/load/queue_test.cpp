@@ -74,8 +74,24 @@ TEST(RangeQueue, a_stream_continues_where_it_was_and_a_second_begins_far_away) {
   two.sequential = true;
   const auto far = queue.take(two);
   EXPECT_GT(far->first, 40U);
-  one.previous = 1;
+  one.next = 1;
   EXPECT_EQ(queue.take(one)->first, 1U);
+}
+
+TEST(RangeQueue, a_stream_begins_where_it_is_told_and_goes_on_over_what_is_warm_and_what_is_not) {
+  std::vector<bool> resident(20);
+  for (const size_t i : {0, 1, 12, 13, 14}) resident[i] = true;
+  RangeQueue queue = queue_of(resident);
+  Appetite appetite;
+  appetite.sequential = true;
+  appetite.next = 10;
+  for (uint32_t expected = 10; expected < 20; ++expected) {
+    const auto run = queue.take(appetite);
+    ASSERT_TRUE(run);
+    EXPECT_EQ(run->first, expected);
+    appetite.next = run->first + run->count;
+  }
+  EXPECT_LT(queue.take(appetite)->first, 10U);
 }
 
 TEST(RangeQueue, a_stream_stays_before_the_horizon) {
@@ -86,7 +102,7 @@ TEST(RangeQueue, a_stream_stays_before_the_horizon) {
   std::set<uint32_t> seen;
   while (const auto run = queue.take(appetite)) {
     seen.insert(run->first);
-    appetite.previous = run->first + run->count;
+    appetite.next = run->first + run->count;
   }
   EXPECT_EQ(seen.size(), 10U);
   EXPECT_EQ(*seen.rbegin(), 9U);
@@ -125,7 +141,7 @@ TEST(RangeQueue, gives_every_range_exactly_once_whatever_is_asked) {
       appetite.coverage = static_cast<Coverage>(random() % 3);
       appetite.most = static_cast<uint32_t>(1 + random() % 5);
       appetite.sequential = random() % 2 == 0;
-      appetite.previous = static_cast<uint32_t>(random() % 70);
+      appetite.next = static_cast<uint32_t>(random() % 70);
       const auto run = queue.take(appetite);
       if (!run) {
         ++idle;

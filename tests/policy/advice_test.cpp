@@ -4,6 +4,8 @@
 
 #include <string>
 
+#include "tests/files.h"
+
 namespace inrush {
 namespace {
 
@@ -20,7 +22,7 @@ Facts healthy() {
   return facts;
 }
 
-const Surroundings kUsual = {"/home/a/.cache/inrush/profile.json", "/dev/shm/inrush-0"};
+const Surroundings kUsual = {{}, "/dev/shm/inrush-0", false};
 
 std::string all_of(const Facts& facts, const Surroundings& surroundings = kUsual) {
   std::string text;
@@ -35,9 +37,12 @@ TEST(Advice, names_the_limit_that_is_too_small) {
   facts.machine.memory_available = kBillion;
   facts.machine.memory_limit = 2 * kBillion;
   EXPECT_NE(all_of(facts).find("cgroup's memory limit, now 2000 MB"), std::string::npos);
-  facts = healthy();
-  facts.machine.memlock_limit = 64 << 10;
-  EXPECT_NE(all_of(facts).find("ulimit -l"), std::string::npos);
+}
+
+TEST(Advice, a_disk_that_reads_little_ahead) {
+  Facts facts = healthy();
+  facts.filesystem.read_ahead_kib = 128;
+  EXPECT_NE(all_of(facts).find("it reads only 128 KiB ahead"), std::string::npos);
 }
 
 TEST(Advice, repeats_why_an_engine_cannot_be_used) {
@@ -56,9 +61,26 @@ TEST(Advice, knows_far_places_and_their_read_ahead) {
   EXPECT_NE(text.find("read_ahead_kb"), std::string::npos);
 }
 
+TEST(Advice, knows_hosts_that_take_back_free_memory) {
+  Surroundings surroundings = kUsual;
+  surroundings.memory_taken_back = true;
+  EXPECT_NE(all_of(healthy(), surroundings).find("no free page reporting"), std::string::npos);
+}
+
+TEST(FreeMemory, is_taken_back_where_a_balloon_reports_free_pages) {
+  const test::Folder folder;
+  EXPECT_FALSE(is_free_memory_taken_back(folder.path() + "/none"));
+  folder.write("bind", "");
+  folder.write("virtio3/features", "01100000000000000000000000000000100");
+  EXPECT_FALSE(is_free_memory_taken_back(folder.path()));
+  folder.write("virtio4/features", "01100100000000000000000000000000100");
+  EXPECT_TRUE(is_free_memory_taken_back(folder.path()));
+}
+
 TEST(Advice, tells_of_places_that_cannot_be_kept) {
-  const std::string text = all_of(healthy(), {});
-  EXPECT_NE(text.find("INRUSH_PROFILE"), std::string::npos);
+  const std::string text =
+      all_of(healthy(), {{"it is broken", "nothing is kept", "rm it"}, "", false});
+  EXPECT_NE(text.find("rm it: nothing is kept (it is broken)"), std::string::npos);
   EXPECT_NE(text.find("/dev/shm"), std::string::npos);
 }
 

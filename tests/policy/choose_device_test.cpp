@@ -107,7 +107,8 @@ TEST(ChooseForDevice, gpudirect_only_where_it_was_measured_to_be_clearly_faster)
     request.device_budget = 64 << 20;
     const Choice choice = choose(facts, profile, request);
     EXPECT_EQ(choice.to_device, choice.name == "cufile");
-    EXPECT_EQ(choice.to_device, gpudirect_pays(facts, profile) && facts.backends.size() == 1);
+    EXPECT_EQ(choice.to_device,
+              would_take_gpudirect(facts, profile, request) && !facts.backends.empty());
     return choice.to_device;
   };
   EXPECT_FALSE(chosen(0, 0));
@@ -120,6 +121,28 @@ TEST(ChooseForDevice, gpudirect_only_where_it_was_measured_to_be_clearly_faster)
   facts.target = warm_for_cuda().target;
   facts.backends.clear();
   EXPECT_FALSE(chosen(9e9, 5e9)) << "whoever was asked said nothing";
+}
+
+TEST(ChooseForDevice, gpudirect_is_not_asked_about_where_it_would_not_be_taken) {
+  Facts facts = warm_for_cuda();
+  facts.engines.push_back({"cufile", ""});
+  Profile profile;
+  profile.learn(device_path(facts), "cufile", {9e9, 8, 1, 1, 1});
+  profile.learn(device_path(facts), "aio", {5e9, 8, 1, 1, 1});
+  const auto asked = [&](const ChoiceRequest& request = {}) {
+    return would_take_gpudirect(facts, profile, request);
+  };
+  EXPECT_FALSE(asked()) << "all of it is warm";
+  facts.warm_bytes = 0;
+  EXPECT_TRUE(asked());
+  ChoiceRequest request;
+  request.page_cache = PageCache::keep;
+  EXPECT_FALSE(asked(request));
+  request = {};
+  request.backend = {"uring"};
+  EXPECT_FALSE(asked(request));
+  facts.others_loading = 1;
+  EXPECT_FALSE(asked());
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -70,10 +71,22 @@ class RegistryTest : public testing::Test {
   // Lock files, without markers.
   [[nodiscard]] size_t files() const {
     size_t count = 0;
-    for (const auto& entry : fs::directory_iterator(folder_)) {
-      if (entry.path().extension() != ".seen") ++count;
+    for (const auto& entry : fs::recursive_directory_iterator(folder_)) {
+      const auto name = entry.path().filename();
+      if (entry.is_regular_file() && name != "seen" && name != "swept") ++count;
     }
     return count;
+  }
+  // Keys that the registry knows of.
+  [[nodiscard]] size_t keys() const {
+    const auto is_folder = [](const fs::directory_entry& entry) { return entry.is_directory(); };
+    return static_cast<size_t>(
+        std::count_if(fs::directory_iterator(folder_), fs::directory_iterator(), is_folder));
+  }
+  void pass(std::chrono::minutes time) const {
+    std::vector<fs::path> paths;
+    for (const auto& entry : fs::recursive_directory_iterator(folder_)) paths.push_back(entry);
+    for (const auto& path : paths) fs::last_write_time(path, fs::last_write_time(path) - time);
   }
 
   std::string folder_;
@@ -122,11 +135,62 @@ TEST_F(RegistryTest, an_ended_load_is_remembered_for_an_hour) {
     const Registration second(blobs_, folder_);
     EXPECT_TRUE(second.neighbours().loaded_recently);
   }
-  for (const auto& entry : fs::directory_iterator(folder_)) {
-    fs::last_write_time(entry, fs::file_time_type::clock::now() - std::chrono::minutes(61));
-  }
+  pass(std::chrono::minutes(61));
   const Registration third(blobs_, folder_);
   EXPECT_FALSE(third.neighbours().loaded_recently);
+}
+
+TEST_F(RegistryTest, what_nobody_loads_any_more_is_removed_and_what_is_loaded_stays) {
+  constexpr uint64_t kOthers = 50;
+  for (uint64_t i = 10; i < 10 + kOthers; ++i) const Registration ended({{blob_of(i)}}, folder_);
+  kill_hard(loading({blob_of(7)}));
+  loading({blob_of(8)});
+  const std::vector<Blob> own = {blob_of(9)};
+  const Registration ours(own, folder_);
+  EXPECT_EQ(keys(), kOthers + 3);
+  pass(std::chrono::minutes(61));
+  loading(blobs_);  // sweeps
+  EXPECT_EQ(keys(), 3U);
+  const Registration beside({{blob_of(8)}}, folder_);
+  EXPECT_EQ(beside.neighbours().loading, 1U);
+  const pid_t child = ::fork();
+  if (child == 0) ::_exit(static_cast<int>(Registration(own, folder_).neighbours().loading));
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  EXPECT_EQ(WEXITSTATUS(status), 1) << "a sweep by another process took a lock away";
+}
+
+TEST_F(RegistryTest, thousands_of_other_checkpoints_hide_nobody) {
+  for (int i = 0; i < 5000; ++i) fs::create_directory(folder_ + "/" + std::to_string(i));
+  for (uint64_t i = 10; i < 30; ++i) loading({blob_of(i)});
+  loading(blobs_);
+  EXPECT_EQ(Registration(blobs_, folder_).neighbours().loading, 1U);
+  EXPECT_EQ(Registration({{blob_of(20)}}, folder_).neighbours().loading, 1U);
+}
+
+TEST_F(RegistryTest, loads_that_begin_while_others_sweep_are_registered_all_the_same) {
+  const pid_t sweeper = ::fork();
+  if (sweeper == 0) {
+    while (true) {  // an hour passes for every key, again and again
+      for (const auto& entry : fs::directory_iterator(folder_)) {
+        std::error_code gone;
+        const auto old = fs::file_time_type::clock::now() - std::chrono::hours(2);
+        fs::last_write_time(entry.path() / "seen", old, gone);
+        fs::last_write_time(entry.path(), old, gone);
+      }
+      const Registration sweeps({{blob_of(100)}}, folder_);
+      ::usleep(500);
+    }
+  }
+  children_.push_back(sweeper);
+  for (int i = 0; i < 200; ++i) {
+    const Registration mine(blobs_, folder_);
+    const pid_t child = ::fork();
+    if (child == 0) ::_exit(static_cast<int>(Registration(blobs_, folder_).neighbours().loading));
+    int status = 0;
+    ::waitpid(child, &status, 0);
+    ASSERT_EQ(WEXITSTATUS(status), 1) << i;
+  }
 }
 
 TEST_F(RegistryTest, two_loads_of_one_process_keep_their_locks) {

@@ -25,6 +25,26 @@ std::string pattern(size_t size) {
   return bytes;
 }
 
+TEST(SaveFile, that_is_stopped_between_parts_leaves_nothing) {
+  const std::string bytes = pattern(20 << 20);
+  const Folder folder;
+  int asked = 0;
+  const SaveOptions stopped{.stopped = [&] { return ++asked > 2; }};
+  try {
+    save_file(folder / "x.safetensors", {tensor("x", Dtype::u8, {bytes.size()}, bytes)}, stopped);
+    FAIL() << "it went on";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::cancelled);
+  }
+  const ShardOptions shards{.stopped = [] { return true; }};
+  EXPECT_THROW(save_sharded(folder / "x", {tensor("x", Dtype::u8, {4}, pattern(4))}, shards),
+               Error);
+  EXPECT_TRUE(std::filesystem::is_empty(folder / "x"));
+  EXPECT_FALSE(std::filesystem::exists(folder / "x.safetensors"));
+  const auto left = std::distance(std::filesystem::directory_iterator(folder / "."), {});
+  EXPECT_EQ(left, 1);
+}
+
 TEST(SaveFile, writes_what_safetensors_writes_byte_for_byte) {
   const std::vector<Dtype> dtypes = {
       Dtype::boolean, Dtype::f4,      Dtype::u8,          Dtype::i8,          Dtype::f8_e5m2,

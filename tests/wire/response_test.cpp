@@ -50,6 +50,8 @@ TEST(Response, a_refusal_names_the_servers_code_and_request_id) {
             "403 Forbidden: AccessDenied: No <entry> (request id R1)");
   EXPECT_EQ(describe_refusal(head_of({"HTTP/1.1 404 x"}), R"({"error": "not\u0020there"})"),
             "404 Not Found: not\\u0020there");
+  EXPECT_EQ(describe_refusal(head_of({"HTTP/1.1 404 x"}), "<Code><![CDATA[No<Such>]]></Code>"),
+            "404 Not Found: No<Such>");
   EXPECT_EQ(describe_refusal(head_of({"HTTP/1.1 418 x"}), "<html>"), "418");
   const std::string hostile = "<Code>\x1b[2J\r\nX</Code>" + std::string(5000, 'x');
   const std::string text = describe_refusal(head_of({"HTTP/1.1 400 x"}), hostile);
@@ -75,7 +77,14 @@ TEST(Listing, that_is_none_is_an_error) {
   EXPECT_THROW(parse_s3_page("<html>", ""), Error);
   EXPECT_THROW(parse_s3_page("<ListBucketResult><Contents><Key>a</Key>", ""), Error);
   EXPECT_THROW(parse_s3_page("<ListBucketResult><IsTruncated>true</IsTruncated>", ""), Error);
+  EXPECT_THROW(parse_s3_page("<ListBucketResult><Contents><Key>a</Key></Contents>", ""), Error);
+  EXPECT_THROW(parse_s3_page("<ListBucketResult><EncodingType>url</EncodingType><Contents>"
+                             "<Key>a%zz</Key></Contents></ListBucketResult>",
+                             ""),
+               Error);
+  EXPECT_TRUE(parse_s3_page("<ListBucketResult xmlns=\"x\"/>", "").names.empty());
   EXPECT_THROW(parse_az_page("<html>", ""), Error);
+  EXPECT_THROW(parse_az_page("<EnumerationResults><Blobs>", ""), Error);
 }
 
 TEST(Listing, of_azure) {

@@ -24,6 +24,13 @@ TEST(Url, is_shown_without_what_is_secret) {
   EXPECT_EQ(shown_url(parse_url("https://h/a")), "https://h/a");
 }
 
+TEST(Url, says_what_of_its_query_means_a_content) {
+  EXPECT_EQ(unsigned_query("shard=2&X-Amz-Signature=a&Expires=3&file=b%20c&&sig=d"),
+            "shard=2&file=b%20c");
+  EXPECT_EQ(unsigned_query("X-Goog-Date=1&Signature=2&Key-Pair-Id=3"), "");
+  EXPECT_EQ(unsigned_query("versionId=3&st=1&policy=2"), "versionId=3&st=1&policy=2");
+}
+
 TEST(Url, refuses_what_would_make_two_headers_or_is_no_url) {
   for (const char* text : {"http://h/a b", "http://h/a\r\nX: y", "http://h:port/", "http:///x",
                            "h/x", "http://h:1234567/", "http://me@/x"}) {

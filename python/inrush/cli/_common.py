@@ -61,7 +61,8 @@ Exclude = Annotated[
     list[str] | None, typer.Option(help="Not these: name, glob or re:EXPRESSION. Repeatable.")
 ]
 Verify = Annotated[
-    str | None, typer.Option(help="Check the format's own checksums: none, crc or full.")
+    str | None,
+    typer.Option("--verify", help="Check the format's own checksums: none, crc or full."),
 ]
 Mirrors = Annotated[
     list[str] | None,

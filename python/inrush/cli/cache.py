@@ -61,7 +61,7 @@ def _values(one: Kept) -> dict[str, Any]:
 @app.command("ls")
 def list_kept(*, cache_dir: CacheDir = None, json: Json = False) -> None:
     """List checkpoints: how much of each is here, and when it was used last."""
-    found = kept(_folder(cache_dir))
+    found = [one for one in kept(_folder(cache_dir)) if one.copies or one.broken]
     if json:
         print_json("cache ls", {"checkpoints": [_values(one) for one in found]})
         return
@@ -147,7 +147,11 @@ def prefetch(
     uri, _ = fetch(source, words)
     for _ in range(_SEALING):
         inrush.open(source, **words).close()  # fetches what no load reads, and seals
-        one = _named(kept(words["cache_dir"]), uri)
+        found = [one for one in kept(words["cache_dir"]) if one.uri == uri]
+        if not found:  # there is nothing that tells versions of it apart
+            _report({"uri": uri, "bytes": 0, "files": [], "whole": False}, json)
+            return
+        one = found[0]
         if all(copy.sealed or copy.present < copy.size for copy in one.copies):
             break
         time.sleep(0.1)  # the load's last thread still has the lock
@@ -160,6 +164,8 @@ def _report(values: dict[str, Any], json: bool) -> None:
         print_json("cache prefetch", values)
     else:
         wrong = "not whole: is the disk full, or cache_size too small?"
+        if not values["files"]:
+            wrong = "not kept: the server tells no versions of it apart"
         state = "whole" if values["whole"] else wrong
         console().print(f"{shown(values['uri'])}: {size_text(values['bytes'])}, {state}")
     if not values["whole"]:

@@ -24,9 +24,6 @@ from inrush.cli._common import (
 from inrush.cli._explain import limit_table, machine_rows, place_rows, wanted_rows
 from inrush.cli._limit import measure_limit
 
-# The kernel's read-ahead below which buffered reads of big files crawl.
-_LEAST_READ_AHEAD_KIB = 1024
-
 
 def doctor(
     sources: Annotated[
@@ -142,42 +139,13 @@ def _examine(source: str | list[str] | None) -> dict[str, Any]:
             {"what": what, "why": why, "instead": instead}
             for what, why, instead in _core.fallbacks(facts, checkpoint)
         ],
-        "advice": _advice(machine, values, backends),
+        "advice": [f"{what}: {why}" for what, why in _core.advice(facts)],
     }
 
 
 def _network() -> dict[str, str]:
     library, problem = _core.describe_curl()
     return {"library": library, "problem": problem, "tls_roots": _core.find_tls_roots()}
-
-
-def _advice(
-    machine: dict[str, Any], facts: dict[str, Any] | None, backends: list[dict[str, Any]]
-) -> list[str]:
-    advice = []
-    if machine["huge_pages"] == "never":
-        advice.append(
-            "huge pages are off, so fresh memory costs more to fill: "
-            "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled"
-        )
-    uring = next((one for one in backends if one["name"] == "URING_BUFFERED"), None)
-    if uring is not None and "permit" in uring["reason"].lower():
-        advice.append("io_uring is forbidden here: sysctl kernel.io_uring_disabled=0, or seccomp")
-    if remedy := _core.profile_remedy():
-        advice.append(f"the profile of what loads have taught: {remedy}")
-    if facts is None:
-        return advice
-    if 0 < facts["filesystem"]["read_ahead_kib"] < _LEAST_READ_AHEAD_KIB:
-        advice.append(
-            f"the device reads only {facts['filesystem']['read_ahead_kib']} KiB ahead: "
-            "raise its queue/read_ahead_kb to 8192"
-        )
-    if facts["wanted_bytes"] > machine["memory_available"]:
-        advice.append(
-            f"the checkpoint has {size_text(facts['wanted_bytes'])}, this process may take "
-            f"{size_text(machine['memory_available'])}: open it and read tensor by tensor"
-        )
-    return advice
 
 
 def _memlock_text(limit: int) -> str:

@@ -1,4 +1,4 @@
-"""inrush verify: every byte read, the structure checked, digests compared."""
+"""inrush verify: every byte read, the structure checked, checksums and digests compared."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from inrush.cli._common import (
     PassphraseFile,
     Sources,
     StorageOptions,
+    Verify,
     console,
     print_json,
     rate_text,
@@ -41,6 +42,7 @@ def verify(
         str | None,
         typer.Option("--manifest", metavar="FILE", help="What inrush manifest wrote."),
     ] = None,
+    checksums: Verify = None,
     backend: Backend = None,
     budget: Budget = None,
     page_cache: PageCache = None,
@@ -53,12 +55,14 @@ def verify(
     storage_options: StorageOptions = None,
     json: Json = False,
 ) -> None:
-    """Read every byte, check the structure, compare digests with a manifest."""
+    """Read every byte, check the structure and the files' own checksums, compare a manifest."""
     expected = None if manifest is None else read_manifest(manifest)
     checkpoint, digested = read_all(
         sources,
         "verifying",
         (key_file, passphrase_file, key_command),
+        by_all=True,
+        verify=checksums,
         backend=backend,
         budget=budget,
         page_cache=page_cache,
@@ -83,6 +87,7 @@ def _values(
         "uri": source,
         "manifest": manifest,
         "ok": not different,
+        "checksums": digested.verified,
         "count": len(digested.manifest),
         "differences": [
             {"what": one.what.name, "name": one.name, "text": one.text} for one in different
@@ -106,5 +111,7 @@ def _print(digested: Digested, different: list[_core.Difference], *, compared: b
         out.print(f"[bold red]{len(different)} differences[/]  [dim]{read}[/]")
     elif compared:
         out.print(f"[bold green]all digests agree[/]  [dim]{read}[/]")
+    elif digested.verified:
+        out.print(f"[bold green]all checksums agree[/]  [dim]{read}; no manifest to compare[/]")
     else:
         out.print(f"[bold green]structure is sound[/]  [dim]{read}; no manifest to compare[/]")

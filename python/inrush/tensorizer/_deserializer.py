@@ -112,6 +112,10 @@ class TensorDeserializer(Mapping):  # type: ignore[type-arg]
             self._checkpoint: Checkpoint | None = self._opened()
             self._check_encryption(self._checkpoint)
             self._lines = self._wanted(filter_func)
+            if self._source.alone and min(num_readers or 1, len(self._lines)) > 1:
+                raise ValueError(
+                    "num_readers: this kind of file cannot be opened again, and so has one reader"
+                )
             self._layers = layers_of(self._lines)
             if not lazy_load:
                 self._load(list(self._lines))

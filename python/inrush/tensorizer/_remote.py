@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
+import socket
 import time
+import urllib.parse
 from email.message import Message
 
 from inrush import _core
@@ -20,6 +23,28 @@ _TIMEOUT = 30  # seconds without a byte
 _LEAST_AHEAD = 1 << 18  # bytes that are fetched at once: what comes with the first look
 _MOST_AHEAD = 16 << 20
 _STEP = 64 << 20  # bytes of a file that is read as a whole
+
+
+# What the system says, and the exceptions that Python's own sockets make of it.
+_REFUSALS = (
+    errno.ECONNREFUSED, errno.ECONNRESET, errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH,
+)  # fmt: skip
+_UNRESOLVED = {
+    "Name or service not known": socket.EAI_NONAME,
+    "No address associated with hostname": socket.EAI_NODATA,
+    "Temporary failure in name resolution": socket.EAI_AGAIN,
+}
+
+
+def _os_error(text: str) -> OSError:
+    """An error of reading, of the class that a socket of Python's would have raised."""
+    for code in _REFUSALS:
+        if text.endswith(os.strerror(code)):
+            return OSError(code, text)
+    for ending, code in _UNRESOLVED.items():
+        if text.endswith(ending):
+            return socket.gaierror(code, text)
+    return OSError(text)
 
 
 class CAInfo:
@@ -146,9 +171,13 @@ class RemoteFile(io.BufferedIOBase):
         try:
             self._file = _core.File.open(place, storage_for([place], self.storage_options))
         except Error as error:
-            raise OSError(f"Failed to open stream: {error}") from None
+            raise _os_error(f"Failed to open stream: {error}") from None
         self._seconds_to_open = time.monotonic() - began
         self.size = self._file.size
+        if begin and begin >= self.size:
+            raise OSError(
+                f"Failed to open stream: it has {self.size} bytes, and byte {begin} is asked for"
+            )
 
     @property
     def whole(self) -> bool:
@@ -169,7 +198,7 @@ class RemoteFile(io.BufferedIOBase):
         try:
             self._file.read(offset, _core.buffer_address(target), len(target))
         except Error as error:
-            raise OSError("; ".join([str(error), *self._notes])) from None
+            raise _os_error("; ".join([str(error), *self._notes])) from None
 
     def readinto(self, ba: Any) -> int:
         """Fill the buffer; less only at the end."""
@@ -339,6 +368,23 @@ class CURLStreamFile(RemoteFile):
         self._notes.append(msg)
 
 
+def check_redis_uri(uri: str) -> None:
+    """Whether it names a server.
+
+    Raises
+    ------
+    ValueError
+        If it does not. Logins are not repeated.
+    """
+    parts = urllib.parse.urlsplit(uri)
+    try:
+        port = parts.port
+    except ValueError:
+        port = -1
+    if parts.scheme.lower() != "redis" or not parts.hostname or port == -1:
+        raise ValueError("Invalid Redis URI: expected redis://[[USER]:PASSWORD@]HOST[:PORT]/PREFIX")
+
+
 class RedisStreamFile(RemoteFile):
     """What `TensorDeserializer.to_redis` wrote, as one file.
 
@@ -364,7 +410,7 @@ class RedisStreamFile(RemoteFile):
     OSError
         If the server cannot be reached, refuses, or has no such keys.
     ValueError
-        If the range is none.
+        If the range is none, or this is no URI of Redis.
     """
 
     def __init__(
@@ -376,6 +422,7 @@ class RedisStreamFile(RemoteFile):
         buffer_size: int | None = None,
     ) -> None:
         del buffer_size
+        check_redis_uri(uri)
         super().__init__(uri, {}, begin, end)
         self.setup_latency = self._seconds_to_open
         self.response_latencies: list[float] = []

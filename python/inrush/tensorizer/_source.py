@@ -41,21 +41,12 @@ def open_as_source(file: Any, readers: int | None) -> Source:
     file : binary file
     readers : int, optional
         How many connections may fetch at once, from a remote place.
-
-    Raises
-    ------
-    ValueError
-        If more than one reader is asked for and it cannot be opened again.
     """
     if isinstance(file, RemoteFile) and file.whole and file.fileno() < 0:
         return _Remote(file, readers)
     path = _path_of(file)
     if path is not None and file.tell() == 0:
         return Source(file, path)
-    if readers is not None and readers > 1 and not isinstance(file, RemoteFile):
-        raise ValueError(
-            "num_readers: this kind of file cannot be opened again, and so has one reader"
-        )
     return _Copied(file)
 
 
@@ -105,9 +96,12 @@ class Source:
         Options of `inrush.open` for it.
     stable : bool
         It stays as it is, so that it may be mapped, and opened once for all loads.
+    alone : bool
+        It cannot be opened again, and so has one reader.
     """
 
     stable = True
+    alone = False
 
     def __init__(self, file: Any, path: str, options: dict[str, Any] | None = None) -> None:
         self.file = file
@@ -163,6 +157,7 @@ class _Copied(Source):
         self._descriptor = os.memfd_create("inrush", os.MFD_CLOEXEC)
         super().__init__(file, _path_of_descriptor(self._descriptor))
         self.stable = False
+        self.alone = not isinstance(file, RemoteFile)
         self._index_end = 0
         self._fetched = 0
         try:

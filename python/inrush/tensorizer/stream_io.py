@@ -66,6 +66,9 @@ def _s3_words(words: dict[str, Any], *, writing: bool) -> dict[str, Any]:
         key = secret = ""
     elif signature not in (None, "s3v4", "v4"):
         raise ValueError(f"s3_signature_version={signature!r}: only s3v4 and unsigned are spoken")
+    if bool(key) != bool(secret):
+        missing = "s3_secret_access_key" if key else "s3_access_key_id"
+        raise ValueError(f"{missing} is missing: it was not given, and no file of s3cmd's has it")
     endpoint = words["s3_endpoint"] or found.endpoint
     force = words["force_http"]
     if force is None:
@@ -132,7 +135,8 @@ def open_stream(
     Raises
     ------
     ValueError
-        For a mode that is not possible there; for an endpoint without TLS.
+        For a mode that is not possible there; for an endpoint without TLS; for half of a pair of
+        S3's keys; for a URI of Redis without a server.
     OSError
         If it cannot be opened.
     """
