@@ -50,7 +50,7 @@ Checkpoint Checkpoint::open(std::unique_ptr<Store> store, const std::vector<std:
 
 bool Checkpoint::confirm(Deadline deadline) const {
   const bool here = confirm_copies(index().blobs, deadline);
-  const auto& others = mirrors();
+  const std::span<const Checkpoint> others = mirrors();
   return std::all_of(others.begin(), others.end(),
                      [&](const Checkpoint& other) { return other.confirm(deadline); }) &&
          here;

@@ -38,9 +38,9 @@ class Checkpoint {
   // The first of these, with the others as its mirrors; the same demands.
   static Checkpoint join(std::vector<Checkpoint> places);
 
-  [[nodiscard]] const std::vector<Checkpoint>& mirrors() const;
+  [[nodiscard]] std::span<const Checkpoint> mirrors() const;
   // Why places were left out.
-  [[nodiscard]] const std::vector<std::string>& left_out() const;
+  [[nodiscard]] std::span<const std::string> left_out() const;
 
   // Waits until what loads have brought of it was compared with the digests that its place names
   // for whole files, which may take longer than they did; false at the deadline. Throws Error{data}

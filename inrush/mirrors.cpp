@@ -146,14 +146,14 @@ Checkpoint Checkpoint::open_mirrored(const std::vector<std::string>& uris,
   return whole;
 }
 
-const std::vector<Checkpoint>& Checkpoint::mirrors() const {
-  static const std::vector<Checkpoint> none;
-  return others_ ? others_->mirrors : none;
+std::span<const Checkpoint> Checkpoint::mirrors() const {
+  if (!others_) return {};
+  return others_->mirrors;
 }
 
-const std::vector<std::string>& Checkpoint::left_out() const {
-  static const std::vector<std::string> none;
-  return others_ ? others_->left_out : none;
+std::span<const std::string> Checkpoint::left_out() const {
+  if (!others_) return {};
+  return others_->left_out;
 }
 
 }  // namespace inrush

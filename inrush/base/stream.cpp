@@ -86,19 +86,15 @@ long control(BIO* /*bio*/, int command, long /*number*/, void* /*pointer*/) {
   return command == BIO_CTRL_FLUSH ? 1 : 0;
 }
 
-struct FreeMethod {
-  void operator()(BIO_METHOD* method) const { BIO_meth_free(method); }
-};
-
 BIO* quiet_bio(int fd) {
-  static const std::unique_ptr<BIO_METHOD, FreeMethod> method = [] {
-    std::unique_ptr<BIO_METHOD, FreeMethod> made(BIO_meth_new(BIO_TYPE_SOURCE_SINK, "inrush"));
-    BIO_meth_set_write(made.get(), send_quietly);
-    BIO_meth_set_read(made.get(), receive);
-    BIO_meth_set_ctrl(made.get(), control);
+  static const auto method = [] {
+    BIO_METHOD* const made = BIO_meth_new(BIO_TYPE_SOURCE_SINK, "inrush");
+    BIO_meth_set_write(made, send_quietly);
+    BIO_meth_set_read(made, receive);
+    BIO_meth_set_ctrl(made, control);
     return made;
   }();
-  BIO* bio = BIO_new(method.get());
+  BIO* bio = BIO_new(method);
   BIO_set_data(bio, reinterpret_cast<void*>(static_cast<intptr_t>(fd)));  // NOLINT: a number
   BIO_set_init(bio, 1);
   return bio;

@@ -3,10 +3,12 @@
 #include <pthread.h>
 
 #include <csignal>
+#include <filesystem>
 #include <string>
 #include <system_error>
 #include <utility>
 
+#include "inrush/base/small_file.h"
 #include "inrush/core/error.h"
 
 namespace inrush {
@@ -28,16 +30,31 @@ class SignalsMasked {
   sigset_t before_;
 };
 
+constexpr const char* kName = "inrush";
+
 }  // namespace
 
 std::thread start_thread(std::string_view what, std::function<void()> work) {
   const SignalsMasked masked;
   try {
-    return std::thread(std::move(work));
+    return std::thread([work = std::move(work)] {
+      pthread_setname_np(pthread_self(), kName);
+      work();
+    });
   } catch (const std::system_error& error) {
     throw Error(ErrorCode::memory,
                 "start a thread that " + std::string(what) + ": " + error.code().message());
   }
+}
+
+bool threads_run() {
+  std::error_code error;
+  for (std::filesystem::directory_iterator task("/proc/self/task", error), end;
+       !error && task != end; task.increment(error)) {
+    const std::string line = read_small_file(task->path().string() + "/comm");
+    if (line == std::string(kName) + '\n') return true;
+  }
+  return false;
 }
 
 }  // namespace inrush

@@ -70,7 +70,8 @@ Board::Board(Preparation preparation)
       make ? make(index(), plan, std::move(placements), std::move(options))
            : std::make_unique<HostSink>(index(), plan, std::move(placements), std::move(options));
   if (!make && !preparation_.options.allocator && preparation_.options.collect) check_memory();
-  fallbacks_ = preparation_.checkpoint.left_out();
+  const auto left_out = preparation_.checkpoint.left_out();
+  fallbacks_.assign(left_out.begin(), left_out.end());
   remaining_ = std::make_unique<std::atomic<uint64_t>[]>(plan.targets.size());
   whole_.resize(plan.targets.size());
   arrivals_ = std::make_unique<std::atomic<uint32_t>[]>(index().blobs.size());

@@ -22,7 +22,7 @@ namespace nb = nanobind;
 // by unwinding, and the first C++ frame that is noexcept would abort the process.
 class GilReleased {
  public:
-  GilReleased() : state_(PyEval_SaveThread()) {}
+  GilReleased();
   ~GilReleased();
   GilReleased(const GilReleased&) = delete;
   GilReleased& operator=(const GilReleased&) = delete;
@@ -67,6 +67,7 @@ void bind_checks(nb::module_& module);
 void bind_ledger(nb::module_& module);
 void bind_device(nb::module_& module);
 void bind_file(nb::module_& module);
+void bind_exit(nb::module_& module);
 
 // LoadOptions::deliver_to, for Python: see its docstring.
 void bind_delivery(nb::class_<LoadOptions>& options);

@@ -1,6 +1,12 @@
 // The interpreter's lock, at its end too.
+#include <pthread.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+
+#include "inrush/base/thread.h"
 #include "python/bindings/bindings.h"
 
 namespace inrush::python {
@@ -10,9 +16,26 @@ namespace {
   while (true) ::pause();
 }
 
+// Threads that are in C++ without the lock.
+std::atomic<size_t>& away() {
+  static std::atomic<size_t> count{0};
+  return count;
+}
+
+// exit() runs the handlers of libraries first registered last; OpenSSL's frees what a daemon's
+// thread or a lane may be reading. A process where one still is leaves without them.
+void leave_at_once(int status, void* /*nothing*/) {
+  if (away() == 0 && !threads_run()) return;
+  std::fflush(nullptr);
+  ::_exit(status);
+}
+
 }  // namespace
 
+GilReleased::GilReleased() : state_(PyEval_SaveThread()) { ++away(); }
+
 GilReleased::~GilReleased() {
+  --away();
   try {
     PyEval_RestoreThread(state_);
   } catch (...) {  // the unwinding of pthread_exit(), which must not go on
@@ -26,6 +49,12 @@ GilTaken::GilTaken() {
   } catch (...) {
     wait_for_the_end();
   }
+}
+
+void bind_exit(nb::module_& /*module*/) {
+  pthread_atfork(nullptr, nullptr, [] { away() = 0; });
+  // Registered when the interpreter has ended, so that nothing is registered after it.
+  Py_AtExit([] { ::on_exit(leave_at_once, nullptr); });
 }
 
 }  // namespace inrush::python

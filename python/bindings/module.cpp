@@ -3,6 +3,7 @@
 NB_MODULE(_core, module) {
   module.doc() = "The engine of Inrush. Use the package inrush; this module is its C++ half.";
   nanobind::set_leak_warnings(false);  // tensors may outlive the interpreter's last collection
+  inrush::python::bind_exit(module);
   inrush::python::bind_error(module);
   inrush::python::bind_tensor(module);
   inrush::python::bind_checkpoint(module);

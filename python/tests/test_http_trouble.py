@@ -159,6 +159,25 @@ def test_a_far_path_gets_more_in_flight(server: Misbehaving, contents: Contents)
     assert server.most > 2
 
 
+def test_a_process_that_ends_in_mid_load_ends_as_it_was_told_to(server: Misbehaving) -> None:
+    program = (
+        "import ctypes, inrush, sys, threading, time\n"
+        "checkpoint = inrush.open(sys.argv[1])\n"
+        "job = checkpoint.start()\n"
+        "def work():\n"
+        "    job.wait()\n"
+        "threading.Thread(target=work, daemon=True).start()\n"
+        "time.sleep(0.2)\n"
+        "ctypes.CDLL(None).printf(b'buffered')\n"
+        "sys.exit(7)\n"
+    )
+    url = f"{server.url}/stalls-for-ever/m.safetensors"
+    done = subprocess.run(
+        [sys.executable, "-c", program, url], capture_output=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (7, b"buffered", b"")
+
+
 def test_a_stalled_load_can_be_cancelled(server: Misbehaving) -> None:
     url = f"{server.url}/stalls-for-ever/m.safetensors"
     before = time.monotonic()

@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <csignal>
 #include <string>
 
@@ -32,6 +33,15 @@ TEST(Thread, takes_no_signals_and_leaves_the_starters_mask) {
   EXPECT_FALSE(ends);
   EXPECT_FALSE(masked(SIGINT));
   EXPECT_FALSE(masked(SIGTERM));
+}
+
+TEST(Thread, is_known_by_its_name_while_it_runs) {
+  EXPECT_FALSE(threads_run());
+  start_thread("is tested", [] { EXPECT_TRUE(threads_run()); }).join();
+  // The kernel takes a thread off its list a moment after it lets join() return.
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+  while (threads_run() && std::chrono::steady_clock::now() < deadline) std::this_thread::yield();
+  EXPECT_FALSE(threads_run());
 }
 
 // In a child: the limit counts all processes of the user, and root has none.
