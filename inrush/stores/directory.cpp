@@ -35,7 +35,6 @@ class Directory final : public Store {
   [[nodiscard]] std::string uri() const override { return uri_; }
 
   std::vector<std::string> list() override {
-    // "." anew, because two readers of one descriptor would share its position.
     const int fd = ::openat(folder_.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0) throw open_error(uri_, errno);
     const std::unique_ptr<DIR, CloseFolder> folder(::fdopendir(fd));
@@ -88,11 +87,9 @@ class Directory final : public Store {
 
 std::unique_ptr<Store> make_directory(const std::string& path, const std::string& prefix,
                                       const std::string& uri) {
-  Fd folder(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  // A folder that may be passed through but not listed still gives the file that was named.
-  if (!folder && errno == EACCES) {
-    folder = Fd(::open(path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-  }
+  // To pass through: one that may not be listed still gives the file that was named, and a far
+  // filesystem is not asked to open what nobody lists.
+  Fd folder(::open(path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
   if (!folder) throw open_error(uri, errno);
   return std::make_unique<Directory>(std::move(folder), prefix, uri);
 }
