@@ -209,13 +209,18 @@ class Bench:
         )
 
 
+def marks_of_loads() -> list[Path]:
+    """What loads of the last hour have left in the registry, of whatever files."""
+    return list(Path(f"/dev/shm/inrush-{os.geteuid()}").glob("*/seen"))
+
+
 def forget_loads() -> None:
     """Remove the marks by which Inrush knows that files were loaded here within the hour.
 
     Otherwise every round would be the restart of the one before. Marks of loads that still run
     are locked files of other names, and stay.
     """
-    for mark in Path(f"/dev/shm/inrush-{os.geteuid()}").glob("*.seen"):
+    for mark in marks_of_loads():
         mark.unlink(missing_ok=True)
 
 
