@@ -51,7 +51,7 @@ constexpr int kMostTries = 100;
 constexpr uint64_t kSmallRegion = 16 * kMiB;
 
 constexpr uint64_t kHugePage = 2 * kMiB;
-constexpr uint64_t kSamples = 4;  // in each huge page, of the 512 in it
+constexpr uint64_t kSamples = 4;                    // in each huge page, of the 512 in it
 constexpr std::chrono::microseconds kSlowTouch{2};  // 0.2 to 0.5 us are usual
 
 // Since 5.18 faults in a region marked MADV_HUGEPAGE fetch huge pages.
@@ -80,7 +80,8 @@ bool is_slow_to_touch(int fd, uint64_t offset) {
 // Where most of a huge page's samples are slow, the hypervisor backs single pages there.
 void touch_unbacked(int fd, uint64_t offset, uint64_t size, uint64_t page_size) {
   uint64_t slow = 0;
-  for (uint64_t i = 0; i < kSamples; ++i) slow += is_slow_to_touch(fd, offset + size * i / kSamples);
+  for (uint64_t i = 0; i < kSamples; ++i)
+    slow += is_slow_to_touch(fd, offset + size * i / kSamples);
   if (slow <= kSamples / 2) return;
   for (uint64_t at = 0; at < size; at += page_size) is_slow_to_touch(fd, offset + at);
 }
