@@ -80,8 +80,9 @@ bool is_slow_to_touch(int fd, uint64_t offset) {
 // Where most of a huge page's samples are slow, the hypervisor backs single pages there.
 void touch_unbacked(int fd, uint64_t offset, uint64_t size, uint64_t page_size) {
   uint64_t slow = 0;
-  for (uint64_t i = 0; i < kSamples; ++i)
-    slow += is_slow_to_touch(fd, offset + size * i / kSamples);
+  for (uint64_t i = 0; i < kSamples; ++i) {
+    if (is_slow_to_touch(fd, offset + size * i / kSamples)) ++slow;
+  }
   if (slow <= kSamples / 2) return;
   for (uint64_t at = 0; at < size; at += page_size) is_slow_to_touch(fd, offset + at);
 }
