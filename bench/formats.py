@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -18,11 +19,15 @@ from bench import contenders, pages
 from bench.fixtures import BUILD, GIB, Fixture
 from bench.measure import Cell, Entrant
 from bench.places import Place, open_filesystem
+from bench.saving import FIO_RUNS, fio_write
 from bench.session import Session
 
 Timed = Callable[[], dict[str, Any]]
 
 WORKS = ("load", "verify", "decrypt")
+FILES = {"decrypt": "secret", "list": "many"}
+# By label: what is checked while the file is loaded.
+CRC = {"inrush": "crc", "inrush:none": "none"}
 MANY = 100_000
 KEY = bytes(range(32))
 
@@ -47,34 +52,41 @@ with open(folder + "/many.tensors", "wb") as file:
         file.write(place.record.encode(memoryview(bytes(64)))[0])
 """
 
-# GB/s of one core: SHA-256, CRC-32 as zlib has it, secretbox, a copy into fresh memory.
+# GB/s of one core: SHA-256, CRC-32 as ISA-L has it (or zlib), secretbox, a copy into fresh memory.
 CORE = """
-import ctypes, hashlib, json, mmap, time, zlib
+import ctypes, hashlib, json, mmap, os, time, zlib
 from inrush import _core
 size = 256 << 20
-data = bytearray(b"x" * size)
+data = bytearray(os.urandom(size))
+address = _core.buffer_address(data)
 def rate(work):
     start = time.perf_counter()
     work()
     return size / (time.perf_counter() - start) / 1e9
 def copy():
     fresh = mmap.mmap(-1, size)
+    fresh.madvise(mmap.MADV_HUGEPAGE)
     fresh[:] = memoryview(data)
-address = _core.buffer_address(data)
+try:
+    crc = ctypes.CDLL("libisal.so.2").crc32_gzip_refl
+    crc.argtypes = (ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint64)
+    crc32 = lambda: crc(0, address, size)
+except OSError:
+    crc32 = lambda: zlib.crc32(data)
 print(json.dumps({
     "sha256": rate(lambda: hashlib.sha256(data)),
-    "crc32": rate(lambda: zlib.crc32(data)),
+    "crc32": rate(crc32),
     "secretbox": rate(lambda: _core.encrypt(address, size, bytearray(32), bytes(24), 2 << 20)),
     "copy": rate(copy),
 }))
 """
 
 
-class Files(Fixture):
-    """A folder of files that this part wrote."""
+class Written(Fixture):
+    """A file that this part wrote."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__("formats", sum(f.stat().st_size for f in folder.glob("*.tensors")))
+    def __init__(self, folder: Path, name: str) -> None:
+        super().__init__("formats", (folder / f"{name}.tensors").stat().st_size)
         object.__setattr__(self, "folder", folder)
 
     @property
@@ -91,18 +103,23 @@ def formats(session: Session) -> None:
     folder = (BUILD / "fixtures" / f"formats-{fixture.size}").resolve()
     with open_filesystem("disk", [fixture]) as (source,):
         make(folder, source)
-        place = Place("disk", folder, Files(folder))
+        place = Place("disk", folder, Written(folder, "plain"))
         for work in (*WORKS, "save", "list"):
+            file = Place("disk", folder, Written(folder, FILES.get(work, "plain")))
             entrants = [Entrant(name, name, {"work": work}) for name in ("inrush", "tensorizer")]
             if work == "load":  # the same bytes as safetensors
                 plain = {"work": "safetensors", "source": str(source.folder)}
                 entrants.append(Entrant("inrush:safetensors", "inrush", plain))
             pages.warm([folder / f"{name}.tensors" for name in ("plain", "secret", "many")])
-            session.cell(Cell(f"formats/{work}", place, "memory", job="formats"), entrants)
-        convert = {"work": "convert"}
-        entrants = [Entrant("inrush", "inrush", convert)]
+            session.cell(Cell(f"formats/{work}", file, "memory", job="formats"), entrants)
+        ways = [Entrant(name, "inrush", {"work": work}) for name, work in CRC.items()]
+        session.cell(Cell("formats/crc", place, "memory", job="formats"), ways)
+        entrants = [Entrant("inrush", "inrush", {"work": "convert"})]
         session.cell(Cell("formats/convert", place, "memory", job="formats"), entrants)
-        session.results.note("formats limits", limits())
+        writing = [fio_write(folder, "disk", True) for _ in range(FIO_RUNS)]
+        known = [rate for rate in writing if rate is not None]
+        convert = {"convert": statistics.median(known)} if known else {}
+        session.results.note("formats limits", {**limits(), **convert})
 
 
 def make(folder: Path, source: Place) -> None:
@@ -144,12 +161,16 @@ def prepare(contender: str, folder: str, options: Mapping[str, Any]) -> Timed:
         return lambda: dict(load_safetensors(options["source"]))
     if work == "convert":
         return prepare_convert(folder)
+    if work in CRC.values():
+        import inrush
+
+        file = os.path.join(folder, "plain.tensors")
+        return lambda: dict(inrush.open(file, framework="pt", verify=work).load())
     if contender == "inrush":
         import inrush.tensorizer as kit
     else:
         import tensorizer as kit  # type: ignore[no-redef,import-untyped]
-    name = {"decrypt": "secret", "list": "many"}.get(work, "plain")
-    path = os.path.join(folder, f"{name}.tensors")
+    path = os.path.join(folder, f"{FILES.get(work, 'plain')}.tensors")
     if work == "save":
         return prepare_save(kit, path)
     words: dict[str, Any] = {"verify_hash": work == "verify", "lazy_load": work == "list"}

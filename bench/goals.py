@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from bench.contenders import PEERS
+from bench.formats_report import format_goals
+from bench.goal import Goal, against, least, most
 from bench.limits import best_point
+from bench.network_report import network_goals
 from bench.pages import SHAPES
 from bench.results import Results
 from bench.saving import WAYS, save_key
@@ -18,42 +20,11 @@ from bench.tables import (
     copying,
     half_cost,
     limit_of,
-    number,
     regret_summary,
     table,
 )
 
 PAIR = ("inrush", "safetensors")
-
-
-@dataclass(frozen=True)
-class Goal:
-    """A goal and its figure; ``measured`` is None where the case has not been run."""
-
-    title: str
-    wanted: str
-    measured: str | None
-    reached: bool = False
-
-
-def most(title: str, wanted: float, value: float | None, unit: str = "") -> Goal:
-    """A figure that should be at most ``wanted``."""
-    shown = None if value is None else f"{value:.3g}{unit}"
-    return Goal(title, f"<= {wanted:g}{unit}", shown, value is not None and value <= wanted)
-
-
-def least(title: str, wanted: float, value: float | None) -> Goal:
-    """A figure that should be at least ``wanted``."""
-    shown = None if value is None else number(value)
-    return Goal(title, f">= {wanted:g}", shown, value is not None and value >= wanted)
-
-
-def against(
-    results: Results, key: str, ours: str, theirs: str, name: str = "seconds"
-) -> float | None:
-    cell = results.cells.get(key)
-    paired = ratio(cell, ours, theirs, name) if cell else None
-    return paired.median if paired else None
 
 
 def rate_of_limit(results: Results, key: str, label: str) -> float | None:
@@ -119,6 +90,8 @@ def goals(results: Results) -> Iterator[Goal]:
         summary = regret_summary(results, label)
         yield most(f"regret, {title}, mean", 1.05, summary[0] if summary else None)
         yield most(f"regret, {title}, worst", 1.15, summary[1] if summary else None)
+    yield from format_goals(results)
+    yield from network_goals(results)
 
 
 def warm_goals(results: Results) -> Iterator[Goal]:

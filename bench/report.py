@@ -12,6 +12,8 @@ from pathlib import Path
 
 from bench import goals, tables
 from bench.chart import draw
+from bench.formats_report import format_table
+from bench.network_report import network_table
 from bench.results import Results
 
 PAGE = Path("docs/performance.md")
@@ -77,6 +79,8 @@ BLOCKS: dict[str, Callable[[Results], str]] = {
     "loops": tables.loop_table,
     "summary": summary_block,
     "regret": tables.regret_table,
+    "formats": format_table,
+    "network": network_table,
 }
 
 
