@@ -107,6 +107,8 @@ test-gpu: ## on a machine with a GPU: what lands there is right (GPU_PYTHON: one
 bench-gpu: ## on a machine with a GPU: limits, peers and Inrush; goes on where it was stopped
 	$(GPU_PYTHON) -m bench.gpu
 
+# Until GCC 13 the leak checker takes some dynamic TLS blocks for an old glibc's and crashes at exit.
+asan: export ASAN_OPTIONS ?= intercept_tls_get_addr=0
 # A child of a test may start threads.
 tsan: export TSAN_OPTIONS ?= die_after_fork=0:suppressions=$(CURDIR)/tools/tsan.supp
 asan tsan: ## the C++ tests under sanitizers
