@@ -3,40 +3,18 @@
 #include <fmt/format.h>
 
 #include <array>
-#include <cstring>
-#include <optional>
 #include <string_view>
-#include <unordered_map>
 #include <utility>
 
 #include "inrush/base/json.h"
 #include "inrush/core/quoted.h"
+#include "inrush/formats/pickle_stack.h"
 
 namespace inrush {
 namespace {
 
-constexpr size_t kMostValues = 1 << 24;  // what a pickle of 100,000 tensors makes is 4,000,000
 constexpr size_t kMostVisits = 1 << 24;  // values that the same list holds twice count twice
 constexpr size_t kDeepestValue = 128;
-
-enum class ValueKind : uint8_t {
-  none,
-  number,
-  text,
-  opaque,
-  sequence,
-  dictionary,
-  global,
-  storage,
-  tensor
-};
-
-struct Value {
-  ValueKind kind = ValueKind::none;
-  int64_t number = 0;             // or, of a storage or a tensor, its index
-  std::string text{};             // or "module.name" of a global
-  std::vector<uint32_t> items{};  // of a sequence; keys and values of a dictionary, in turn
-};
 
 // What torch calls the storages that have a type.
 struct StorageName {
@@ -59,9 +37,9 @@ constexpr std::array kStorages{
     StorageName{"torch.storage.UntypedStorage", ""},
 };
 
-class Machine {
+class Machine : private PickleStack {
  public:
-  explicit Machine(std::span<const std::byte> pickle) : bytes_(pickle) {}
+  explicit Machine(std::span<const std::byte> pickle) : PickleStack(pickle) {}
 
   std::vector<PickledTensor> run() {
     while (step()) {
@@ -78,112 +56,12 @@ class Machine {
   bool step_stack(uint8_t code);
   bool step_objects(uint8_t code);
 
-  uint32_t add(Value value) {
-    if (values_.size() == kMostValues) bytes_.fail("more than 16,777,216 values");
-    values_.push_back(std::move(value));
-    return static_cast<uint32_t>(values_.size() - 1);
-  }
-  void push(Value value) { stack_.push_back(add(std::move(value))); }
-  void push_number(int64_t number) { push({.kind = ValueKind::number, .number = number}); }
-  void push_text(std::string_view text) {
-    push({.kind = ValueKind::text, .text = std::string(text)});
-  }
-
-  uint32_t pop() {
-    if (stack_.empty() || (!marks_.empty() && stack_.size() == marks_.back())) {
-      bytes_.fail("nothing to take from the stack");
-    }
-    const uint32_t top = stack_.back();
-    stack_.pop_back();
-    return top;
-  }
-  uint32_t top() {
-    if (stack_.empty()) bytes_.fail("nothing on the stack");
-    return stack_.back();
-  }
-  std::vector<uint32_t> pop_to_mark() {
-    if (marks_.empty()) bytes_.fail("no mark on the stack");
-    const auto begin = stack_.begin() + static_cast<ptrdiff_t>(marks_.back());
-    std::vector<uint32_t> items(begin, stack_.end());
-    stack_.erase(begin, stack_.end());
-    marks_.pop_back();
-    return items;
-  }
-  void push_tuple(std::vector<uint32_t> items) {
-    push({.kind = ValueKind::sequence, .items = std::move(items)});
-  }
-  void push_last(size_t count) {
-    std::vector<uint32_t> items(count);
-    for (size_t i = count; i-- > 0;) items[i] = pop();
-    push_tuple(std::move(items));
-  }
-
-  // The value on top takes these: a dictionary keys and values, a list what it holds.
-  void extend(std::vector<uint32_t> items, ValueKind kind) {
-    Value& value = values_[top()];
-    // An object that was made is not looked into: what it takes is of no matter.
-    if (value.kind == ValueKind::opaque) return;
-    if (value.kind != kind || (kind == ValueKind::dictionary && items.size() % 2 != 0)) {
-      bytes_.fail("items for what takes none");
-    }
-    value.items.insert(value.items.end(), items.begin(), items.end());
-  }
-
-  void memoize(uint64_t key) { memo_[key] = top(); }
-  void recall(uint64_t key) {
-    const auto at = memo_.find(key);
-    if (at == memo_.end()) bytes_.fail(fmt::format("nothing was kept as {}", key));
-    stack_.push_back(at->second);
-  }
-
-  std::string_view line() {
-    const size_t begin = bytes_.offset();
-    size_t size = 0;
-    Bytes ahead = bytes_;
-    while (ahead.number<uint8_t>() != '\n') ++size;
-    const std::string_view text = bytes_.text(size);
-    bytes_.take(1);
-    if (size > 1000) throw BytesFault{begin, "a name of more than 1000 bytes"};
-    return text;
-  }
-
-  void push_global(std::string_view module, std::string_view name) {
-    push({.kind = ValueKind::global, .text = fmt::format("{}.{}", module, name)});
-  }
-
-  const Value& value(uint32_t index, ValueKind kind, const char* what) {
-    if (values_[index].kind != kind) bytes_.fail(fmt::format("{} is something else", what));
-    return values_[index];
-  }
-  const std::vector<uint32_t>& sequence(uint32_t index, size_t least, const char* what) {
-    const auto& items = value(index, ValueKind::sequence, what).items;
-    if (items.size() < least) bytes_.fail(fmt::format("{} has {} items", what, items.size()));
-    return items;
-  }
-  uint64_t unsigned_number(uint32_t index, const char* what) {
-    const int64_t number = value(index, ValueKind::number, what).number;
-    if (number < 0) bytes_.fail(fmt::format("{} is {}", what, number));
-    return static_cast<uint64_t>(number);
-  }
-  std::vector<uint64_t> extents(uint32_t index, const char* what) {
-    std::vector<uint64_t> out;
-    for (const uint32_t item : sequence(index, 0, what)) {
-      out.push_back(unsigned_number(item, what));
-    }
-    return out;
-  }
-
   void load_storage();
   void reduce();
   void make_tensor(const std::vector<uint32_t>& arguments, const TorchType* type);
   const TorchType* type_of(const std::string& global);
   void visit(uint32_t index, const std::string& name, size_t depth);
 
-  Bytes bytes_;
-  std::vector<Value> values_;
-  std::vector<uint32_t> stack_;
-  std::vector<size_t> marks_;
-  std::unordered_map<uint64_t, uint32_t> memo_;
   std::vector<PickledStorage> storages_;
   std::vector<PickledTensor> tensors_;
   std::vector<PickledTensor> found_;
@@ -319,7 +197,7 @@ bool Machine::step_stack(uint8_t code) {
       memoize(bytes_.number<uint32_t>());
       return true;
     case 0x94:
-      memoize(memo_.size());
+      memoize();
       return true;
     case 'h':
       recall(bytes_.number<uint8_t>());
