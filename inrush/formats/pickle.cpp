@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <string_view>
 #include <utility>
@@ -37,6 +38,10 @@ constexpr std::array kStorages{
     StorageName{"torch.storage.UntypedStorage", ""},
 };
 
+// A tensor of these is its numbers, whatever its attributes.
+constexpr std::array<std::string_view, 3> kClasses{"torch.Tensor", "torch.nn.parameter.Parameter",
+                                                   "torch.nn.parameter.Buffer"};
+
 class Machine : private PickleStack {
  public:
   explicit Machine(std::span<const std::byte> pickle) : PickleStack(pickle) {}
@@ -58,6 +63,11 @@ class Machine : private PickleStack {
 
   void load_storage();
   void reduce();
+  [[noreturn]] void refuse(const std::string& global);
+  bool rebuild(const std::string& function, const std::vector<uint32_t>& arguments);
+  void rebuild_typed(const std::vector<uint32_t>& arguments);
+  void check_attributes(uint32_t index);
+  void check_names(uint32_t attributes);
   void make_tensor(const std::vector<uint32_t>& arguments, const TorchType* type);
   const TorchType* type_of(const std::string& global);
   void visit(uint32_t index, const std::string& name, size_t depth);
@@ -249,7 +259,7 @@ bool Machine::step_objects(uint8_t code) {
       return true;
     case 'b':  // the state of an object: attributes, such as _metadata of a state dict
       pop();
-      top();
+      if (values_[top()].kind == ValueKind::tensor) bytes_.fail("a state that replaces a tensor");
       return true;
     default:
       return false;
@@ -288,18 +298,10 @@ void Machine::reduce() {
   const uint32_t arguments_index = pop();
   const std::string function = value(pop(), ValueKind::global, "what is called").text;
   const auto arguments = sequence(arguments_index, 0, "arguments");
-  if (function == "torch._utils._rebuild_tensor_v2" || function == "torch._utils._rebuild_tensor") {
-    make_tensor(arguments, nullptr);
-  } else if (function == "torch._utils._rebuild_tensor_v3") {
-    if (arguments.size() < 7) bytes_.fail(fmt::format("{} without a dtype", function));
-    const std::string& dtype = value(arguments[6], ValueKind::global, "a dtype").text;
-    const TorchType* type = type_of(dtype);
-    if (type == nullptr) bytes_.fail(fmt::format("dtype {} is not known", quoted(dtype)));
-    make_tensor(arguments, type);
-  } else if (function == "torch._utils._rebuild_parameter" ||
-             function == "torch._utils._rebuild_parameter_with_state") {
-    stack_.push_back(sequence(arguments_index, 1, "a parameter").front());
-    value(stack_.back(), ValueKind::tensor, "a parameter");
+  if (rebuild(function, arguments)) return;
+  if (function == "torch._tensor._rebuild_from_type_v2" ||
+      function == "torch._tensor._rebuild_from_type") {
+    rebuild_typed(arguments);
   } else if (function == "collections.OrderedDict") {
     Value made{.kind = ValueKind::dictionary};
     if (!arguments.empty()) {  // protocols below 2: a list of pairs
@@ -314,8 +316,66 @@ void Machine::reduce() {
   } else if (function == "torch.Size") {
     push_tuple(arguments.empty() ? arguments : sequence(arguments[0], 0, "a size"));
   } else {
-    bytes_.fail(quoted(function) +
-                " is refused: only tensors and plain data are read, and no code is run");
+    refuse(function);
+  }
+}
+
+void Machine::refuse(const std::string& global) {
+  bytes_.fail(quoted(global) +
+              " is refused: only tensors and plain data are read, and no code is run");
+}
+
+// The functions that make a tensor or a parameter; false for others.
+bool Machine::rebuild(const std::string& function, const std::vector<uint32_t>& arguments) {
+  if (function == "torch._utils._rebuild_tensor_v2" || function == "torch._utils._rebuild_tensor") {
+    make_tensor(arguments, nullptr);
+  } else if (function == "torch._utils._rebuild_tensor_v3") {
+    if (arguments.size() < 7) bytes_.fail(fmt::format("{} without a dtype", function));
+    const std::string& dtype = value(arguments[6], ValueKind::global, "a dtype").text;
+    const TorchType* type = type_of(dtype);
+    if (type == nullptr) bytes_.fail(fmt::format("dtype {} is not known", quoted(dtype)));
+    make_tensor(arguments, type);
+  } else if (function == "torch._utils._rebuild_parameter" ||
+             function == "torch._utils._rebuild_parameter_with_state") {
+    if (arguments.empty()) bytes_.fail("a parameter without a tensor");
+    value(arguments[0], ValueKind::tensor, "a parameter");
+    if (arguments.size() > 3) check_attributes(arguments[3]);
+    stack_.push_back(arguments[0]);
+  } else {
+    return false;
+  }
+  return true;
+}
+
+// (function, class, its arguments, attributes): a tensor of a class, or with attributes of its own
+void Machine::rebuild_typed(const std::vector<uint32_t>& arguments) {
+  if (arguments.size() < 4) bytes_.fail("a tensor without a class and attributes");
+  const std::string& name = value(arguments[1], ValueKind::global, "a tensor's class").text;
+  // Others may keep numbers that mean something else, or the half of them.
+  if (std::find(kClasses.begin(), kClasses.end(), name) == kClasses.end()) refuse(name);
+  check_attributes(arguments[3]);
+  const std::string function = value(arguments[0], ValueKind::global, "what is called").text;
+  const auto passed = sequence(arguments[2], 0, "arguments");
+  if (!rebuild(function, passed)) refuse(function);
+}
+
+// Passed over, but for those by which torch would give the tensor other numbers.
+void Machine::check_attributes(uint32_t index) {
+  if (values_[index].kind == ValueKind::sequence) {  // those of an object, and those in its slots
+    for (const uint32_t part : values_[index].items) check_names(part);
+  } else {
+    check_names(index);
+  }
+}
+
+void Machine::check_names(uint32_t attributes) {
+  if (values_[attributes].kind == ValueKind::none) return;
+  const auto& items = value(attributes, ValueKind::dictionary, "a tensor's attributes").items;
+  for (size_t i = 0; i < items.size(); i += 2) {
+    const std::string& name = value(items[i], ValueKind::text, "an attribute's name").text;
+    if (name == "data" || name == "real" || name == "imag") {
+      bytes_.fail(fmt::format("a tensor's attribute {} is refused: it replaces its numbers", name));
+    }
   }
 }
 

@@ -82,8 +82,7 @@ const Value& PickleStack::value(uint32_t index, ValueKind kind, const char* what
   return values_[index];
 }
 
-const std::vector<uint32_t>& PickleStack::sequence(uint32_t index, size_t least,
-                                                   const char* what) {
+const std::vector<uint32_t>& PickleStack::sequence(uint32_t index, size_t least, const char* what) {
   const auto& items = value(index, ValueKind::sequence, what).items;
   if (items.size() < least) bytes_.fail(fmt::format("{} has {} items", what, items.size()));
   return items;

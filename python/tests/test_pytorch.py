@@ -172,6 +172,53 @@ def test_whole_modules_and_other_objects_are_refused_by_name(tmp_path):
         inrush.open(saved(tmp_path, {"s": torch.rand(2, 2).to_sparse()}))
 
 
+def test_buffers_and_tensors_with_attributes_are_their_numbers(tmp_path):
+    module = torch.nn.BatchNorm1d(4)
+    module.mask = torch.nn.Buffer(torch.rand(5, 3).T, persistent=True)
+    module.weight.tag = "a parameter's"
+    module.running_mean.tag = {"kept": torch.rand(2)}
+    kept = module.state_dict(keep_vars=True)
+    check(saved(tmp_path, kept), dict(kept))
+    marked = torch.rand(3).to(torch.float8_e5m2)
+    marked.scale = 2.0
+    tensors = {
+        "marked": marked,
+        "buffer": torch.rand(3).as_subclass(torch.nn.Buffer),
+        "parameter": torch.nn.Parameter(torch.nn.Buffer(torch.rand(2)), requires_grad=False),
+    }
+    check(saved(tmp_path, tensors), tensors)
+
+
+class Scaled(torch.Tensor):
+    pass
+
+
+class Rebuilt:
+    def __init__(self, *what):
+        self.what = what
+
+    def __reduce__(self):
+        return self.what
+
+
+def test_what_makes_other_numbers_of_a_tensor_is_refused(tmp_path):
+    with pytest.raises(inrush.DataError, match=r"Scaled.* is refused"):
+        inrush.open(saved(tmp_path, {"a": torch.rand(3).as_subclass(Scaled)}))
+    typed = torch._tensor._rebuild_from_type_v2
+    function, arguments = torch.rand(3).__reduce_ex__(2)
+    for what, reason in (
+        ((typed, (function, torch.Tensor, arguments, {"data": torch.rand(3)})), "data is refused"),
+        ((typed, (function, torch.Tensor, arguments, (None, {"imag": 1}))), "imag is refused"),
+        ((typed, (function, torch.Tensor, arguments, {3: 1})), "name is something else"),
+        ((typed, (typed, torch.Tensor, (), None)), r"_rebuild_from_type_v2.* is refused"),
+        ((typed, (print, torch.Tensor, ("ran",), None)), r"print.* is refused"),
+        ((typed, (function, torch.Tensor, arguments)), "without a class"),
+        ((function, arguments, (torch.rand(3).untyped_storage(), 0, (3,), (1,))), "replaces"),
+    ):
+        with pytest.raises(inrush.DataError, match=rf"model\.bin \[.*{reason}"):
+            inrush.open(saved(tmp_path, {"a": Rebuilt(*what)}))
+
+
 def test_what_torch_would_conjugate_or_negate_is_refused(tmp_path):
     value = torch.rand(3, dtype=torch.complex64)
     for lazy in (value.conj(), value.conj().imag, torch.nn.Parameter(value.conj())):
