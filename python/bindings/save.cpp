@@ -151,6 +151,13 @@ nb::bytes save_bytes(std::vector<SaveTensor> tensors, const Metadata& metadata) 
   return out;
 }
 
+nb::tuple header_of(std::vector<SaveTensor> tensors, const Metadata& metadata) {
+  const std::string header = safetensors_header(tensors, metadata);
+  nb::list names;
+  for (const SaveTensor& tensor : tensors) names.append(tensor.name);
+  return nb::make_tuple(nb::bytes(header.data(), header.size()), names);
+}
+
 }  // namespace
 
 void bind_save(nb::module_& module) {
@@ -182,6 +189,12 @@ void bind_save(nb::module_& module) {
              nb::arg("options"),
              "Write a checkpoint of files of a given size, with an index; the names of the files.");
   bind_writers(module);
+  module.def("safetensors_header", &header_of, nb::arg("tensors"),
+             nb::arg("metadata").none() = nb::none(),
+             nb::sig("def safetensors_header(tensors: Sequence[SaveTensor], metadata: Mapping[str, "
+                     "str] | None = None) -> tuple[bytes, list[str]]"),
+             "What a file of these begins with, and their names in its order. Needs no memory of "
+             "theirs: the addresses may be 0.");
   module.def("save_bytes", &save_bytes, nb::arg("tensors"), nb::arg("metadata").none() = nb::none(),
              "A safetensors file as bytes.");
 }

@@ -760,6 +760,11 @@ class Sealer:
         The next file: the JSON of its safetensors header, and bytes of each tensor.
         """
 
+def safetensors_header(tensors: Sequence[SaveTensor], metadata: Mapping[str, str] | None = None) -> tuple[bytes, list[str]]:
+    """
+    What a file of these begins with, and their names in its order. Needs no memory of theirs: the addresses may be 0.
+    """
+
 def save_bytes(tensors: Sequence[SaveTensor], metadata: Mapping[str, str] | None = None) -> bytes:
     """A safetensors file as bytes."""
 
