@@ -8,11 +8,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
-#include <chrono>
-#include <functional>
-#include <thread>
 
-#include "inrush/core/engine.h"
 #include "python/bindings/bindings.h"
 
 namespace inrush::python {
@@ -38,30 +34,6 @@ SealOptions make_seal(const std::optional<nb::bytearray>& key,
     options.passphrase.assign(passphrase->c_str(), passphrase->size());
   }
   return options;
-}
-
-constexpr std::chrono::milliseconds kSignalInterval{100};
-
-// Whether a signal's handler raised: Ctrl-C. Handlers run in the main thread only.
-std::function<bool()> heeding_signals() {
-  return [caller = std::this_thread::get_id(), next = Clock::now()]() mutable {
-    if (std::this_thread::get_id() != caller || Clock::now() < next) return false;
-    const GilTaken taken;
-    next = Clock::now() + kSignalInterval;
-    return PyErr_CheckSignals() != 0;
-  };
-}
-
-// What a handler raised is the error, and not that the save was stopped for it.
-template <typename Work>
-auto heedful(Work work) {
-  try {
-    const GilReleased released;
-    return work();
-  } catch (const Error&) {
-    if (PyErr_Occurred() != nullptr) throw nb::python_error();
-    throw;
-  }
 }
 
 void save(const nb::bytes& path, const std::vector<SaveTensor>& tensors, SaveOptions options) {

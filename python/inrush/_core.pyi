@@ -856,6 +856,9 @@ class Verify(enum.Enum):
 def has_checksums(checkpoint: Checkpoint) -> bool:
     """Whether the checkpoint's files have checksums of their own."""
 
+def check_unused(checkpoint: Checkpoint) -> None:
+    """Read what has a checksum and no tensor is made of, and compare it."""
+
 class Checks:
     """Checksums and keys of one checkpoint's tensors."""
 
