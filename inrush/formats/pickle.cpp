@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <initializer_list>
 #include <string_view>
 #include <utility>
 
@@ -65,6 +66,7 @@ class Machine : private PickleStack {
   void reduce();
   [[noreturn]] void refuse(const std::string& global);
   bool rebuild(const std::string& function, const std::vector<uint32_t>& arguments);
+  bool make_plain(const std::string& function, const std::vector<uint32_t>& arguments);
   void rebuild_typed(const std::vector<uint32_t>& arguments);
   void check_attributes(uint32_t index);
   void check_names(uint32_t attributes);
@@ -127,6 +129,10 @@ bool Machine::step_data(uint8_t code) {
       push_number(number);
       return true;
     }
+    case 0x8b:  // LONG4: of more digits still
+      bytes_.take(bytes_.number<uint32_t>());
+      push({.kind = ValueKind::opaque});
+      return true;
     case 'G':  // a float
       bytes_.take(8);
       push({.kind = ValueKind::opaque});
@@ -139,7 +145,7 @@ bool Machine::step_data(uint8_t code) {
       push({.kind = ValueKind::sequence});
       return true;
     case 0x8f:  // an empty set
-      push({.kind = ValueKind::opaque});
+      push({.kind = ValueKind::sequence});
       return true;
     default:
       return false;
@@ -193,6 +199,7 @@ bool Machine::step_stack(uint8_t code) {
       stack_.push_back(top());
       return true;
     case 't':
+    case 0x91:  // a frozenset
       push_tuple(pop_to_mark());
       return true;
     case 0x85:
@@ -302,7 +309,17 @@ void Machine::reduce() {
   if (function == "torch._tensor._rebuild_from_type_v2" ||
       function == "torch._tensor._rebuild_from_type") {
     rebuild_typed(arguments);
-  } else if (function == "collections.OrderedDict") {
+  } else if (!make_plain(function, arguments)) {
+    refuse(function);
+  }
+}
+
+// Plain data that has no opcode, or had none when protocol 2 was made; false for others.
+bool Machine::make_plain(const std::string& function, const std::vector<uint32_t>& arguments) {
+  const auto is = [&](std::initializer_list<std::string_view> names) {
+    return std::find(names.begin(), names.end(), function) != names.end();
+  };
+  if (is({"collections.OrderedDict"})) {
     Value made{.kind = ValueKind::dictionary};
     if (!arguments.empty()) {  // protocols below 2: a list of pairs
       for (const uint32_t pair : sequence(arguments[0], 0, "an OrderedDict")) {
@@ -311,13 +328,21 @@ void Machine::reduce() {
       }
     }
     push(std::move(made));
-  } else if (function == "torch.device" || function == "_codecs.encode") {  // the latter: bytes
-    push({.kind = ValueKind::opaque});
-  } else if (function == "torch.Size") {
-    push_tuple(arguments.empty() ? arguments : sequence(arguments[0], 0, "a size"));
+  } else if (is({"collections.defaultdict"})) {  // what makes its defaults is not called
+    push({.kind = ValueKind::dictionary});
+  } else if (is({"collections.Counter"}) && !arguments.empty()) {
+    stack_.push_back(arguments[0]);
+    value(arguments[0], ValueKind::dictionary, "a Counter");
+  } else if (is({"torch.Size", "__builtin__.set", "builtins.set", "__builtin__.frozenset",
+                 "builtins.frozenset"})) {
+    push_tuple(arguments.empty() ? arguments : sequence(arguments[0], 0, "what is passed on"));
+  } else if (is({"torch.device", "_codecs.encode", "__builtin__.bytearray", "builtins.bytearray",
+                 "__builtin__.complex", "builtins.complex"})) {
+    push({.kind = ValueKind::opaque});  // _codecs.encode makes bytes
   } else {
-    refuse(function);
+    return false;
   }
+  return true;
 }
 
 void Machine::refuse(const std::string& global) {

@@ -114,6 +114,23 @@ def test_nested_values_are_named_by_their_way_and_other_leaves_are_passed_over(t
     assert torch.equal(loaded["optimizer.state.0.momentum"], momentum)
 
 
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_plain_data_of_python_is_passed_over_whatever_its_type(tmp_path, protocol):
+    weight, other = torch.rand(2, 2), torch.rand(3)
+    value = {
+        "set": {1, "a"},
+        "frozenset": frozenset([2]),
+        "held": frozenset([other]),
+        "bytearray": bytearray(b"bytes"),
+        "complex": 1 + 2j,
+        "huge": 3**2000,
+        "count": collections.Counter("abca"),
+        "default": collections.defaultdict(list, weight=weight),
+    }
+    path = saved(tmp_path, value, pickle_protocol=protocol)
+    check(path, {"default.weight": weight, "held.0": other})
+
+
 def test_a_module_s_state_dict_and_a_bare_tensor(tmp_path):
     module = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
     check(saved(tmp_path, module.state_dict(), "m.pth"), dict(module.state_dict()))
@@ -217,6 +234,12 @@ def test_what_makes_other_numbers_of_a_tensor_is_refused(tmp_path):
     ):
         with pytest.raises(inrush.DataError, match=rf"model\.bin \[.*{reason}"):
             inrush.open(saved(tmp_path, {"a": Rebuilt(*what)}))
+
+
+def test_views_whose_elements_overlap_are_refused(tmp_path):
+    checkpoint = inrush.open(saved(tmp_path, {"a": torch.rand(9).unfold(0, 3, 1)}))
+    with pytest.raises(inrush.DataError, match=r'"a".*elements overlap, in .*model\.bin'):
+        checkpoint.load()
 
 
 def test_what_torch_would_conjugate_or_negate_is_refused(tmp_path):
