@@ -15,4 +15,11 @@ uint64_t delivered_size(const TensorInfo& tensor) {
   return overflow ? ~0ULL : bits / 8;
 }
 
+uint32_t alignment_of(const TensorInfo& tensor) {
+  constexpr uint32_t kStrictest = 16;        // a pair of float64, in one instruction
+  if (tensor.dtype == Dtype::c64) return 8;  // torch's, of which numpy wants 4
+  const bool named = tensor.encoding.empty() || tensor.dtype != Dtype::u8;
+  return named ? alignment_of(tensor.dtype) : kStrictest;
+}
+
 }  // namespace inrush

@@ -33,6 +33,11 @@ struct TensorInfo {
 // Saturates where shape and dtype need more than 64 bits count.
 uint64_t delivered_size(const TensorInfo& tensor);
 
+// Bytes to which the address of what is delivered is a multiple, so that the tensor's elements lie
+// as their type must; also where only an encoding names it (`complex128`, as U8), or none is known
+// yet (what is encrypted): those get what the strictest needs.
+uint32_t alignment_of(const TensorInfo& tensor);
+
 struct Memory {
   std::byte* data = nullptr;
   uint64_t size = 0;
