@@ -309,6 +309,13 @@ def test_modules_are_verified(tmp_path):
     serializer.close()
     with ours.TensorDeserializer(str(tmp_path / "root"), "cpu") as found:
         assert found.verify_module(single)[0]
+    root = torch.nn.BatchNorm1d(2)  # persistent buffers of the root: tensorizer leaves them out
+    root.register_buffer("transient", torch.rand(1), persistent=False)
+    serializer = ours.TensorSerializer(str(tmp_path / "root"))
+    serializer.write_module(root, include_non_persistent_buffers=False)
+    serializer.close()
+    with ours.TensorDeserializer(str(tmp_path / "root"), "cpu") as found:
+        assert {name[1:] for name in found} == set(root.state_dict())
 
 
 @pytest.mark.parametrize("encrypted", [False, True])
