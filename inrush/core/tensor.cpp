@@ -1,5 +1,7 @@
 #include "inrush/core/tensor.h"
 
+#include <algorithm>
+
 namespace inrush {
 
 uint64_t delivered_size(const TensorInfo& tensor) {
@@ -16,10 +18,9 @@ uint64_t delivered_size(const TensorInfo& tensor) {
 }
 
 uint32_t alignment_of(const TensorInfo& tensor) {
-  constexpr uint32_t kStrictest = 16;        // a pair of float64, in one instruction
-  if (tensor.dtype == Dtype::c64) return 8;  // torch's, of which numpy wants 4
-  const bool named = tensor.encoding.empty() || tensor.dtype != Dtype::u8;
-  return named ? alignment_of(tensor.dtype) : kStrictest;
+  constexpr uint32_t kComplex = 8;  // of torch's; numpy's do with 4
+  const uint32_t least = tensor.dtype == Dtype::c64 ? kComplex : alignment_of(tensor.dtype);
+  return std::max(tensor.alignment, least);
 }
 
 }  // namespace inrush

@@ -183,6 +183,20 @@ def test_storages_beside_a_pickle_are_read_by_either(tmp_path):
         assert found["a"].data_ptr() == found["t"].data_ptr()
 
 
+@pytest.mark.parametrize("words", [{}, {"lazy_load": True}])
+def test_storages_are_aligned_for_elements_of_any_type(tmp_path, words):
+    ours, _ = both(".torch_compat")
+    types = (torch.complex128, torch.float64, torch.complex64, torch.float32, torch.bfloat16)
+    state = [torch.rand(7 + i).to(dtype) for i in range(4) for dtype in types]
+    with ours.tensorizer_saving():
+        torch.save(state, tmp_path / "x.pt")
+    with ours.tensorizer_loading(device="cpu", **words):
+        found = torch.load(tmp_path / "x.pt", weights_only=False)
+    for tensor, expected in zip(found, state, strict=True):
+        assert tensor.data_ptr() % tensor.element_size() == 0
+        assert torch.equal(tensor, expected)
+
+
 def test_a_pickle_with_a_hostile_storage_number_is_refused(tmp_path):
     ours, _ = both(".torch_compat")
     with ours.tensorizer_saving():
