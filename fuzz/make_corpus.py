@@ -174,6 +174,15 @@ def pickle_of(size: str, strides: str, offset: int = 0) -> bytes:
     return b"\x80\x02}X\x01\0\0\0w" + build + b"\x89ccollections\nOrderedDict\n)RtRs."
 
 
+def typed_pickle() -> bytes:
+    """{"w": the same view with an attribute}, which torch rebuilds through another function."""
+    whole = pickle_of("2 3", "3 1")
+    head, build = whole.split(b"ctorch._utils\n_rebuild_tensor_v2\n")
+    typed = b"ctorch._tensor\n_rebuild_from_type_v2\n(ctorch._utils\n_rebuild_tensor_v2\n"
+    passed = build.removesuffix(b"Rs.")
+    return head + typed + b"ctorch\nTensor\n" + passed + b"}X\x01\0\0\0aK\x01stRs."
+
+
 def pytorch_seeds() -> list[bytes]:
     """Pickles; the target puts them into an archive."""
     return [
@@ -182,6 +191,7 @@ def pytorch_seeds() -> list[bytes]:
         pickle_of("9 4", "0 1"),
         pickle_of("4 4", "4 1", 1),
         pickle_of("", ""),
+        typed_pickle(),
         b"\x80\x02cposix\nsystem\nX\x02\0\0\0ls\x85R.",
         b"\x80\x04\x95\x02\0\0\0\0\0\0\0}\x94.",
         b"\x80\x02]q\0h\0a.",

@@ -271,13 +271,28 @@ class SealedChecks {
   std::unordered_map<std::string, Place> places_;
 };
 
+// Of an archive of torch.save's, where no decoder sees it. Throws Error{data}.
+void check_entry(Store& store, const Blob& blob, const TorchEntry& entry,
+                 const std::function<bool()>& stopped) {
+  const uint32_t found = crc32_of(store, blob, entry.offset, entry.size, stopped);
+  if (found == entry.crc32) return;
+  throw Error(
+      ErrorCode::data,
+      fmt::format("verify {} [{}, +{}): entry {} of the zip archive: its CRC-32 is "
+                  "{:08x}, but {:08x} is expected",
+                  blob.name, entry.offset, entry.size, quoted(entry.name), found, entry.crc32));
+}
+
 // The CRC-32s of the zip archives that torch.save writes, one for each storage. What no tensor is
 // made of is checked at once. Shared by the decoders.
 class TorchChecks {
  public:
   explicit TorchChecks(const Checkpoint& checkpoint) : checkpoint_(checkpoint) {
     const Index& index = checkpoint.index();
-    for (const Blob& blob : index.blobs) files_.push_back(read(blob));
+    for (const Blob& blob : index.blobs) {
+      files_.push_back(read_torch_file(checkpoint.store(), blob));
+      check_structure(blob, files_.back());
+    }
     for (const TensorInfo& tensor : index.tensors) {
       if (tensor.size == 0) continue;
       const TorchEntry& entry = entry_of(tensor);
@@ -307,23 +322,14 @@ class TorchChecks {
   }
 
  private:
-  TorchFile read(const Blob& blob) const {
-    TorchFile file = read_torch_file(checkpoint_.store(), blob);
+  void check_structure(const Blob& blob, const TorchFile& file) const {
     if (!file.sums) {
       throw Error(ErrorCode::data, fmt::format("verify {} [0, +{}): it was saved without CRC-32s",
                                                blob.name, blob.size));
     }
     for (const TorchEntry& entry : file.entries) {
-      if (entry.storage) continue;
-      const uint32_t found = crc32_of(checkpoint_.store(), blob, entry.offset, entry.size);
-      if (found == entry.crc32) continue;
-      throw Error(
-          ErrorCode::data,
-          fmt::format("verify {} [{}, +{}): entry {} of the zip archive: its CRC-32 is "
-                      "{:08x}, but {:08x} is expected",
-                      blob.name, entry.offset, entry.size, quoted(entry.name), found, entry.crc32));
+      if (!entry.storage) check_entry(checkpoint_.store(), blob, entry, {});
     }
-    return file;
   }
 
   [[nodiscard]] const TorchEntry& entry_of(const TensorInfo& tensor) const {
@@ -399,6 +405,24 @@ DecoderFactory checks_of(const Checkpoint& checkpoint, const CheckOptions& optio
   }
   auto checks = std::make_shared<TensorsChecks>(checkpoint, options);
   return [checks](const TensorInfo& tensor) { return checks->decoder(tensor); };
+}
+
+void check_unused(const Checkpoint& checkpoint, const std::function<bool()>& stopped) {
+  const Index& index = checkpoint.index();
+  if (index.format != "pytorch") return;
+  std::vector<std::vector<uint64_t>> used(index.blobs.size());  // where the tensors begin
+  for (const TensorInfo& tensor : index.tensors) {
+    if (tensor.size > 0) used[tensor.blob].push_back(tensor.offset);
+  }
+  for (size_t i = 0; i < index.blobs.size(); ++i) {
+    std::sort(used[i].begin(), used[i].end());
+    const Blob& blob = index.blobs[i];
+    for (const TorchEntry& entry : read_torch_file(checkpoint.store(), blob).entries) {
+      const auto first = std::lower_bound(used[i].begin(), used[i].end(), entry.offset);
+      const bool unused = first == used[i].end() || *first >= entry.offset + entry.size;
+      if (entry.storage && unused) check_entry(checkpoint.store(), blob, entry, stopped);
+    }
+  }
 }
 
 DecoderFactory in_turn(DecoderFactory first, DecoderFactory second) {

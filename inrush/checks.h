@@ -7,6 +7,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 
@@ -47,6 +48,11 @@ bool has_checksums(const Checkpoint& checkpoint);
 // for, a key that nothing is encrypted with, or a missing key; Error{data} for headers that are
 // wrong.
 DecoderFactory checks_of(const Checkpoint& checkpoint, const CheckOptions& options);
+
+// Compares the checksums of what no tensor is made of, as storages of PyTorch's archives may be;
+// reads it, on the caller's thread. Throws Error{data}; Error{cancelled} soon after `stopped` says
+// true.
+void check_unused(const Checkpoint& checkpoint, const std::function<bool()>& stopped);
 
 // Both, one after the other, over the same bytes; the digest is the second's. Either may be empty.
 DecoderFactory in_turn(DecoderFactory first, DecoderFactory second);

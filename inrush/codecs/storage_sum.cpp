@@ -21,7 +21,7 @@ constexpr uint64_t kStretch = kMiB;
 constexpr size_t kReaders = 4;                              // each with a stretch in memory
 constexpr auto kLookEvery = std::chrono::milliseconds(50);  // whether it was stopped
 
-void stop_if(const std::atomic<bool>& stopped) {
+void stop_if(bool stopped) {
   if (stopped) throw Error(ErrorCode::cancelled, "the load was stopped");
 }
 
@@ -63,10 +63,12 @@ class StorageDecoder final : public Decoder {
 
 }  // namespace
 
-uint32_t crc32_of(Store& store, const Blob& blob, uint64_t offset, uint64_t size) {
+uint32_t crc32_of(Store& store, const Blob& blob, uint64_t offset, uint64_t size,
+                  const std::function<bool()>& stopped) {
   std::vector<std::byte> buffer(std::min(size, kStretch));
   uint32_t crc = 0;
   while (size > 0) {
+    stop_if(stopped && stopped());
     const std::span stretch = std::span(buffer).first(std::min(size, kStretch));
     store.read(blob, offset, stretch);
     crc = crc32(crc, stretch);

@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -18,8 +19,10 @@
 
 namespace inrush {
 
-// Of bytes [offset, offset + size) of the blob. Throws Error{source}.
-uint32_t crc32_of(Store& store, const Blob& blob, uint64_t offset, uint64_t size);
+// Of bytes [offset, offset + size) of the blob. Throws Error{source}; Error{cancelled} soon after
+// `stopped` says true.
+uint32_t crc32_of(Store& store, const Blob& blob, uint64_t offset, uint64_t size,
+                  const std::function<bool()>& stopped = {});
 
 class StorageSum {
  public:

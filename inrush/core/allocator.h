@@ -18,8 +18,9 @@ struct MemoryRequest {
   std::string_view name;
   Dtype dtype = Dtype::u8;
   std::span<const uint64_t> shape;
-  uint64_t size = 0;       // bytes
-  uint32_t alignment = 1;  // least alignment of the answer
+  uint64_t size = 0;  // bytes
+  // Of the tensor's type, though an answer may do with its dtype's where the caller knows better.
+  uint32_t alignment = 1;
   // Of the first byte in its blob: direct reads can land at addresses congruent to it.
   uint64_t file_offset = 0;
   bool due = false;  // the load cannot go on without it

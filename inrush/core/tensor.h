@@ -27,11 +27,15 @@ struct TensorInfo {
   uint64_t offset = 0;            // of the first byte in the blob
   uint64_t size = 0;              // bytes in the blob, from the first to the last of the tensor's
   std::string encoding;           // empty: raw bytes
+  uint32_t alignment = 1;         // that the elements need where they are not of the dtype
 };
 
 // Bytes of the whole tensor as it is delivered, in C order. `size`, but for strides and zeros.
 // Saturates where shape and dtype need more than 64 bits count.
 uint64_t delivered_size(const TensorInfo& tensor);
+
+// Bytes to which the address of what is delivered is a multiple.
+uint32_t alignment_of(const TensorInfo& tensor);
 
 struct Memory {
   std::byte* data = nullptr;

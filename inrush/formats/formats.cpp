@@ -19,6 +19,7 @@
 #include "inrush/formats/gguf.h"
 #include "inrush/formats/guess.h"
 #include "inrush/formats/hf_index.h"
+#include "inrush/formats/numbered.h"
 #include "inrush/formats/pytorch.h"
 #include "inrush/formats/safetensors.h"
 #include "inrush/formats/sealed.h"
@@ -201,6 +202,17 @@ std::vector<std::string> files_of(Store& store, const std::string& entry, const 
   return files;
 }
 
+// Where no index file says what belongs together, numbers in the names may.
+void check_parts(const std::string& uri, const std::vector<std::string>& entries) {
+  const std::vector<std::string> missing = missing_parts(entries);
+  if (missing.empty()) return;
+  std::vector<std::string> names;
+  for (const auto& name : missing) names.push_back(quoted(name));
+  throw Error(ErrorCode::data,
+              fmt::format("open {}: by the names of its files, {} more belong{} to them: {}", uri,
+                          missing.size(), missing.size() == 1 ? "s" : "", some_of(names)));
+}
+
 Index join(std::vector<Index> parts) {
   Index whole = std::move(parts.front());
   size_t count = 0;
@@ -242,8 +254,10 @@ Index read_index(Store& place, const std::vector<std::string>& entries) {
     check_promises(decided, index);
     return index;
   }
-  return index_all(store, entries.empty() ? find_in_folder(store, listing)
-                                          : Found{format_of(store, entries), entries});
+  if (!entries.empty()) return index_all(store, {format_of(store, entries), entries});
+  const Found found = find_in_folder(store, listing);
+  check_parts(store.uri(), found.entries);
+  return index_all(store, found);
 }
 
 }  // namespace inrush

@@ -2,41 +2,21 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
-#include <cstring>
-#include <optional>
+#include <initializer_list>
 #include <string_view>
-#include <unordered_map>
 #include <utility>
 
 #include "inrush/base/json.h"
 #include "inrush/core/quoted.h"
+#include "inrush/formats/pickle_stack.h"
 
 namespace inrush {
 namespace {
 
-constexpr size_t kMostValues = 1 << 24;  // what a pickle of 100,000 tensors makes is 4,000,000
 constexpr size_t kMostVisits = 1 << 24;  // values that the same list holds twice count twice
 constexpr size_t kDeepestValue = 128;
-
-enum class ValueKind : uint8_t {
-  none,
-  number,
-  text,
-  opaque,
-  sequence,
-  dictionary,
-  global,
-  storage,
-  tensor
-};
-
-struct Value {
-  ValueKind kind = ValueKind::none;
-  int64_t number = 0;             // or, of a storage or a tensor, its index
-  std::string text{};             // or "module.name" of a global
-  std::vector<uint32_t> items{};  // of a sequence; keys and values of a dictionary, in turn
-};
 
 // What torch calls the storages that have a type.
 struct StorageName {
@@ -59,9 +39,13 @@ constexpr std::array kStorages{
     StorageName{"torch.storage.UntypedStorage", ""},
 };
 
-class Machine {
+// A tensor of these is its numbers, whatever its attributes.
+constexpr std::array<std::string_view, 3> kClasses{"torch.Tensor", "torch.nn.parameter.Parameter",
+                                                   "torch.nn.parameter.Buffer"};
+
+class Machine : private PickleStack {
  public:
-  explicit Machine(std::span<const std::byte> pickle) : bytes_(pickle) {}
+  explicit Machine(std::span<const std::byte> pickle) : PickleStack(pickle) {}
 
   std::vector<PickledTensor> run() {
     while (step()) {
@@ -78,112 +62,18 @@ class Machine {
   bool step_stack(uint8_t code);
   bool step_objects(uint8_t code);
 
-  uint32_t add(Value value) {
-    if (values_.size() == kMostValues) bytes_.fail("more than 16,777,216 values");
-    values_.push_back(std::move(value));
-    return static_cast<uint32_t>(values_.size() - 1);
-  }
-  void push(Value value) { stack_.push_back(add(std::move(value))); }
-  void push_number(int64_t number) { push({.kind = ValueKind::number, .number = number}); }
-  void push_text(std::string_view text) {
-    push({.kind = ValueKind::text, .text = std::string(text)});
-  }
-
-  uint32_t pop() {
-    if (stack_.empty() || (!marks_.empty() && stack_.size() == marks_.back())) {
-      bytes_.fail("nothing to take from the stack");
-    }
-    const uint32_t top = stack_.back();
-    stack_.pop_back();
-    return top;
-  }
-  uint32_t top() {
-    if (stack_.empty()) bytes_.fail("nothing on the stack");
-    return stack_.back();
-  }
-  std::vector<uint32_t> pop_to_mark() {
-    if (marks_.empty()) bytes_.fail("no mark on the stack");
-    const auto begin = stack_.begin() + static_cast<ptrdiff_t>(marks_.back());
-    std::vector<uint32_t> items(begin, stack_.end());
-    stack_.erase(begin, stack_.end());
-    marks_.pop_back();
-    return items;
-  }
-  void push_tuple(std::vector<uint32_t> items) {
-    push({.kind = ValueKind::sequence, .items = std::move(items)});
-  }
-  void push_last(size_t count) {
-    std::vector<uint32_t> items(count);
-    for (size_t i = count; i-- > 0;) items[i] = pop();
-    push_tuple(std::move(items));
-  }
-
-  // The value on top takes these: a dictionary keys and values, a list what it holds.
-  void extend(std::vector<uint32_t> items, ValueKind kind) {
-    Value& value = values_[top()];
-    // An object that was made is not looked into: what it takes is of no matter.
-    if (value.kind == ValueKind::opaque) return;
-    if (value.kind != kind || (kind == ValueKind::dictionary && items.size() % 2 != 0)) {
-      bytes_.fail("items for what takes none");
-    }
-    value.items.insert(value.items.end(), items.begin(), items.end());
-  }
-
-  void memoize(uint64_t key) { memo_[key] = top(); }
-  void recall(uint64_t key) {
-    const auto at = memo_.find(key);
-    if (at == memo_.end()) bytes_.fail(fmt::format("nothing was kept as {}", key));
-    stack_.push_back(at->second);
-  }
-
-  std::string_view line() {
-    const size_t begin = bytes_.offset();
-    size_t size = 0;
-    Bytes ahead = bytes_;
-    while (ahead.number<uint8_t>() != '\n') ++size;
-    const std::string_view text = bytes_.text(size);
-    bytes_.take(1);
-    if (size > 1000) throw BytesFault{begin, "a name of more than 1000 bytes"};
-    return text;
-  }
-
-  void push_global(std::string_view module, std::string_view name) {
-    push({.kind = ValueKind::global, .text = fmt::format("{}.{}", module, name)});
-  }
-
-  const Value& value(uint32_t index, ValueKind kind, const char* what) {
-    if (values_[index].kind != kind) bytes_.fail(fmt::format("{} is something else", what));
-    return values_[index];
-  }
-  const std::vector<uint32_t>& sequence(uint32_t index, size_t least, const char* what) {
-    const auto& items = value(index, ValueKind::sequence, what).items;
-    if (items.size() < least) bytes_.fail(fmt::format("{} has {} items", what, items.size()));
-    return items;
-  }
-  uint64_t unsigned_number(uint32_t index, const char* what) {
-    const int64_t number = value(index, ValueKind::number, what).number;
-    if (number < 0) bytes_.fail(fmt::format("{} is {}", what, number));
-    return static_cast<uint64_t>(number);
-  }
-  std::vector<uint64_t> extents(uint32_t index, const char* what) {
-    std::vector<uint64_t> out;
-    for (const uint32_t item : sequence(index, 0, what)) {
-      out.push_back(unsigned_number(item, what));
-    }
-    return out;
-  }
-
   void load_storage();
   void reduce();
+  [[noreturn]] void refuse(const std::string& global);
+  bool rebuild(const std::string& function, const std::vector<uint32_t>& arguments);
+  bool make_plain(const std::string& function, const std::vector<uint32_t>& arguments);
+  void rebuild_typed(const std::vector<uint32_t>& arguments);
+  void check_attributes(uint32_t index);
+  void check_names(uint32_t attributes);
   void make_tensor(const std::vector<uint32_t>& arguments, const TorchType* type);
   const TorchType* type_of(const std::string& global);
   void visit(uint32_t index, const std::string& name, size_t depth);
 
-  Bytes bytes_;
-  std::vector<Value> values_;
-  std::vector<uint32_t> stack_;
-  std::vector<size_t> marks_;
-  std::unordered_map<uint64_t, uint32_t> memo_;
   std::vector<PickledStorage> storages_;
   std::vector<PickledTensor> tensors_;
   std::vector<PickledTensor> found_;
@@ -239,6 +129,10 @@ bool Machine::step_data(uint8_t code) {
       push_number(number);
       return true;
     }
+    case 0x8b:  // LONG4: of more digits still
+      bytes_.take(bytes_.number<uint32_t>());
+      push({.kind = ValueKind::opaque});
+      return true;
     case 'G':  // a float
       bytes_.take(8);
       push({.kind = ValueKind::opaque});
@@ -251,7 +145,7 @@ bool Machine::step_data(uint8_t code) {
       push({.kind = ValueKind::sequence});
       return true;
     case 0x8f:  // an empty set
-      push({.kind = ValueKind::opaque});
+      push({.kind = ValueKind::sequence});
       return true;
     default:
       return false;
@@ -305,6 +199,7 @@ bool Machine::step_stack(uint8_t code) {
       stack_.push_back(top());
       return true;
     case 't':
+    case 0x91:  // a frozenset
       push_tuple(pop_to_mark());
       return true;
     case 0x85:
@@ -319,7 +214,7 @@ bool Machine::step_stack(uint8_t code) {
       memoize(bytes_.number<uint32_t>());
       return true;
     case 0x94:
-      memoize(memo_.size());
+      memoize();
       return true;
     case 'h':
       recall(bytes_.number<uint8_t>());
@@ -371,7 +266,7 @@ bool Machine::step_objects(uint8_t code) {
       return true;
     case 'b':  // the state of an object: attributes, such as _metadata of a state dict
       pop();
-      top();
+      if (values_[top()].kind == ValueKind::tensor) bytes_.fail("a state that replaces a tensor");
       return true;
     default:
       return false;
@@ -410,6 +305,53 @@ void Machine::reduce() {
   const uint32_t arguments_index = pop();
   const std::string function = value(pop(), ValueKind::global, "what is called").text;
   const auto arguments = sequence(arguments_index, 0, "arguments");
+  if (rebuild(function, arguments)) return;
+  if (function == "torch._tensor._rebuild_from_type_v2" ||
+      function == "torch._tensor._rebuild_from_type") {
+    rebuild_typed(arguments);
+  } else if (!make_plain(function, arguments)) {
+    refuse(function);
+  }
+}
+
+// Plain data that has no opcode, or had none when protocol 2 was made; false for others.
+bool Machine::make_plain(const std::string& function, const std::vector<uint32_t>& arguments) {
+  const auto is = [&](std::initializer_list<std::string_view> names) {
+    return std::find(names.begin(), names.end(), function) != names.end();
+  };
+  if (is({"collections.OrderedDict"})) {
+    Value made{.kind = ValueKind::dictionary};
+    if (!arguments.empty()) {  // protocols below 2: a list of pairs
+      for (const uint32_t pair : sequence(arguments[0], 0, "an OrderedDict")) {
+        const auto& items = sequence(pair, 2, "a pair");
+        made.items.insert(made.items.end(), {items[0], items[1]});
+      }
+    }
+    push(std::move(made));
+  } else if (is({"collections.defaultdict"})) {  // what makes its defaults is not called
+    push({.kind = ValueKind::dictionary});
+  } else if (is({"collections.Counter"}) && !arguments.empty()) {
+    stack_.push_back(arguments[0]);
+    value(arguments[0], ValueKind::dictionary, "a Counter");
+  } else if (is({"torch.Size", "__builtin__.set", "builtins.set", "__builtin__.frozenset",
+                 "builtins.frozenset"})) {
+    push_tuple(arguments.empty() ? arguments : sequence(arguments[0], 0, "what is passed on"));
+  } else if (is({"torch.device", "_codecs.encode", "__builtin__.bytearray", "builtins.bytearray",
+                 "__builtin__.complex", "builtins.complex"})) {
+    push({.kind = ValueKind::opaque});  // _codecs.encode makes bytes
+  } else {
+    return false;
+  }
+  return true;
+}
+
+void Machine::refuse(const std::string& global) {
+  bytes_.fail(quoted(global) +
+              " is refused: only tensors and plain data are read, and no code is run");
+}
+
+// The functions that make a tensor or a parameter; false for others.
+bool Machine::rebuild(const std::string& function, const std::vector<uint32_t>& arguments) {
   if (function == "torch._utils._rebuild_tensor_v2" || function == "torch._utils._rebuild_tensor") {
     make_tensor(arguments, nullptr);
   } else if (function == "torch._utils._rebuild_tensor_v3") {
@@ -420,24 +362,45 @@ void Machine::reduce() {
     make_tensor(arguments, type);
   } else if (function == "torch._utils._rebuild_parameter" ||
              function == "torch._utils._rebuild_parameter_with_state") {
-    stack_.push_back(sequence(arguments_index, 1, "a parameter").front());
-    value(stack_.back(), ValueKind::tensor, "a parameter");
-  } else if (function == "collections.OrderedDict") {
-    Value made{.kind = ValueKind::dictionary};
-    if (!arguments.empty()) {  // protocols below 2: a list of pairs
-      for (const uint32_t pair : sequence(arguments[0], 0, "an OrderedDict")) {
-        const auto& items = sequence(pair, 2, "a pair");
-        made.items.insert(made.items.end(), {items[0], items[1]});
-      }
-    }
-    push(std::move(made));
-  } else if (function == "torch.device" || function == "_codecs.encode") {  // the latter: bytes
-    push({.kind = ValueKind::opaque});
-  } else if (function == "torch.Size") {
-    push_tuple(arguments.empty() ? arguments : sequence(arguments[0], 0, "a size"));
+    if (arguments.empty()) bytes_.fail("a parameter without a tensor");
+    value(arguments[0], ValueKind::tensor, "a parameter");
+    if (arguments.size() > 3) check_attributes(arguments[3]);
+    stack_.push_back(arguments[0]);
   } else {
-    bytes_.fail(quoted(function) +
-                " is refused: only tensors and plain data are read, and no code is run");
+    return false;
+  }
+  return true;
+}
+
+// (function, class, its arguments, attributes): a tensor of a class, or with attributes of its own
+void Machine::rebuild_typed(const std::vector<uint32_t>& arguments) {
+  if (arguments.size() < 4) bytes_.fail("a tensor without a class and attributes");
+  const std::string& name = value(arguments[1], ValueKind::global, "a tensor's class").text;
+  // Others may keep numbers that mean something else, or the half of them.
+  if (std::find(kClasses.begin(), kClasses.end(), name) == kClasses.end()) refuse(name);
+  check_attributes(arguments[3]);
+  const std::string function = value(arguments[0], ValueKind::global, "what is called").text;
+  const auto passed = sequence(arguments[2], 0, "arguments");
+  if (!rebuild(function, passed)) refuse(function);
+}
+
+// Passed over, but for those by which torch would give the tensor other numbers.
+void Machine::check_attributes(uint32_t index) {
+  if (values_[index].kind == ValueKind::sequence) {  // those of an object, and those in its slots
+    for (const uint32_t part : values_[index].items) check_names(part);
+  } else {
+    check_names(index);
+  }
+}
+
+void Machine::check_names(uint32_t attributes) {
+  if (values_[attributes].kind == ValueKind::none) return;
+  const auto& items = value(attributes, ValueKind::dictionary, "a tensor's attributes").items;
+  for (size_t i = 0; i < items.size(); i += 2) {
+    const std::string& name = value(items[i], ValueKind::text, "an attribute's name").text;
+    if (name == "data" || name == "real" || name == "imag") {
+      bytes_.fail(fmt::format("a tensor's attribute {} is refused: it replaces its numbers", name));
+    }
   }
 }
 

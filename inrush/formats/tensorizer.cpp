@@ -37,6 +37,7 @@ using namespace std::string_view_literals;
 
 constexpr std::string_view kTensorizerMagic = "|TZR|";
 constexpr uint64_t kTensorizerHeadSize = 0x49;
+constexpr uint32_t kStrictestAlignment = 16;    // of complex128
 constexpr uint64_t kLargestLines = 1ULL << 30;  // bytes
 constexpr size_t kUsualLine = 64;               // bytes
 constexpr uint64_t kEndSize = 8;
@@ -201,6 +202,8 @@ class LinesParser {
     if (type == nullptr) fail(entry, fmt::format("dtype {} is not known", quoted(entry.dtype)));
     tensor.shape = entry.shape;
     if (!set_torch_type(*type, tensor)) fail(entry, "its size overflows 64 bits");
+    // Whole storages of torch_compat's, of elements of any type.
+    if (tensor.dtype == Dtype::u8) tensor.alignment = kStrictestAlignment;
     const uint64_t needed = tensor.size;
     tensor.size = size;
     if (size == 0 && needed != 0) {

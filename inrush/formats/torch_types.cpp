@@ -89,6 +89,7 @@ void spread_to_bytes(const TorchType& type, TensorInfo& tensor) {
   tensor.dtype = Dtype::u8;
   tensor.encoding = "torch." + std::string(type.name);
   if (type.size == 1) return;
+  tensor.alignment = type.size;
   for (uint64_t& stride : tensor.strides) stride *= type.size;
   if (!tensor.strides.empty()) tensor.strides.push_back(1);
   tensor.shape.push_back(type.size);

@@ -37,7 +37,7 @@ void Board::allocate_ahead() {
     if (sink_->layout().given[i]) continue;
     const TensorInfo& tensor = index().tensors[targets[i].tensor];
     requests.push_back({i, tensor.name, tensor.dtype, targets[i].shape, targets[i].size,
-                        alignment_of(tensor.dtype), targets[i].file_offset, i < due});
+                        alignment_of(tensor), targets[i].file_offset, i < due});
   }
   std::vector<Memory> memories = allocator(requests);
   const size_t answered = memories.size();
@@ -47,9 +47,10 @@ void Board::allocate_ahead() {
                 fmt::format("the allocator answered {} of {} requests", answered, requests.size()));
   }
   for (size_t i = 0; i < answered; ++i) {
-    if (!is_aligned(memories[i].data, requests[i].alignment)) {
+    const uint32_t least = alignment_of(requests[i].dtype);
+    if (!is_aligned(memories[i].data, least)) {
       throw Error(ErrorCode::usage, fmt::format("memory for tensor {} is not aligned to {} bytes",
-                                                requests[i].name, requests[i].alignment));
+                                                requests[i].name, least));
     }
     sink_->provide(requests[i].target, std::move(memories[i]));
   }

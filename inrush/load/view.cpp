@@ -170,7 +170,7 @@ void View::State::open_shard(uint32_t index) {
 std::optional<Memory> View::State::tensor(const TensorInfo& info) {
   const Blob& blob = checkpoint_.index().blobs[info.blob];
   const bool plain = info.strides.empty() && info.encoding != kZeros && info.encoding != kSecretbox;
-  if (!plain || !is_aligned(info.offset, alignment_of(info.dtype))) return std::nullopt;
+  if (!plain || !is_aligned(info.offset, alignment_of(info))) return std::nullopt;
   const std::lock_guard lock(mutex_);
   Shard& shard = shards_[info.blob];
   if (!shard.mapping && !shard.refused) open_shard(info.blob);

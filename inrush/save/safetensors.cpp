@@ -101,8 +101,8 @@ std::string safetensors_header(std::vector<SaveTensor>& tensors,
   header.resize(align_up(header.size(), kLengthSize), ' ');
   uint64_t length = header.size() - kLengthSize;
   if (length > kLargestSafetensorsHeader) {
-    refuse(fmt::format("a header of {} bytes: over the limit of {}", length,
-                       kLargestSafetensorsHeader));
+    refuse(fmt::format("a header of {} bytes: over the limit of {}; several files take more",
+                       length, kLargestSafetensorsHeader));
   }
   for (size_t i = 0; i < kLengthSize; ++i, length >>= 8) {
     header[i] = static_cast<char>(length & 0xFF);

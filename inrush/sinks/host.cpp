@@ -113,7 +113,7 @@ void HostSink::settle_arena_homes(const std::vector<bool>& claimed) {
   uint64_t end = 0;
   for (const uint32_t i : order) {
     const auto [this_blob, offset] = place(i);
-    const uint32_t align = alignment_of(index_.tensors[plan_.targets[i].tensor].dtype);
+    const uint32_t align = alignment_of(index_.tensors[plan_.targets[i].tensor]);
     const bool congruent = is_aligned(offset, align);
     // Towards the front, where the header of a record is.
     const uint64_t start = congruent ? offset : align_down(offset, kMovedAlign);

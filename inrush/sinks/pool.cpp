@@ -38,8 +38,8 @@ uint64_t Pool::held_count() const {
   return held_count_;
 }
 
-std::optional<Memory> Pool::take(uint64_t size, uint64_t file_offset) {
-  const uint64_t shift = file_offset % page_size();
+std::optional<Memory> Pool::take(uint64_t size, uint64_t file_offset, uint64_t alignment) {
+  const uint64_t shift = is_aligned(file_offset, alignment) ? file_offset % page_size() : 0;
   uint64_t block_size = align_up(shift + size + 1, page_size());
   const std::lock_guard lock(mutex_);
   if (held_ + size > capacity_) return std::nullopt;
@@ -101,7 +101,8 @@ Allocator pool_allocator(uint64_t capacity) {
   return [pool = Pool::make(capacity)](std::span<const MemoryRequest> requests) {
     std::vector<Memory> answer;
     for (const MemoryRequest& request : requests) {
-      std::optional<Memory> memory = pool->take(request.size, request.file_offset);
+      std::optional<Memory> memory =
+          pool->take(request.size, request.file_offset, request.alignment);
       if (!memory && !request.due) break;
       if (!memory) {
         throw Error(

@@ -23,8 +23,9 @@ class Pool : public std::enable_shared_from_this<Pool> {
   Pool& operator=(const Pool&) = delete;
 
   // Memory for the bytes at `file_offset` of a blob, congruent to it modulo the page size, so that
-  // direct reads can land there; or nothing while too much is held.
-  std::optional<Memory> take(uint64_t size, uint64_t file_offset);
+  // direct reads can land there, unless it must be aligned and the file is not; or nothing while
+  // too much is held.
+  std::optional<Memory> take(uint64_t size, uint64_t file_offset, uint64_t alignment = 1);
 
   [[nodiscard]] uint64_t capacity() const { return capacity_; }
   // What take() gave and somebody still keeps.

@@ -48,6 +48,21 @@ struct InfoView {
   const TensorInfo* info;
 };
 
+// Whether a signal's handler raised: Ctrl-C. Handlers run in the main thread only.
+std::function<bool()> heeding_signals();
+
+// What a handler raised is the error, and not that the work was stopped for it.
+template <typename Work>
+auto heedful(Work work) {
+  try {
+    const GilReleased released;
+    return work();
+  } catch (const Error&) {
+    if (PyErr_Occurred() != nullptr) throw nb::python_error();
+    throw;
+  }
+}
+
 Deadline deadline_after(std::optional<double> seconds);
 
 // Whether `wait` says so before the timeout (in seconds): without the GIL, in slices between which

@@ -104,6 +104,12 @@ void bind_checks(nb::module_& module) {
         return has_checksums(checkpoint);
       },
       nb::arg("checkpoint"), "Whether the checkpoint's files have checksums of their own.");
+  module.def(
+      "check_unused",
+      [](const Checkpoint& checkpoint) {
+        heedful([&, stopped = heeding_signals()] { check_unused(checkpoint, stopped); });
+      },
+      nb::arg("checkpoint"), "Read what has a checksum and no tensor is made of, and compare it.");
   nb::class_<Checks>(module, "Checks", "Checksums and keys of one checkpoint's tensors.")
       .def_static("make", &make, nb::arg("checkpoint"), nb::arg("verify"),
                   nb::arg("key").none() = nb::none(), nb::arg("passphrase").none() = nb::none(),

@@ -3,10 +3,13 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <thread>
 
 #include "inrush/base/thread.h"
+#include "inrush/core/engine.h"
 #include "python/bindings/bindings.h"
 
 namespace inrush::python {
@@ -30,6 +33,8 @@ void leave_at_once(int status, void* /*nothing*/) {
   ::_exit(status);
 }
 
+constexpr std::chrono::milliseconds kLookAtSignals{100};
+
 }  // namespace
 
 GilReleased::GilReleased() : state_(PyEval_SaveThread()) { ++away(); }
@@ -49,6 +54,15 @@ GilTaken::GilTaken() {
   } catch (...) {
     wait_for_the_end();
   }
+}
+
+std::function<bool()> heeding_signals() {
+  return [caller = std::this_thread::get_id(), next = Clock::now()]() mutable {
+    if (std::this_thread::get_id() != caller || Clock::now() < next) return false;
+    const GilTaken taken;
+    next = Clock::now() + kLookAtSignals;
+    return PyErr_CheckSignals() != 0;
+  };
 }
 
 void bind_exit(nb::module_& /*module*/) {

@@ -8,11 +8,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
-#include <chrono>
-#include <functional>
-#include <thread>
 
-#include "inrush/core/engine.h"
 #include "python/bindings/bindings.h"
 
 namespace inrush::python {
@@ -38,30 +34,6 @@ SealOptions make_seal(const std::optional<nb::bytearray>& key,
     options.passphrase.assign(passphrase->c_str(), passphrase->size());
   }
   return options;
-}
-
-constexpr std::chrono::milliseconds kSignalInterval{100};
-
-// Whether a signal's handler raised: Ctrl-C. Handlers run in the main thread only.
-std::function<bool()> heeding_signals() {
-  return [caller = std::this_thread::get_id(), next = Clock::now()]() mutable {
-    if (std::this_thread::get_id() != caller || Clock::now() < next) return false;
-    const GilTaken taken;
-    next = Clock::now() + kSignalInterval;
-    return PyErr_CheckSignals() != 0;
-  };
-}
-
-// What a handler raised is the error, and not that the save was stopped for it.
-template <typename Work>
-auto heedful(Work work) {
-  try {
-    const GilReleased released;
-    return work();
-  } catch (const Error&) {
-    if (PyErr_Occurred() != nullptr) throw nb::python_error();
-    throw;
-  }
 }
 
 void save(const nb::bytes& path, const std::vector<SaveTensor>& tensors, SaveOptions options) {
@@ -151,6 +123,13 @@ nb::bytes save_bytes(std::vector<SaveTensor> tensors, const Metadata& metadata) 
   return out;
 }
 
+nb::tuple header_of(std::vector<SaveTensor> tensors, const Metadata& metadata) {
+  const std::string header = safetensors_header(tensors, metadata);
+  nb::list names;
+  for (const SaveTensor& tensor : tensors) names.append(tensor.name);
+  return nb::make_tuple(nb::bytes(header.data(), header.size()), names);
+}
+
 }  // namespace
 
 void bind_save(nb::module_& module) {
@@ -182,6 +161,12 @@ void bind_save(nb::module_& module) {
              nb::arg("options"),
              "Write a checkpoint of files of a given size, with an index; the names of the files.");
   bind_writers(module);
+  module.def("safetensors_header", &header_of, nb::arg("tensors"),
+             nb::arg("metadata").none() = nb::none(),
+             nb::sig("def safetensors_header(tensors: Sequence[SaveTensor], metadata: Mapping[str, "
+                     "str] | None = None) -> tuple[bytes, list[str]]"),
+             "What a file of these begins with, and their names in its order. Needs no memory of "
+             "theirs: the addresses may be 0.");
   module.def("save_bytes", &save_bytes, nb::arg("tensors"), nb::arg("metadata").none() = nb::none(),
              "A safetensors file as bytes.");
 }

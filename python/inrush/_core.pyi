@@ -760,6 +760,11 @@ class Sealer:
         The next file: the JSON of its safetensors header, and bytes of each tensor.
         """
 
+def safetensors_header(tensors: Sequence[SaveTensor], metadata: Mapping[str, str] | None = None) -> tuple[bytes, list[str]]:
+    """
+    What a file of these begins with, and their names in its order. Needs no memory of theirs: the addresses may be 0.
+    """
+
 def save_bytes(tensors: Sequence[SaveTensor], metadata: Mapping[str, str] | None = None) -> bytes:
     """A safetensors file as bytes."""
 
@@ -850,6 +855,9 @@ class Verify(enum.Enum):
 
 def has_checksums(checkpoint: Checkpoint) -> bool:
     """Whether the checkpoint's files have checksums of their own."""
+
+def check_unused(checkpoint: Checkpoint) -> None:
+    """Read what has a checksum and no tensor is made of, and compare it."""
 
 class Checks:
     """Checksums and keys of one checkpoint's tensors."""

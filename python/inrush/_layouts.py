@@ -29,20 +29,14 @@ if TYPE_CHECKING:
     from inrush._keys import Key
     from inrush._tensors_file import Buffer, Cipher
 
-# In safetensors' order: the last of these come first in a file.
-_DTYPES = (
-    "BOOL", "F4", "F6_E2M3", "F6_E3M2", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0", "F8_E4M3FNUZ",
-    "F8_E5M2FNUZ", "I16", "U16", "F16", "BF16", "I32", "U32", "F32", "C64", "F64", "I64", "U64",
-)  # fmt: skip
-
 # All that sllm_store can give back.
 _SERVERLESS = {
     name: f"torch.{FRAMEWORK_NAMES[name]}"
     for name in ("F16", "F32", "F64", "I16", "I32", "I64", "U8", "I8", "BF16")
 }
 _PARTITION = 10 << 30  # bytes, as sllm_store fills them
+_LENGTH_SIZE = 8  # bytes that begin a header of safetensors
 _PAGE = 4096  # what readers past the page cache need the size of a file to be a multiple of
-_LARGEST_HEADER = 100_000_000  # bytes that safetensors reads
 _ALIGNMENT = 256  # bytes: of a tensor in a partition
 
 
@@ -201,31 +195,25 @@ def _add_safetensors(
     metadata: Mapping[str, str] | None,
     sealer: _core.Sealer | None,
 ) -> None:
-    order = sorted(items, key=lambda item: (-_DTYPES.index(item.dtype), item.name))
-    header: dict[str, object] = {}
-    if metadata:
-        header["__metadata__"] = dict(sorted(metadata.items()))
-    end = 0
-    for item in order:
-        span = [end, end + item.nbytes]
-        header[item.name] = {"dtype": item.dtype, "shape": item.shape, "data_offsets": span}
-        end += item.nbytes
-    text = _compact(header).encode()
-    text += b" " * (-len(text) % 8)
-    if len(text) > _LARGEST_HEADER:
-        raise UsageError(
-            f"convert: the header of {file} would have {len(text)} bytes, over the limit of "
-            f"{_LARGEST_HEADER}: shard_size makes several files"
-        )
-    start = 8 + len(text)
+    by_name = {item.name: item for item in items}
+    tensors = [
+        _core.SaveTensor.make(item.name, item.dtype, item.shape, 0, item.nbytes)
+        for item in by_name.values()
+    ]
+    try:
+        header, names = _core.safetensors_header(tensors, metadata or None)
+    except UsageError as error:
+        raise UsageError(f"convert to {file}: {error}") from None
+    order = [by_name[name] for name in names]
+    start = len(header)
     sealed = None
     if sealer is None:
-        layout.fixed.append((file, 0, len(text).to_bytes(8, "little") + text))
+        layout.fixed.append((file, 0, header))
     else:
-        sealed = sealer.begin(text, [item.nbytes for item in order])
+        sealed = sealer.begin(header[_LENGTH_SIZE:], [item.nbytes for item in order])
         layout.seals[file] = sealed
         start = sealed.data_start
-    layout.sizes[file] = start + end
+    layout.sizes[file] = start + sum(item.nbytes for item in order)
     for number, item in enumerate(order):
         record = None if sealed is None else SealedTensor(sealed, number)
         layout.places[item.name] = Place(file, start, item.nbytes, record)

@@ -126,6 +126,16 @@ def test_what_a_format_cannot_say_is_refused_before_anything_is_written(tmp_path
     assert os.listdir(tmp_path) == ["x.safetensors"]
 
 
+def test_what_safetensors_cannot_name_is_refused_before_anything_is_written(tmp_path):
+    torch = pytest.importorskip("torch")
+    path = tmp_path / "m.bin"
+    torch.save({"__metadata__": torch.rand(3), "a": torch.rand(2)}, path)
+    with pytest.raises(inrush.UsageError, match=r"__metadata__.*the name is taken"):
+        inrush.convert(path, tmp_path / "to", to="safetensors")
+    assert [one.name for one in tmp_path.iterdir()] == ["m.bin"]
+    inrush.convert(path, tmp_path / "to", to="safetensors", exclude="__*")
+
+
 def test_one_file_is_not_promised_to_be_smaller_than_its_tensors(tmp_path, source):
     path, tensors = source
     with pytest.raises(inrush.UsageError, match="shard_size 1000 is less than"):

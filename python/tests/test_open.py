@@ -65,6 +65,26 @@ def test_a_missing_shard_is_named(sharded):
         inrush.open(folder)
 
 
+@pytest.mark.parametrize("numbers", [(1, 3), (2, 3), (1, 2), (0, 2)])
+def test_a_missing_shard_is_named_where_there_is_no_index(tmp_path, numbers):
+    paths = [
+        write_file(
+            tmp_path / f"m-{i:05}-of-00003.safetensors", {f"t{i}": random_tensor("F32", [4])}
+        )
+        for i in numbers
+    ]
+    first = 0 if 0 in numbers else 1
+    (lacking,) = {first, first + 1, first + 2} - set(numbers)
+    with pytest.raises(inrush.DataError, match=rf"1 more belongs.*m-{lacking:05}-of-00003"):
+        inrush.open(tmp_path)
+    assert len(inrush.open(paths)) == 2  # the caller says which
+    write_file(
+        tmp_path / f"m-{lacking:05}-of-00003.safetensors", {"more": random_tensor("F32", [4])}
+    )
+    write_file(tmp_path / "m-1-of-7.safetensors", {"no part": random_tensor("F32", [4])})
+    assert len(inrush.open(tmp_path)) == 4
+
+
 def test_a_name_in_two_files_names_both(tmp_path):
     one = write_file(tmp_path / "one.safetensors", {"same": random_tensor("F32", [4])})
     two = write_file(tmp_path / "two.safetensors", {"same": random_tensor("F32", [4])})

@@ -114,6 +114,23 @@ def test_nested_values_are_named_by_their_way_and_other_leaves_are_passed_over(t
     assert torch.equal(loaded["optimizer.state.0.momentum"], momentum)
 
 
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_plain_data_of_python_is_passed_over_whatever_its_type(tmp_path, protocol):
+    weight, other = torch.rand(2, 2), torch.rand(3)
+    value = {
+        "set": {1, "a"},
+        "frozenset": frozenset([2]),
+        "held": frozenset([other]),
+        "bytearray": bytearray(b"bytes"),
+        "complex": 1 + 2j,
+        "huge": 3**2000,
+        "count": collections.Counter("abca"),
+        "default": collections.defaultdict(list, weight=weight),
+    }
+    path = saved(tmp_path, value, pickle_protocol=protocol)
+    check(path, {"default.weight": weight, "held.0": other})
+
+
 def test_a_module_s_state_dict_and_a_bare_tensor(tmp_path):
     module = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
     check(saved(tmp_path, module.state_dict(), "m.pth"), dict(module.state_dict()))
@@ -170,6 +187,59 @@ def test_whole_modules_and_other_objects_are_refused_by_name(tmp_path):
         inrush.open(saved(tmp_path, torch.nn.Linear(2, 2)))
     with pytest.raises(inrush.DataError, match="refused"):
         inrush.open(saved(tmp_path, {"s": torch.rand(2, 2).to_sparse()}))
+
+
+def test_buffers_and_tensors_with_attributes_are_their_numbers(tmp_path):
+    module = torch.nn.BatchNorm1d(4)
+    module.mask = torch.nn.Buffer(torch.rand(5, 3).T, persistent=True)
+    module.weight.tag = "a parameter's"
+    module.running_mean.tag = {"kept": torch.rand(2)}
+    kept = module.state_dict(keep_vars=True)
+    check(saved(tmp_path, kept), dict(kept))
+    marked = torch.rand(3).to(torch.float8_e5m2)
+    marked.scale = 2.0
+    tensors = {
+        "marked": marked,
+        "buffer": torch.rand(3).as_subclass(torch.nn.Buffer),
+        "parameter": torch.nn.Parameter(torch.nn.Buffer(torch.rand(2)), requires_grad=False),
+    }
+    check(saved(tmp_path, tensors), tensors)
+
+
+class Scaled(torch.Tensor):
+    pass
+
+
+class Rebuilt:
+    def __init__(self, *what):
+        self.what = what
+
+    def __reduce__(self):
+        return self.what
+
+
+def test_what_makes_other_numbers_of_a_tensor_is_refused(tmp_path):
+    with pytest.raises(inrush.DataError, match=r"Scaled.* is refused"):
+        inrush.open(saved(tmp_path, {"a": torch.rand(3).as_subclass(Scaled)}))
+    typed = torch._tensor._rebuild_from_type_v2
+    function, arguments = torch.rand(3).__reduce_ex__(2)
+    for what, reason in (
+        ((typed, (function, torch.Tensor, arguments, {"data": torch.rand(3)})), "data is refused"),
+        ((typed, (function, torch.Tensor, arguments, (None, {"imag": 1}))), "imag is refused"),
+        ((typed, (function, torch.Tensor, arguments, {3: 1})), "name is something else"),
+        ((typed, (typed, torch.Tensor, (), None)), r"_rebuild_from_type_v2.* is refused"),
+        ((typed, (print, torch.Tensor, ("ran",), None)), r"print.* is refused"),
+        ((typed, (function, torch.Tensor, arguments)), "without a class"),
+        ((function, arguments, (torch.rand(3).untyped_storage(), 0, (3,), (1,))), "replaces"),
+    ):
+        with pytest.raises(inrush.DataError, match=rf"model\.bin \[.*{reason}"):
+            inrush.open(saved(tmp_path, {"a": Rebuilt(*what)}))
+
+
+def test_views_whose_elements_overlap_are_refused(tmp_path):
+    checkpoint = inrush.open(saved(tmp_path, {"a": torch.rand(9).unfold(0, 3, 1)}))
+    with pytest.raises(inrush.DataError, match=r'"a".*elements overlap, in .*model\.bin'):
+        checkpoint.load()
 
 
 def test_what_torch_would_conjugate_or_negate_is_refused(tmp_path):

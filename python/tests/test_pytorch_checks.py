@@ -141,6 +141,22 @@ def test_the_command_names_tensor_file_and_range(inrush_command, tmp_path):
     assert {one.name for one in tmp_path.iterdir()} == {"model.bin"}
 
 
+def test_the_command_checks_what_no_tensor_is_made_of(inrush_command, tmp_path):
+    marked = torch.rand(100)
+    marked.kept = torch.rand(3000)
+    tensors = {"none": torch.rand(500)[:0], "marked": marked, "view": torch.rand(9, 9)[3:5, 1:3]}
+    path = saved(tmp_path / "model.bin", tensors)
+    for name, start, size in entries_of(path):
+        flip(path, start + size // 2)
+        done = inrush_command("verify", path)
+        assert done.returncode == 1, name
+        assert f"model.bin [{start}, +{size}): " in done.stderr
+        assert "/data/" not in name or "CRC-32 is" in done.stderr
+        flip(path, start + size // 2)
+    assert inrush_command("verify", path).returncode == 0
+    assert right(path, {name: tensor.clone() for name, tensor in tensors.items()}, verify="full")
+
+
 def test_the_command_checks_what_tensorizer_wrote_too(inrush_command, tmp_path):
     from inrush.tensorizer import TensorSerializer
 

@@ -183,12 +183,34 @@ def test_words_of_the_deserializer_and_the_serializer(server, data):
     )
     for place in (server + "/x", "redis://127.0.0.1/x", ".", io.StringIO()):
         same(lambda kit, place=place: kit.TensorSerializer(place), KITS)
-    for state in ({"a": 3}, {3: torch.rand(1)}):
+    for state in ({"a": 3}, {3: torch.rand(1)}, torch.rand(3)):
         same(lambda kit, state=state: kit.TensorSerializer("q").write_state_dict(state), KITS)
     same(lambda kit: kit.TensorSerializer("q").write_module({"a": 3}), KITS)
     same(lambda kit: kit.EncryptionParams(b"short"), KITS)
     same(lambda kit: kit.DecryptionParams.from_key(b"short"), KITS)
     same(lambda kit: kit.EncryptionParams.from_string(""), KITS)
+
+
+def test_keys_of_another_kind():
+    key, passphrase = (b"k" * 32, "passphrase")
+    for kit in KITS:
+        for name, words in (
+            ("by_key", kit.EncryptionParams(key)),
+            ("by_text", kit.EncryptionParams.from_string(passphrase)),
+        ):
+            serializer = kit.TensorSerializer(name, encryption=words)
+            serializer.write_state_dict({"a": torch.rand(3)})
+            serializer.close()
+
+    def loaded(kit, name, words):
+        return kit.TensorDeserializer(name, "cpu", encryption=words(kit.DecryptionParams))["a"]
+
+    for name, words in (
+        ("by_key", lambda given: given.from_string(passphrase)),
+        ("by_text", lambda given: given.from_key(key)),
+        ("by_text", lambda given: given.from_string("another")),
+    ):
+        same(lambda kit, name=name, words=words: loaded(kit, name, words), KITS)
 
 
 def test_readers_are_no_more_than_tensors(data):

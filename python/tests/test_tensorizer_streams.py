@@ -353,6 +353,21 @@ def test_an_object_is_written_and_read(server, tensors):
     assert all(SECRET not in str(seen) for seen in server.seen)
 
 
+def test_the_functions_under_open_stream_are_there_too(server, data, tmp_path):
+    (tmp_path / "file").write_bytes(data[:70000])
+    place = ("s3://bucket/up.tensors", "id", SECRET, server.url)
+    stream_io.s3_upload(str(tmp_path / "file"), *place)
+    with stream_io.s3_download(*place, begin=7) as stream:
+        assert stream.seek(-3, stream_io.SEEK_CUR) == 4
+        assert stream.read() == data[4:70000]
+    assert all("AWS4-HMAC-SHA256" in headers["Authorization"] for _, headers in server.seen)
+    server.seen.clear()
+    assert stream_io.s3_download("s3://bucket/m.tensors", "", "", server.url).read() == data
+    assert all("Authorization" not in headers for _, headers in server.seen)
+    with pytest.raises(ValueError, match="s3_secret_access_key is missing"):
+        stream_io.s3_upload(str(tmp_path / "file"), place[0], "id", None, server.url)
+
+
 def test_a_large_object_is_written_in_parts(moto, tensors):  # noqa: F811
     tensors = tensors | {"more": torch.rand(3 << 20)}
     client = client_of(moto)

@@ -40,6 +40,42 @@ def test_the_golden_bf16_and_meta_tensors_are_read():
     assert checkpoint.tensor("m").tolist() == [[0, 0, 0], [0, 0, 0]]
 
 
+def test_tensors_are_aligned_whatever_their_type_and_way(tmp_path):
+    torch = pytest.importorskip("torch")
+    from inrush.tensorizer import (
+        DecryptionParams,
+        EncryptionParams,
+        TensorDeserializer,
+        TensorSerializer,
+    )
+
+    key = bytes(range(32))
+    types = (torch.complex128, torch.complex64, torch.complex32, torch.float64, torch.bfloat16)
+    tensors = {
+        "n" * i + str(dtype): torch.randint(0, 255, (64,), dtype=torch.uint8).view(dtype)
+        for i in range(5)
+        for dtype in types
+    }
+    for words, given in (
+        ({}, {}),
+        ({"encryption": EncryptionParams(key)}, {"encryption": DecryptionParams.from_key(key)}),
+    ):
+        serializer = TensorSerializer(str(tmp_path / "x.tensors"), **words)
+        serializer.write_state_dict(tensors)
+        serializer.close()
+        for lazy in (False, True):
+            with TensorDeserializer(
+                tmp_path / "x.tensors", "cpu", lazy_load=lazy, **given
+            ) as found:
+                for name, tensor in tensors.items():
+                    assert found[name].data_ptr() % tensor.element_size() == 0
+                    assert found[name].dtype == tensor.dtype
+        words = {"encryption": key} if given else {}
+        for copy in (None, False):
+            for name, tensor in inrush.open(tmp_path / "x.tensors", copy=copy, **words).tensors():
+                assert tensor.data_ptr % tensors[name].element_size() == 0
+
+
 @pytest.mark.parametrize("size", [1 << 10, 3 << 20])
 def test_zeros_that_no_file_holds_are_zeros_in_any_memory(tmp_path, size):
     data = golden_with_shape(tmp_path, size)

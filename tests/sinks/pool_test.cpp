@@ -40,6 +40,16 @@ TEST(Pool, memory_is_congruent_to_the_file) {
   }
 }
 
+TEST(Pool, memory_is_aligned_where_the_file_is_not) {
+  const auto pool = Pool::make(kMiB);
+  for (const uint64_t offset : {1ULL, 4ULL, 4095ULL, 123'457ULL}) {
+    const auto memory = pool->take(5000, offset, 8);
+    ASSERT_TRUE(memory);
+    EXPECT_TRUE(is_aligned(memory->data, 8));
+    std::memset(memory->data, 1, memory->size);
+  }
+}
+
 TEST(Pool, memory_outlives_who_made_it) {
   auto pool = Pool::make(kMiB);
   const auto memory = pool->take(4096, 0);

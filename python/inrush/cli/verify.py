@@ -71,6 +71,8 @@ def verify(
         cache_size=cache_size,
         storage_options=storage_options,
     )
+    if digested.verified:
+        _core.check_unused(checkpoint)
     different = [] if expected is None else _core.compare(expected, digested.manifest)
     if json:
         print_json("verify", _values(checkpoint.uri, manifest, digested, different))

@@ -10,7 +10,7 @@ from torch.utils.dlpack import from_dlpack
 
 from inrush._arguments import WHOLE
 from inrush._checkpoint import Checkpoint
-from inrush._errors import DataError
+from inrush._errors import DataError, UsageError
 from inrush._tensors_file import HEAD_SIZE, Line, parse_lines, parse_record
 from inrush.tensorizer._crypto import CryptographyError, DecryptionParams
 from inrush.tensorizer._devices import bytes_of, chosen_device, raw_array, settled_device
@@ -221,7 +221,7 @@ class TensorDeserializer(Mapping):  # type: ignore[type-arg]
                     path = names[name]
                     self._tensors[path] = self._parameter(tensor, self._lines[path])
                     yield path
-        except DataError as error:
+        except (DataError, UsageError) as error:
             raise _translated(error) from error
 
     def _parameter(self, tensor: Any, line: Line) -> torch.nn.Parameter:
@@ -487,7 +487,7 @@ def _wants(filter_func: FilterFuncType | None, path: Path) -> bool:
     return filter_func is None or bool(filter_func(path))
 
 
-def _translated(error: DataError) -> Exception:
+def _translated(error: DataError | UsageError) -> Exception:
     text = str(error)
     if text.startswith("verify "):
         return HashMismatchError(text)

@@ -29,6 +29,8 @@ def encode_path(path: Path) -> bytes:
         if not name or name.startswith(_STRUCTURED):
             raise ValueError(f"name {path!r}: empty, or begins with 0x1E")
         return name
+    if not path:
+        raise ValueError("a path without parts")
     if len(path) == 1 and isinstance(path[0], str):
         return encode_path(path[0])
     return _STRUCTURED + json.dumps(path, separators=(",", ":")).encode()

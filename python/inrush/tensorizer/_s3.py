@@ -128,6 +128,37 @@ def storage_options(
     return words
 
 
+def upload(descriptor: int, uri: str, options: Mapping[str, Any]) -> None:
+    """Make the bytes of an open file an object.
+
+    Raises
+    ------
+    OSError
+        If the server refuses; there is no object then.
+    """
+    place = os.fsencode(uri)
+    try:
+        writer = _core.Writer.open(place, storage_for([place], options))
+        try:
+            _write(writer, descriptor)
+        except BaseException:
+            writer.abort()
+            raise
+    except Error as error:
+        raise OSError(str(error)) from None
+
+
+def _write(writer: _core.Writer, descriptor: int) -> None:
+    size = os.fstat(descriptor).st_size
+    writer.create(size)
+    if size:
+        with mmap.mmap(descriptor, size, prot=mmap.PROT_READ) as content:
+            address = _core.buffer_address(content)
+            for at in range(0, size, _STEP):
+                writer.write(at, address + at, min(_STEP, size - at))
+    writer.finish()
+
+
 class Upload(io.BufferedRandom):
     """A file without a name on this machine, which becomes the object when it is closed.
 
@@ -172,24 +203,6 @@ class Upload(io.BufferedRandom):
         try:
             if self._wanted:
                 self.flush()
-                self._upload()
-        except Error as error:
-            raise OSError(str(error)) from None
+                upload(self.fileno(), self._uri, self._options)
         finally:
             super().close()
-
-    def _upload(self) -> None:
-        place = os.fsencode(self._uri)
-        writer = _core.Writer.open(place, storage_for([place], self._options))
-        size = self.seek(0, os.SEEK_END)
-        try:
-            writer.create(size)
-            if size:
-                with mmap.mmap(self.fileno(), size, prot=mmap.PROT_READ) as content:
-                    address = _core.buffer_address(content)
-                    for at in range(0, size, _STEP):
-                        writer.write(at, address + at, min(_STEP, size - at))
-            writer.finish()
-        except BaseException:
-            writer.abort()
-            raise

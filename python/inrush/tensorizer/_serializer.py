@@ -109,6 +109,8 @@ class TensorSerializer:
 
     def write_state_dict(self, state_dict: Any) -> None:
         """Write nested dictionaries, lists and tuples of tensors."""
+        if isinstance(state_dict, torch.Tensor):  # it has no name
+            raise TypeError("state_dict: a Tensor is none")
         kind = TensorType.STATE_DICT
         self._write([(0, path, kind, tensor, None) for path, tensor in flatten(state_dict)])
 

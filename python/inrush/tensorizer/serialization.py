@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from inrush._tensors_file import MAGIC
 from inrush.tensorizer._crypto import CryptographyError, DecryptionParams, EncryptionParams
 from inrush.tensorizer._deserializer import TensorDeserializer
 from inrush.tensorizer._devices import current_cuda_device as _resolve_cuda_device
@@ -34,3 +35,6 @@ ENCRYPTION_TENSORIZER_VERSION = 3
 META_TENSOR_TENSORIZER_VERSION = 4
 LONG_TENSOR_TENSORIZER_VERSION = 5
 TENSORIZER_VERSION = 5
+
+TENSORIZER_MAGIC = MAGIC
+OPAQUE_DTYPE_SEP = "\0"  # in the name of an opaque dtype, before torch's name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import warnings
+from io import SEEK_CUR, SEEK_END, SEEK_SET
 
 from inrush.tensorizer import _s3
 from inrush.tensorizer._remote import (
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from typing import Any, BinaryIO
 
 __all__ = ["CAInfo", "CURLStreamFile", "RedisStreamFile", "open_stream"]
+
+# Beyond tensorizer's own list, what its users take from here.
+_ALSO = (SEEK_CUR, SEEK_END, SEEK_SET)
 
 # CoreWeave's; only this module knows them.
 default_s3_read_endpoint = "accel-object.ord1.coreweave.com"
@@ -61,14 +65,7 @@ def _s3_words(words: dict[str, Any], *, writing: bool) -> dict[str, Any]:
         found = _s3.from_s3cfg(_s3_default_config_paths if given is None else (given,))
         key = found.access_key if key is None else key
         secret = found.secret_key if secret is None else secret
-    signature = words["s3_signature_version"]
-    if signature == "unsigned":
-        key = secret = ""
-    elif signature not in (None, "s3v4", "v4"):
-        raise ValueError(f"s3_signature_version={signature!r}: only s3v4 and unsigned are spoken")
-    if bool(key) != bool(secret):
-        missing = "s3_secret_access_key" if key else "s3_access_key_id"
-        raise ValueError(f"{missing} is missing: it was not given, and no file of s3cmd's has it")
+    keys = _signing_keys((key, secret), words["s3_signature_version"])
     endpoint = words["s3_endpoint"] or found.endpoint
     force = words["force_http"]
     if force is None:
@@ -76,7 +73,21 @@ def _s3_words(words: dict[str, Any], *, writing: bool) -> dict[str, Any]:
     configured = None if endpoint else _s3.configured_endpoint()
     endpoint = endpoint or configured or _default_endpoint(writing)
     endpoint = _enforce_scheme(endpoint, configured is not None, bool(force)).rstrip("/")
-    return _s3.storage_options((key, secret), endpoint, words["s3_region_name"])
+    return _s3.storage_options(keys, endpoint, words["s3_region_name"])
+
+
+def _signing_keys(
+    keys: tuple[str | None, str | None], signature: str | None
+) -> tuple[str | None, str | None]:
+    if signature == "unsigned":
+        return "", ""
+    if signature not in (None, "s3v4", "v4"):
+        raise ValueError(f"s3_signature_version={signature!r}: only s3v4 and unsigned are spoken")
+    key, secret = keys
+    if bool(key) != bool(secret):
+        missing = "s3_secret_access_key" if key else "s3_access_key_id"
+        raise ValueError(f"{missing} is missing: it was not given, and no file of s3cmd's has it")
+    return keys
 
 
 def _open_s3(uri: str, mode: str, words: dict[str, Any], begin: int | None, end: int | None) -> Any:
@@ -165,6 +176,68 @@ def open_stream(
         stream = _open_local(path, mode, buffer_size)
         stream.seek(begin or 0)
     return stream  # type: ignore[no-any-return]
+
+
+def s3_download(
+    path_uri: str,
+    s3_access_key_id: str | None,
+    s3_secret_access_key: str | None,
+    s3_endpoint: str | None = default_s3_read_endpoint,
+    s3_region_name: str | None = None,
+    s3_signature_version: str | None = None,
+    buffer_size: int | None = None,
+    begin: int | None = None,
+    end: int | None = None,
+    certificate_handling: CAInfo | None = None,
+) -> CURLStreamFile:
+    """An object of S3, by these words alone: no file of s3cmd's is looked into.
+
+    Parameters are those of `open_stream`; an endpoint without TLS is one that begins with
+    ``http://``.
+    """
+    _s3.check_uri(path_uri)
+    keys = _signing_keys((s3_access_key_id, s3_secret_access_key), s3_signature_version)
+    options = _s3.storage_options(keys, _named_endpoint(s3_endpoint, False), s3_region_name)
+    return CURLStreamFile(
+        path_uri,
+        begin,
+        end,
+        buffer_size=buffer_size,
+        certificate_handling=certificate_handling,
+        _options=options,
+    )
+
+
+def s3_upload(
+    path: str,
+    target_uri: str,
+    s3_access_key_id: str | None,
+    s3_secret_access_key: str | None,
+    s3_endpoint: str | None = default_s3_write_endpoint,
+    s3_region_name: str | None = None,
+    s3_signature_version: str | None = None,
+) -> None:
+    """Make a file an object of S3; as for `s3_download`.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read, or the server refuses; there is no object then.
+    """
+    _s3.check_uri(target_uri)
+    keys = _signing_keys((s3_access_key_id, s3_secret_access_key), s3_signature_version)
+    options = _s3.storage_options(keys, _named_endpoint(s3_endpoint, True), s3_region_name)
+    with open(path, "rb") as file:
+        _s3.upload(file.fileno(), target_uri, options)
+
+
+def _named_endpoint(endpoint: str | None, writing: bool) -> str:
+    default = default_s3_write_endpoint if writing else default_s3_read_endpoint
+    if not endpoint:
+        endpoint = _s3.configured_endpoint() or default
+    if endpoint == default:
+        endpoint = _default_endpoint(writing)
+    return _enforce_scheme(endpoint, allow_http=True).rstrip("/")
 
 
 def _here(uri: str) -> str:
