@@ -980,6 +980,11 @@ def find_tls_roots() -> str:
     The file of TLS roots, as the environment or the distribution has it; '' for none.
     """
 
+def read_s3cfg(path: bytes | None = None) -> dict[str, str]:
+    """
+    What a file of s3cmd's says, or the one in the home folder; {} where it cannot be read.
+    """
+
 def describe_curl() -> tuple[str, str]:
     """(version of libcurl and its TLS library, why there is none or '')."""
 
