@@ -165,6 +165,21 @@ def test_versions_and_public_objects(moto: str, tmp_path: Path) -> None:
     assert bytes(memoryview(latest.load()["x"]).cast("B")) == arrays[1]["x"].tobytes()
 
 
+def test_versions_of_one_object_are_several_files(moto: str) -> None:
+    client = client_of(moto)
+    client.create_bucket(Bucket="parts")
+    client.put_bucket_versioning(Bucket="parts", VersioningConfiguration={"Status": "Enabled"})
+    data = [inrush.numpy.save({name: np.arange(3)}) for name in "xy"]
+    versions = [
+        client.put_object(Bucket="parts", Key="m.safetensors", Body=body)["VersionId"]
+        for body in data
+    ]
+    uris = [f"s3://parts/m.safetensors?versionId={version}" for version in versions]
+    assert {*inrush.open(uris, storage_options=words(moto))} == {"x", "y"}
+    with pytest.raises(inrush.UsageError, match="given twice"):
+        inrush.open([uris[0]] * 2, storage_options=words(moto))
+
+
 def test_many_objects_are_listed_page_by_page(moto: str) -> None:
     client = client_of(moto)
     client.create_bucket(Bucket="many")
