@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -21,6 +22,7 @@ from conftest import random_tensor, write_file
 from servers import Answers, answering, nginx
 
 import inrush
+from inrush._cache import kept
 
 Expected = dict[str, bytes]
 
@@ -361,3 +363,16 @@ def test_what_cannot_be_told_apart_is_not_kept_and_prefetch_says_so(tmp_path: Pa
         assert done.returncode == 4
         assert "tells no versions" in done.stdout
         assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_what_may_not_be_removed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "0123").mkdir()
+    (tmp_path / "0123" / "uri").write_text("http://host/m")
+    (one,) = kept(tmp_path)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), "uri")
+
+    monkeypatch.setattr(os, "unlink", refuse)
+    with pytest.raises(inrush.SourceError, match=f"{tmp_path}/0123: Read-only"):
+        one.remove()
