@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Annotated, Any
 
 import typer
@@ -135,6 +136,8 @@ def _check(trace: str | None, plot: str | None) -> bool:
     if trace:
         check_folder(trace)
     if plot:
+        # That it has nowhere to keep its fonts is nothing to a user who looks at our output.
+        logging.getLogger("matplotlib").setLevel(logging.ERROR)
         check_picture(plot)
     return bool(trace or plot)
 
