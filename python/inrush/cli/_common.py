@@ -16,6 +16,7 @@ from inrush import __version__
 from inrush._checkpoint import place_of
 from inrush._errors import UsageError
 from inrush._options import environment, parse_order, parse_slices, parse_storage_options
+from inrush._text_file import is_uri
 from inrush.cli._text import printable
 
 SCHEMA_VERSION = 1
@@ -137,6 +138,16 @@ def is_far(place: str) -> bool:
     """Whether it is a URI of another machine's, or a model's id."""
     uri = place_of(place)
     return b"://" in uri and not uri.lower().startswith(b"file://")
+
+
+def of_sources(storage: str | None, places: list[str], other: str | None) -> str | None:
+    """Storage options as the sources take them: those of every far place, and of no other."""
+    return None if other and is_uri(other) and not any(map(is_far, places)) else storage
+
+
+def of_other(storage: str | None, place: str | None) -> dict[str, str] | None:
+    """Storage options as a place beside the sources takes them."""
+    return parse_storage_options(storage) if storage and place and is_uri(place) else None
 
 
 def encryption_words(
