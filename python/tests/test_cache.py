@@ -19,10 +19,10 @@ from urllib.parse import urlsplit
 
 import pytest
 from conftest import random_tensor, write_file
+from inrush._cache import kept
 from servers import Answers, answering, nginx
 
 import inrush
-from inrush._cache import kept
 
 Expected = dict[str, bytes]
 

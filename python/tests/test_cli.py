@@ -345,7 +345,7 @@ def test_a_traceback_changes_neither_code_nor_json(inrush_command, tmp_path):
 
 
 def test_a_home_that_cannot_be_written_to_is_nothing_to_speak_of(inrush_command, sharded, tmp_path):
-    nowhere = {name: "/proc/none" for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")}
+    nowhere = dict.fromkeys(("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"), "/proc/none")
     done = inrush_command("load", sharded[0], "--plot", tmp_path / "t.png", **nowhere)
     assert (done.returncode, done.stderr) == (0, "")
 
