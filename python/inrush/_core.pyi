@@ -654,6 +654,9 @@ class SaveOptions:
     @seal.setter
     def seal(self, arg: SealOptions | None, /) -> None: ...
 
+def local_path(place: bytes) -> bytes:
+    """The path that a file:// URI names; any other place as it is."""
+
 def save_file(path: bytes, tensors: Sequence[SaveTensor], options: SaveOptions = ...) -> None:
     """
     Write a safetensors file through a temporary beside it, or a remote object.
