@@ -96,6 +96,17 @@ def hub_for(options: Mapping[str, Any] | None, places: Sequence[bytes]) -> Hub:
     return _hub.Hub(_taken_for_hub(words, _schemes(places)))
 
 
+def without_secrets(place: str) -> str:
+    """A place as errors and lists name it: without a login, and without what its query says."""
+    scheme, colon, rest = place.partition("://")
+    if not colon:
+        return place
+    rest, question, _ = rest.partition("?")
+    host, slash, path = rest.partition("/")
+    query = "?..." if question else ""
+    return scheme + colon + host.rpartition("@")[2] + slash + path + query
+
+
 def _schemes(places: Sequence[bytes]) -> set[bytes]:
     return {place.partition(b"://")[0].lower() for place in places if b"://" in place}
 

@@ -175,17 +175,6 @@ def print_json(command: str, values: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(document, indent=2) + "\n")
 
 
-def without_secrets(place: str) -> str:
-    """A place as errors and lists name it: without a login, and without what its query says."""
-    scheme, colon, rest = place.partition("://")
-    if not colon:
-        return place
-    rest, question, _ = rest.partition("?")
-    host, slash, path = rest.partition("/")
-    query = "?..." if question else ""
-    return scheme + colon + host.rpartition("@")[2] + slash + path + query
-
-
 def shown(text: str) -> str:
     """Text from a file, safe to print: no control characters, no markup of ours."""
     return escape(printable(text))

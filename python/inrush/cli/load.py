@@ -10,6 +10,7 @@ import typer
 import inrush
 from inrush._memory import Memory
 from inrush._saving import check_place, save_file
+from inrush._storage import without_secrets
 from inrush._text_file import check_folder
 from inrush._trace import check_picture, is_mapped
 from inrush.cli._common import (
@@ -121,7 +122,7 @@ def load(
         return
     _print(job, stats, limit if explain else None, explain=explain)
     for path in filter(None, (out, trace, plot)):
-        console().print(f"[dim]wrote[/] {shown(path)}")
+        console().print(f"[dim]wrote[/] {shown(without_secrets(path))}")
 
 
 def _loaded(checkpoint: inrush.Checkpoint, *, strict: bool, trace: bool) -> inrush.Job:

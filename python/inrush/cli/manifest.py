@@ -8,6 +8,7 @@ import typer
 
 from inrush._manifest import write_manifest
 from inrush._saving import check_place
+from inrush._storage import without_secrets
 from inrush._text_file import check_folder, is_uri
 from inrush.cli._common import (
     Backend,
@@ -30,7 +31,6 @@ from inrush.cli._common import (
     shown,
     size_text,
     time_text,
-    without_secrets,
 )
 from inrush.cli._digesting import read_all
 

@@ -8,6 +8,7 @@ import typer
 
 from inrush import _core
 from inrush._manifest import Digested, read_manifest
+from inrush._storage import without_secrets
 from inrush.cli._common import (
     Backend,
     Budget,
@@ -30,7 +31,6 @@ from inrush.cli._common import (
     shown,
     size_text,
     time_text,
-    without_secrets,
 )
 from inrush.cli._digesting import read_all
 
