@@ -309,6 +309,16 @@ def test_what_the_engine_repeats_is_counted_and_traced(
         assert any(entry["ph"] == "C" and source["uri"] in entry["name"] for entry in document)
 
 
+def test_a_far_load_misses_nothing_of_a_files(
+    server: Misbehaving, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("DEBUG", logger="inrush"):
+        inrush.open(server.url + "/serves/m.safetensors").load()
+    assert "tensors, " in caplog.text
+    assert "without direct I/O" not in caplog.text
+    assert "residency" not in caplog.text
+
+
 def test_progress_that_wants_three_gets_three(server: Misbehaving) -> None:
     calls: list[tuple[Any, ...]] = []
     inrush.open(server.url + "/serves/m.safetensors").load(
