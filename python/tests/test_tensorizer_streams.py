@@ -6,7 +6,6 @@ import contextlib
 import http.server
 import io
 import os
-import shutil
 import socket
 import subprocess
 import threading
@@ -19,7 +18,7 @@ torch = pytest.importorskip("torch")
 
 import inrush.tensorizer as tensorizer  # noqa: E402
 from inrush.tensorizer import _redis, stream_io  # noqa: E402
-from servers import nginx  # noqa: E402
+from servers import free_port, nginx, program, running  # noqa: E402
 from test_s3 import client_of, moto, words  # noqa: E402, F401
 
 import inrush  # noqa: E402
@@ -453,25 +452,11 @@ def test_endpoints_without_tls_are_refused_and_the_default_one_warns(monkeypatch
 
 @pytest.fixture
 def redis_port(tmp_path):
-    program = shutil.which("redis-server")
-    if program is None:
-        pytest.skip("redis-server is not installed")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    process = subprocess.Popen(
-        [program, "--port", str(port), "--save", "", "--requirepass", SECRET],
-        cwd=tmp_path, stdout=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        for _ in range(600):
-            with contextlib.suppress(OSError):
-                socket.create_connection(("127.0.0.1", port)).close()
-                break
-            time.sleep(0.05)
+    port = free_port()
+    options = ["--port", str(port), "--save", "", "--requirepass", SECRET]
+    command = [program("redis-server"), *options]
+    with running(command, port, cwd=tmp_path, stdout=subprocess.DEVNULL):
         yield port
-    finally:
-        process.kill()
-        process.wait()
 
 
 @pytest.mark.parametrize("lazy", [False, True])
