@@ -33,7 +33,7 @@ Checkpoint Checkpoint::open(const std::vector<std::string>& paths, const Storage
   if (std::any_of(paths.begin(), paths.end(), is_remote)) {
     std::vector<Place> places;
     for (const std::string& path : paths) places.push_back(find_place(path, options));
-    auto store = make_place_list(std::move(places));
+    auto store = make_place_list(std::move(places), paths);
     const std::vector<std::string> entries = store->list();
     return open(std::move(store), entries);
   }

@@ -267,8 +267,13 @@ SafetensorsHeader parse_safetensors_header(const JsonText& json, uint64_t file_s
 bool named_safetensors(std::string_view entry) { return entry.ends_with(kSuffix); }
 
 bool begins_safetensors(std::span<const std::byte> head) {
-  return head.size() > kLengthSize && little_endian(head) <= kLargestSafetensorsHeader &&
-         head[kLengthSize] == std::byte{'{'};
+  if (head.size() <= kLengthSize || little_endian(head) > kLargestSafetensorsHeader) return false;
+  // The header begins with '{', by its specification; what safetensors itself reads is any JSON.
+  for (const std::byte one : head.subspan(kLengthSize)) {
+    if (one == std::byte{'{'}) return true;
+    if (std::string_view(" \t\r\n").find(static_cast<char>(one)) == std::string_view::npos) break;
+  }
+  return false;
 }
 
 Index index_safetensors(Store& store, const std::vector<std::string>& entries) {

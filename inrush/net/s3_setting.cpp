@@ -31,13 +31,8 @@ class Files {
     credentials = read(file("AWS_SHARED_CREDENTIALS_FILE", "/.aws/credentials"), profile);
     config = read(file("AWS_CONFIG_FILE", "/.aws/config"),
                   profile == "default" ? profile : "profile " + profile);
-    s3cfg = read(in_home("/.s3cfg"), "default");
-    // s3cmd takes a value in quotes for what is between them.
-    for (auto& [name, value] : s3cfg) {
-      if (value.size() > 1 && value.starts_with('"') && value.ends_with('"')) {
-        value = value.substr(1, value.size() - 2);
-      }
-    }
+    note_unreadable(s3cfg_path());
+    s3cfg = read_s3cfg(s3cfg_path());
   }
 
   IniSection credentials;
@@ -46,13 +41,16 @@ class Files {
   std::string unreadable;
 
  private:
-  IniSection read(const std::string& path, const std::string& section) {
-    if (path.empty()) return {};
-    if (::access(path.c_str(), R_OK) != 0 && errno != ENOENT && errno != ENOTDIR) {
+  void note_unreadable(const std::string& path) {
+    if (path.empty() || ::access(path.c_str(), R_OK) == 0) return;
+    if (errno != ENOENT && errno != ENOTDIR) {
       unreadable += fmt::format("; {}: {}", path, std::strerror(errno));
     }
-    auto sections = parse_ini(read_small_file(path));
-    return sections[section];
+  }
+
+  IniSection read(const std::string& path, const std::string& section) {
+    note_unreadable(path);
+    return parse_ini(read_small_file(path))[section];
   }
 };
 
@@ -102,6 +100,19 @@ std::string first_of(std::initializer_list<std::string> values) {
   }
   return "";
 }
+
+IniSection read_s3cfg(const std::string& path) {
+  IniSection found = parse_ini(read_small_file(path))["default"];
+  // s3cmd takes a value in quotes for what is between them.
+  for (auto& [name, value] : found) {
+    if (value.size() > 1 && value.starts_with('"') && value.ends_with('"')) {
+      value = value.substr(1, value.size() - 2);
+    }
+  }
+  return found;
+}
+
+std::string s3cfg_path() { return in_home("/.s3cfg"); }
 
 S3Setting find_s3_setting(const std::string& profile, bool keys) {
   Files files(first_of({profile, store_variable("AWS_PROFILE"), "default"}));

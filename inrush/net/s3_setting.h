@@ -2,6 +2,7 @@
 // anew for each place. Any thread.
 #pragma once
 
+#include <map>
 #include <string>
 
 #include "inrush/core/storage.h"
@@ -19,6 +20,12 @@ struct S3Setting {
 // The setting of one profile of AWS's; "" for the one that AWS_PROFILE names, or "default". Keys,
 // where `keys` says that the caller has none: of s3cmd's file they come with its host.
 S3Setting find_s3_setting(const std::string& profile, bool keys);
+
+// What s3cmd's file at this path says under [default]; nothing where it cannot be read.
+std::map<std::string, std::string> read_s3cfg(const std::string& path);
+
+// s3cmd's file in the home folder; empty where there is no such folder.
+std::string s3cfg_path();
 
 // The first that is not empty.
 std::string first_of(std::initializer_list<std::string> values);

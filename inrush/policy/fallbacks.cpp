@@ -59,6 +59,7 @@ void add_user(std::vector<Fallback>& out) {
 }
 
 void add_place(const Facts& facts, const Blob& blob, std::vector<Fallback>& out) {
+  if (blob.fd < 0) return;  // of a remote place nothing of a file's is missed
   const FilesystemFact& place = facts.filesystem;
   if (!place.memory && !place.direct) {
     out.push_back({"direct I/O", fmt::format("{} refuses it", place.type),

@@ -125,7 +125,8 @@ void write_safetensors(Writer& writer, std::vector<SaveTensor> tensors,
 
 std::unique_ptr<Writer> make_writer(const std::string& place, bool sync,
                                     const StorageOptions& storage) {
-  return is_remote(place) ? make_remote_writer(place, storage) : make_file_writer(place, sync);
+  if (is_remote(place)) return make_remote_writer(place, storage);
+  return make_file_writer(local_path(place), sync);
 }
 
 void save_file(const std::string& path, std::vector<SaveTensor> tensors,

@@ -288,7 +288,7 @@ class RemoteStaging final : public Staging {
 
 std::unique_ptr<Staging> make_staging(const std::string& folder, const ShardOptions& options) {
   if (is_remote(folder)) return std::make_unique<RemoteStaging>(folder, options.storage);
-  return std::make_unique<LocalStaging>(folder, options.sync);
+  return std::make_unique<LocalStaging>(local_path(folder), options.sync);
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 #include <utility>
 
 #include "inrush/core/error.h"
@@ -13,18 +14,21 @@ namespace {
 
 class PlaceList final : public Store {
  public:
-  explicit PlaceList(std::vector<Place> places) : places_(std::move(places)) {
+  PlaceList(std::vector<Place> places, const std::vector<std::string>& uris)
+      : places_(std::move(places)) {
+    std::set<std::string> given;
     for (size_t i = 0; i < places_.size(); ++i) {
       std::string name = places_[i].store->uri();
-      // Of queries, which are not shown, each may mean another file.
-      if (name.ends_with("?...") && numbers_.contains(name)) name += fmt::format(" ({})", i + 1);
       if (places_[i].entry.empty()) {
         throw Error(ErrorCode::usage,
                     fmt::format("open {}: a folder among several files; open it by itself", name));
       }
-      if (!numbers_.emplace(name, i).second) {
+      if (!given.insert(uris[i]).second) {
         throw Error(ErrorCode::usage, fmt::format("open {}: the file was given twice", name));
       }
+      // What is not shown of a URI, such as its query, may make it another file.
+      while (numbers_.contains(name)) name += fmt::format(" ({})", i + 1);
+      numbers_.emplace(std::move(name), i);
     }
   }
 
@@ -46,7 +50,7 @@ class PlaceList final : public Store {
     }
     Place& place = places_[found->second];
     Blob blob = place.store->open(place.entry);
-    if (blob.name.ends_with("?...")) blob.name = name;
+    blob.name = name;
     const std::lock_guard lock(mutex_);
     owners_[blob.name] = found->second;
     return blob;
@@ -72,9 +76,10 @@ class PlaceList final : public Store {
 
 }  // namespace
 
-std::unique_ptr<Store> make_place_list(std::vector<Place> places) {
+std::unique_ptr<Store> make_place_list(std::vector<Place> places,
+                                       const std::vector<std::string>& uris) {
   if (places.empty()) throw Error(ErrorCode::usage, "open: no files were given");
-  return std::make_unique<PlaceList>(std::move(places));
+  return std::make_unique<PlaceList>(std::move(places), uris);
 }
 
 }  // namespace inrush

@@ -30,7 +30,8 @@ void remove_gs(const std::string& uri, const StorageOptions& options);
 void remove_az(const std::string& uri, const StorageOptions& options);
 
 // One store over several places, each of which is one entry of its store. Entries are called as
-// their blobs are.
-std::unique_ptr<Store> make_place_list(std::vector<Place> places);
+// their blobs are. `uris`: what the places were given as, which alone tells all of them apart.
+std::unique_ptr<Store> make_place_list(std::vector<Place> places,
+                                       const std::vector<std::string>& uris);
 
 }  // namespace inrush

@@ -41,24 +41,8 @@ Place find_local(const std::string& path) {
   return {make_directory(folder, folder, path), path.substr(slash + 1)};
 }
 
-// file:///a%20b or file://localhost/a%20b -> "/a b".
 Place find_file_uri(const std::string& uri, const StorageOptions& /*options*/) {
-  std::string_view rest = std::string_view(uri).substr(std::string_view("file://").size());
-  const std::string_view host = rest.substr(0, rest.find('/'));
-  if (!host.empty() && host != "localhost") {
-    throw Error(ErrorCode::usage,
-                fmt::format("open {}: a file on host {}; only this machine's files can be opened "
-                            "so (three slashes: file:///path)",
-                            uri, quoted(host)));
-  }
-  rest.remove_prefix(host.size());
-  std::string path;
-  try {
-    path = decoded_path(rest);
-  } catch (const Error& error) {
-    throw Error(ErrorCode::usage, fmt::format("open {}: {}", uri, error.message()));
-  }
-  return find_local(path);
+  return find_local(local_path(uri));
 }
 
 constexpr std::array kTable{
@@ -114,6 +98,25 @@ const StoreRow& writable_row(const std::string& uri) {
 }  // namespace
 
 std::span<const StoreRow> store_table() { return kTable; }
+
+// file:///a%20b or file://localhost/a%20b -> "/a b".
+std::string local_path(const std::string& place) {
+  if (scheme_of(place) != "file") return place;
+  std::string_view rest = std::string_view(place).substr(std::string_view("file://").size());
+  const std::string_view host = rest.substr(0, rest.find('/'));
+  if (!host.empty() && host != "localhost") {
+    throw Error(ErrorCode::usage,
+                fmt::format("open {}: a file on host {}; only this machine's files can be opened "
+                            "so (three slashes: file:///path)",
+                            place, quoted(host)));
+  }
+  rest.remove_prefix(host.size());
+  try {
+    return decoded_path(rest);
+  } catch (const Error& error) {
+    throw Error(ErrorCode::usage, fmt::format("open {}: {}", place, error.message()));
+  }
+}
 
 bool is_remote(const std::string& uri) {
   const auto scheme = scheme_of(uri);

@@ -34,6 +34,10 @@ std::span<const StoreRow> store_table();
 // Options are a remote store's: with a local path, any are an Error{usage}.
 Place find_place(const std::string& uri, const StorageOptions& options = {});
 
+// The path that a URI of a file on this machine names; any other place as it is. Throws
+// Error{usage} for a file of another host.
+std::string local_path(const std::string& place);
+
 // Whether it is a URI of a place that is not on this machine.
 bool is_remote(const std::string& uri);
 

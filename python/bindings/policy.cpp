@@ -7,6 +7,7 @@
 
 #include "inrush/engines/engines.h"
 #include "inrush/net/client.h"
+#include "inrush/net/s3_setting.h"
 #include "inrush/policy/advice.h"
 #include "inrush/policy/backends.h"
 #include "inrush/policy/facts.h"
@@ -114,6 +115,17 @@ void bind_policy(nb::module_& module) {
       "machine_json", [] { return to_json(ask_machine()); }, "Facts of this machine.");
   module.def("find_tls_roots", &find_tls_roots,
              "The file of TLS roots, as the environment or the distribution has it; '' for none.");
+  module.def(
+      "read_s3cfg",
+      [](const std::optional<nb::bytes>& path) {
+        nb::dict found;
+        const std::string file = path ? std::string(path->c_str(), path->size()) : s3cfg_path();
+        for (const auto& [name, value] : read_s3cfg(file)) found[text_of(name)] = text_of(value);
+        return found;
+      },
+      nb::arg("path") = nb::none(),
+      nb::sig("def read_s3cfg(path: bytes | None = None) -> dict[str, str]"),
+      "What a file of s3cmd's says, or the one in the home folder; {} where it cannot be read.");
   module.def(
       "describe_curl",
       [] {

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 
+#include "inrush/stores/stores.h"
 #include "python/bindings/bindings.h"
 
 namespace inrush::python {
@@ -145,6 +146,13 @@ void bind_save(nb::module_& module) {
       .def_rw("sync", &SaveOptions::sync)
       .def_rw("storage", &SaveOptions::storage)
       .def_rw("seal", &SaveOptions::seal, nb::arg().none());
+  module.def(
+      "local_path",
+      [](const nb::bytes& place) {
+        const std::string path = local_path({place.c_str(), place.size()});
+        return nb::bytes(path.data(), path.size());
+      },
+      nb::arg("place"), "The path that a file:// URI names; any other place as it is.");
   module.def("save_file", &save, nb::arg("path"), nb::arg("tensors"),
              nb::arg("options") = SaveOptions{},
              "Write a safetensors file through a temporary beside it, or a remote object.");

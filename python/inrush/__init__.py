@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 
+from inrush import _engine  # noqa: F401 - the first of them
 from inrush._checkpoint import Checkpoint, TensorStream
 from inrush._core import Tensor, TensorInfo
 from inrush._errors import (

@@ -14,7 +14,7 @@ import zlib
 from pathlib import Path
 
 from inrush import _core
-from inrush._errors import DataError, UsageError
+from inrush._errors import DataError, SourceError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -101,8 +101,17 @@ class Kept:
         return False
 
     def remove(self) -> None:
-        """Remove it. What has its files open keeps them until it closes them."""
-        shutil.rmtree(self.folder)
+        """Remove it. What has its files open keeps them until it closes them.
+
+        Raises
+        ------
+        SourceError
+            If it may not be removed.
+        """
+        try:
+            shutil.rmtree(self.folder)
+        except OSError as error:
+            raise SourceError(f"cache rm {self.folder}: {error.strerror}") from None
 
 
 def kept(cache_dir: str | os.PathLike[str] | bytes) -> list[Kept]:

@@ -123,8 +123,9 @@ def convert(
     """
     if to not in FORMATS:
         raise UsageError(f"convert: to={to!r}: expected one of {', '.join(FORMATS)}")
-    remote = "://" in os.fspath(destination)
-    target = os.fspath(destination) if remote else os.path.abspath(os.fspath(destination))
+    target = os.fsdecode(_core.local_path(os.fsencode(destination)))
+    remote = "://" in target
+    target = target if remote else os.path.abspath(target)
     name = target.rpartition("/")[2]
     safetensors = to == "safetensors" and name.endswith(".safetensors")
     single = name if to == "tensorizer" or safetensors else None

@@ -654,6 +654,9 @@ class SaveOptions:
     @seal.setter
     def seal(self, arg: SealOptions | None, /) -> None: ...
 
+def local_path(place: bytes) -> bytes:
+    """The path that a file:// URI names; any other place as it is."""
+
 def save_file(path: bytes, tensors: Sequence[SaveTensor], options: SaveOptions = ...) -> None:
     """
     Write a safetensors file through a temporary beside it, or a remote object.
@@ -986,6 +989,11 @@ def machine_json() -> str:
 def find_tls_roots() -> str:
     """
     The file of TLS roots, as the environment or the distribution has it; '' for none.
+    """
+
+def read_s3cfg(path: bytes | None = None) -> dict[str, str]:
+    """
+    What a file of s3cmd's says, or the one in the home folder; {} where it cannot be read.
     """
 
 def describe_curl() -> tuple[str, str]:

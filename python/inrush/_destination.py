@@ -8,7 +8,7 @@ import shutil
 
 from inrush import _core
 from inrush._errors import DataError, Error, SourceError, UsageError
-from inrush._storage import storage_for
+from inrush._storage import storage_for, without_secrets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -214,7 +214,8 @@ class Remote:
         self, target: str, single: str | None, options: Mapping[str, Any] | None, *, resume: bool
     ) -> None:
         if resume:
-            raise UsageError(f"convert: {target}: what goes to a remote place cannot be resumed")
+            shown = without_secrets(target)
+            raise UsageError(f"convert: {shown}: what goes to a remote place cannot be resumed")
         self.place = target if single is not None or target.endswith("/") else target + "/"
         self._single = single
         self._options = options
@@ -249,8 +250,9 @@ class Remote:
         storage = storage_for([os.fsencode(self.place)], self._options)
         for name, size in layout.sizes.items():
             place = os.fsencode(self.place if self._single is not None else self.place + name)
+            shown = without_secrets(os.fsdecode(place))
             if _is_there(place, storage):
-                raise UsageError(f"convert: {os.fsdecode(place)} is there already")
+                raise UsageError(f"convert: {shown} is there already")
             writer = _core.Writer.open(place, storage)
             sealed = layout.seals.get(name)
             fixed = [(offset, data) for file, offset, data in layout.fixed if file == name]
@@ -259,7 +261,7 @@ class Remote:
             writer.create(size)
             if sealed is not None and not writer.random:
                 raise UsageError(
-                    f"convert: {os.fsdecode(place)}: the header of a sealed file is known last, "
+                    f"convert: {shown}: the header of a sealed file is known last, "
                     "and comes first: convert to a file of this machine"
                 )
             file.sealed = sealed is not None

@@ -7,12 +7,12 @@ from inrush._arguments import WHOLE
 from inrush._errors import DataError, SourceError
 from inrush._job import Job
 from inrush._options import Options
-from inrush._text_file import write_text
+from inrush._text_file import is_uri, read_far_text, write_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import Any
 
 
@@ -50,8 +50,10 @@ class Digested:
             self.stats: dict[str, Any] = job.stats()
 
 
-def read_manifest(path: str | os.PathLike[str]) -> _core.Manifest:
-    """A manifest from its file.
+def read_manifest(
+    path: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None
+) -> _core.Manifest:
+    """A manifest from its file, which may be a URI with these options.
 
     Raises
     ------
@@ -60,6 +62,9 @@ def read_manifest(path: str | os.PathLike[str]) -> _core.Manifest:
     DataError
         If it is no manifest.
     """
+    if is_uri(path):
+        name, text = read_far_text(str(path), storage_options)
+        return _core.Manifest.parse(text, name)
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read()
@@ -70,12 +75,16 @@ def read_manifest(path: str | os.PathLike[str]) -> _core.Manifest:
     return _core.Manifest.parse(text, str(path))
 
 
-def write_manifest(manifest: _core.Manifest, path: str | os.PathLike[str]) -> None:
-    """Write a manifest whole or not at all.
+def write_manifest(
+    manifest: _core.Manifest,
+    path: str | os.PathLike[str],
+    storage_options: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a manifest whole or not at all, to a path or a URI with these options.
 
     Raises
     ------
     SourceError
         If it cannot be written.
     """
-    write_text(path, manifest.to_json())
+    write_text(path, manifest.to_json(), storage_options)

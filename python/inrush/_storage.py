@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
-import re
 import threading
 import time
 
@@ -97,6 +96,17 @@ def hub_for(options: Mapping[str, Any] | None, places: Sequence[bytes]) -> Hub:
     return _hub.Hub(_taken_for_hub(words, _schemes(places)))
 
 
+def without_secrets(place: str) -> str:
+    """A place as errors and lists name it: without a login, and without what its query says."""
+    scheme, colon, rest = place.partition("://")
+    if not colon:
+        return place
+    rest, question, _ = rest.partition("?")
+    host, slash, path = rest.partition("/")
+    query = "?..." if question else ""
+    return scheme + colon + host.rpartition("@")[2] + slash + path + query
+
+
 def _schemes(places: Sequence[bytes]) -> set[bytes]:
     return {place.partition(b"://")[0].lower() for place in places if b"://" in place}
 
@@ -171,7 +181,9 @@ def _botocore(words: Mapping[str, str], storage: _core.StorageOptions) -> None:
 
     try:
         session = botocore.session.Session(profile=profile)
-        if not profile and _has_s3cfg():
+        s3cfg = _core.read_s3cfg()
+        # s3cmd's keys are more of a choice than what a machine is lent.
+        if not profile and s3cfg.get("access_key") and s3cfg.get("secret_key"):
             for name in ("container-role", "iam-role"):
                 session.get_component("credential_provider").remove(name)
         found = session.get_credentials()
@@ -186,15 +198,6 @@ def _botocore(words: Mapping[str, str], storage: _core.StorageOptions) -> None:
         return frozen.access_key, frozen.secret_key, frozen.token or ""
 
     storage.take_credentials("s3", _source(now, renewed=hasattr(found, "refresh_needed")))
-
-
-def _has_s3cfg() -> bool:
-    """Whether s3cmd's file has keys: they are more of a choice than what a machine is lent."""
-    try:
-        with open(os.path.expanduser("~/.s3cfg"), errors="replace") as file:
-            return re.search(r"^\s*access_key\s*=\s*\S", file.read(), re.MULTILINE) is not None
-    except OSError:
-        return False
 
 
 def _google(storage: _core.StorageOptions) -> None:

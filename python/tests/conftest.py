@@ -146,6 +146,25 @@ def sharded(tmp_path: Path) -> tuple[Path, Contents]:
     return folder, contents
 
 
+# How a terminal is, where folders of a user's are, and what of them this machine's user has set.
+OF_A_USER = (
+    "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE",
+    "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "PYTHONWARNINGS",
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True, scope="session")
+def user_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests and what they start have an empty home, a plain terminal and the usual umask."""
+    before = os.umask(0o022)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+        for name in OF_A_USER:
+            patch.delenv(name, raising=False)
+        yield
+    os.umask(before)
+
+
 @pytest.fixture(autouse=True)
 def presets_of_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test heeds what whoever runs it has set for loads, or teaches their profile."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from conftest import random_tensor, write_file
+from inrush._cache import kept
 from servers import Answers, answering, nginx
 
 import inrush
@@ -51,7 +53,9 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    # Bytes are counted: a busy machine's silence is to bring no second requests.
+    monkeypatch.setenv("INRUSH_STORAGE_OPTIONS", "hedge=100")
     contents = {f"t{i}": random_tensor("F32", [1024, 256]) for i in range(24)}
     root = tmp_path / "served"
     root.mkdir()
@@ -361,3 +365,16 @@ def test_what_cannot_be_told_apart_is_not_kept_and_prefetch_says_so(tmp_path: Pa
         assert done.returncode == 4
         assert "tells no versions" in done.stdout
         assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_what_may_not_be_removed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "0123").mkdir()
+    (tmp_path / "0123" / "uri").write_text("http://host/m")
+    (one,) = kept(tmp_path)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), "uri")
+
+    monkeypatch.setattr(os, "unlink", refuse)
+    with pytest.raises(inrush.SourceError, match=f"{tmp_path}/0123: Read-only"):
+        one.remove()

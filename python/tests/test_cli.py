@@ -336,6 +336,20 @@ def test_a_reader_that_leaves_hears_nothing_more(sharded):
     assert (child.wait(), error) == (3, "")
 
 
+def test_a_traceback_changes_neither_code_nor_json(inrush_command, tmp_path):
+    done = inrush_command("load", tmp_path / "nowhere", "--json", INRUSH_DEBUG="1")
+    assert done.returncode == 3
+    assert json.loads(done.stdout)["code"] == 3
+    assert "Traceback" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("inrush: ")
+
+
+def test_a_home_that_cannot_be_written_to_is_nothing_to_speak_of(inrush_command, sharded, tmp_path):
+    nowhere = dict.fromkeys(("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"), "/proc/none")
+    done = inrush_command("load", sharded[0], "--plot", tmp_path / "t.png", **nowhere)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_the_version_is_told(inrush_command):
     assert inrush_command("--version").stdout == f"inrush {inrush.__version__}\n"
 

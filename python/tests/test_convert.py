@@ -433,3 +433,18 @@ def test_ranks_that_cannot_be_are_refused(tmp_path, source):
     for words in ({"ranks": 0}, {"ranks": 14}, {"ranks": 2, "to": "safetensors"}):
         with pytest.raises(inrush.UsageError, match="ranks"):
             inrush.convert(source[0], tmp_path / "y", **{"to": "serverlessllm", **words})
+
+
+def test_a_file_uri_is_a_place_to_write_to(tmp_path, source, inrush_command):
+    path, tensors = source
+    uri = f"file://{tmp_path}/a%20b"
+    inrush.convert(path, uri + ".safetensors", to="safetensors")
+    inrush.convert(path, uri, to="serverlessllm")
+    for made in ("a b.safetensors", "a b"):
+        check(tmp_path / made, tensors)
+    assert inrush_command("load", path, "--out", uri + ".copy").returncode == 0
+    check(tmp_path / "a b.copy", tensors)
+    assert inrush_command("manifest", path, "-o", uri + ".json").returncode == 0
+    assert inrush_command("verify", path, "--manifest", uri + ".json").returncode == 0
+    with pytest.raises(inrush.UsageError, match="on host"):
+        inrush.convert(path, "file://elsewhere/x.safetensors", to="safetensors")

@@ -19,6 +19,12 @@ COUNT = 40
 FEW = 4  # connections: of opening it, of the engine, and some to spare
 
 
+@pytest.fixture(autouse=True)
+def no_hedges(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests are counted: a busy machine's silence is to bring no second ones."""
+    monkeypatch.setenv("INRUSH_STORAGE_OPTIONS", "hedge=100")
+
+
 @pytest.fixture
 def contents() -> Contents:
     return {f"t{i:02}": random_tensor("U8", [20_000 + i]) for i in range(COUNT)}

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import random_tensor, write_file
+from conftest import Command, random_tensor, write_file
 from servers import free_port, program, running
 
 import inrush
@@ -119,6 +119,31 @@ def test_the_password_is_needed_and_shown_nowhere(
         )
         assert done.returncode == 3
         assert "guess7" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_the_password_of_what_is_written_is_shown_nowhere(
+    tmp_path: Path, model: tuple[bytes, dict[str, bytes]], inrush_command: Command, more: list[str]
+) -> None:
+    data, _ = model
+    source = tmp_path / "m.safetensors"
+    source.write_bytes(data)
+    port = free_port()
+    command = _serve(tmp_path, "--port", str(port), "--requirepass", "hunter2")
+    with running(command, port, stdout=subprocess.DEVNULL):
+        base = Server(port, "hunter2").base
+        to = ("--to", "tensorizer")
+        for words, code in (
+            (("load", source, "--out", base + "a"), 0),
+            (("convert", source, base + "b", *to), 0),
+            (("convert", source, base + "b", *to), 2),  # it is there already
+            (("convert", source, base + "c", *to, "--resume"), 2),
+            (("manifest", source, "-o", base + "d"), 0),
+            (("verify", source, "--manifest", base + "d"), 0),
+        ):
+            done = inrush_command(*words, *more)
+            assert done.returncode == code, done.stderr
+            assert "hunter2" not in done.stdout + done.stderr
 
 
 def test_tls_is_spoken_and_the_server_checked(

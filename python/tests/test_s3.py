@@ -165,6 +165,45 @@ def test_versions_and_public_objects(moto: str, tmp_path: Path) -> None:
     assert bytes(memoryview(latest.load()["x"]).cast("B")) == arrays[1]["x"].tobytes()
 
 
+def test_versions_of_one_object_are_several_files(moto: str) -> None:
+    client = client_of(moto)
+    client.create_bucket(Bucket="parts")
+    client.put_bucket_versioning(Bucket="parts", VersioningConfiguration={"Status": "Enabled"})
+    data = [inrush.numpy.save({name: np.arange(3)}) for name in "xy"]
+    versions = [
+        client.put_object(Bucket="parts", Key="m.safetensors", Body=body)["VersionId"]
+        for body in data
+    ]
+    uris = [f"s3://parts/m.safetensors?versionId={version}" for version in versions]
+    assert {*inrush.open(uris, storage_options=words(moto))} == {"x", "y"}
+    with pytest.raises(inrush.UsageError, match="given twice"):
+        inrush.open([uris[0]] * 2, storage_options=words(moto))
+
+
+def test_manifests_are_objects_too(moto: str, tmp_path: Path, inrush_command: Command) -> None:
+    client = client_of(moto)
+    client.create_bucket(Bucket="manifests")
+    data = inrush.numpy.save({"x": np.arange(4)})
+    client.put_object(Bucket="manifests", Key="m/model.safetensors", Body=data)
+    (tmp_path / "here.safetensors").write_bytes(data)
+    where = ["--storage-options", ";".join(f"{k}={v}" for k, v in words(moto).items())]
+    uri, other = "s3://manifests/m.json", "s3://manifests/none/m.json"
+    done = inrush_command("manifest", "s3://manifests/m/", "-o", uri, *where)
+    assert done.returncode == 0, done.stderr
+    assert inrush_command("verify", "s3://manifests/m/", "--manifest", uri, *where).returncode == 0
+    # What is here takes no storage options, and the manifest gets them all the same.
+    here = tmp_path / "here.safetensors"
+    assert inrush_command("manifest", here, "-o", other, *where).returncode == 0
+    assert inrush_command("verify", here, "--manifest", other, *where).returncode == 0
+    client.put_object(Bucket="manifests", Key="wrong.json", Body=b"\xff")
+    for name, code in (("absent.json", 3), ("wrong.json", 1)):
+        done = inrush_command("verify", here, "--manifest", f"s3://manifests/{name}", *where)
+        assert (done.returncode, f"s3://manifests/{name}" in done.stderr) == (code, True)
+    refused = inrush_command("manifest", here, "-o", "https://127.0.0.1:1/secret?sig=h1dden")
+    assert refused.returncode == 2
+    assert "h1dden" not in refused.stderr
+
+
 def test_many_objects_are_listed_page_by_page(moto: str) -> None:
     client = client_of(moto)
     client.create_bucket(Bucket="many")

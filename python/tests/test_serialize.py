@@ -147,3 +147,11 @@ def test_private_tables_that_other_projects_import_are_there():
     assert ours._getdtype("BF16") is theirs._getdtype("BF16")
     with pytest.raises(KeyError):
         ours._getdtype("F6")
+
+
+def test_a_header_in_memory_may_begin_with_space_as_safetensors_has_it():
+    header = b'\n {"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}}'
+    data = len(header).to_bytes(8, "little") + header + b"xy"
+    ((name, mine),) = inrush.deserialize(data)
+    assert (name, mine["data"]) == ("a", b"xy")
+    assert safetensors.deserialize(data)[0][1]["data"] == b"xy"

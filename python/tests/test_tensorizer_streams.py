@@ -6,7 +6,6 @@ import contextlib
 import http.server
 import io
 import os
-import shutil
 import socket
 import subprocess
 import threading
@@ -19,7 +18,7 @@ torch = pytest.importorskip("torch")
 
 import inrush.tensorizer as tensorizer  # noqa: E402
 from inrush.tensorizer import _redis, stream_io  # noqa: E402
-from servers import nginx  # noqa: E402
+from servers import free_port, nginx, program, running  # noqa: E402
 from test_s3 import client_of, moto, words  # noqa: E402, F401
 
 import inrush  # noqa: E402
@@ -154,7 +153,14 @@ def test_only_what_is_wanted_is_fetched(server, data, tensors):
 
 
 def test_a_file_behind_http_is_read_in_parts_side_by_side(server, tensors):
-    server.fault = lambda answer: time.sleep(0.05)  # the others come meanwhile
+    def wait_for_another(answer):
+        until = time.monotonic() + 30
+        while "bytes=0-" not in answer.headers["Range"] and server.most < 2:
+            if time.monotonic() > until:
+                return
+            time.sleep(0.01)
+
+    server.fault = wait_for_another
     with tensorizer.TensorDeserializer(f"{server.url}/m.tensors", "cpu") as found:
         assert right(found, tensors)
     assert server.most > 1
@@ -434,13 +440,14 @@ def test_nothing_is_signed_where_there_are_no_keys(server, data, monkeypatch, tm
         assert stream.read() == data
     assert all("Authorization" not in headers for _, headers in server.seen)
     server.seen.clear()
-    (tmp_path / "s3cfg").write_text(
-        f"[default]\naccess_key = id\nsecret_key = {SECRET}\n"
+    (tmp_path / "s3cfg").write_text(  # as s3cmd reads it: without the quotes
+        f'[default]\naccess_key = "id"\nsecret_key = {SECRET}\n'
         f"host_base = {server.url.removeprefix('http://')}\nuse_https = False\n"
     )
     with stream_io.open_stream("s3://bucket/m.tensors") as stream:
         assert stream.read() == data
-    assert all("AWS4-HMAC-SHA256" in headers["Authorization"] for _, headers in server.seen)
+    for _, headers in server.seen:
+        assert "AWS4-HMAC-SHA256 Credential=id/" in headers["Authorization"]
 
 
 def test_endpoints_without_tls_are_refused_and_the_default_one_warns(monkeypatch, tmp_path):
@@ -460,25 +467,11 @@ def test_endpoints_without_tls_are_refused_and_the_default_one_warns(monkeypatch
 
 @pytest.fixture
 def redis_port(tmp_path):
-    program = shutil.which("redis-server")
-    if program is None:
-        pytest.skip("redis-server is not installed")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    process = subprocess.Popen(
-        [program, "--port", str(port), "--save", "", "--requirepass", SECRET],
-        cwd=tmp_path, stdout=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        for _ in range(600):
-            with contextlib.suppress(OSError):
-                socket.create_connection(("127.0.0.1", port)).close()
-                break
-            time.sleep(0.05)
+    port = free_port()
+    options = ["--port", str(port), "--save", "", "--requirepass", SECRET]
+    command = [program("redis-server"), *options]
+    with running(command, port, cwd=tmp_path, stdout=subprocess.DEVNULL):
         yield port
-    finally:
-        process.kill()
-        process.wait()
 
 
 @pytest.mark.parametrize("lazy", [False, True])

@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import os
 import sys
+import traceback
 import warnings
 
 TYPE_CHECKING = False
@@ -63,17 +64,20 @@ def _judged(error: BaseException) -> tuple[str, int]:
         return "interrupted", 130
     if isinstance(error, MemoryError) and not isinstance(error, Error):
         return "out of memory", 4
-    if is_traced():
-        raise error
-    if isinstance(error, Error):
-        return str(error), error.code
-    if isinstance(error, OSError):
-        return _told(error), 3
     # Whatever the parser of the command line raises can say what was wrong in one line.
     message = getattr(error, "format_message", None)
-    if message is None:
+    if isinstance(error, Error):
+        judged = str(error), error.code
+    elif isinstance(error, OSError):
+        judged = _told(error), 3
+    elif message is not None:
+        judged = f"{message()} (see inrush --help)", 2
+    else:
         raise error
-    return f"{message()} (see inrush --help)", 2
+    if is_traced():
+        with contextlib.suppress(OSError):
+            traceback.print_exception(error)
+    return judged
 
 
 def _told(error: OSError) -> str:

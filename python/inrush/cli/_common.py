@@ -16,6 +16,7 @@ from inrush import __version__
 from inrush._checkpoint import place_of
 from inrush._errors import UsageError
 from inrush._options import environment, parse_order, parse_slices, parse_storage_options
+from inrush._text_file import is_uri
 from inrush.cli._text import printable
 
 SCHEMA_VERSION = 1
@@ -139,6 +140,16 @@ def is_far(place: str) -> bool:
     return b"://" in uri and not uri.lower().startswith(b"file://")
 
 
+def of_sources(storage: str | None, places: list[str], other: str | None) -> str | None:
+    """Storage options as the sources take them: those of every far place, and of no other."""
+    return None if other and is_uri(other) and not any(map(is_far, places)) else storage
+
+
+def of_other(storage: str | None, place: str | None) -> dict[str, str] | None:
+    """Storage options as a place beside the sources takes them."""
+    return parse_storage_options(storage) if storage and place and is_uri(place) else None
+
+
 def encryption_words(
     key_file: str | None, passphrase_file: str | None, key_command: str | None, prefix: str = ""
 ) -> dict[str, Any]:
@@ -162,17 +173,6 @@ def print_json(command: str, values: dict[str, Any]) -> None:
     """One JSON object on stdout."""
     document = {"schema_version": SCHEMA_VERSION, "command": command, **values}
     sys.stdout.write(json.dumps(document, indent=2) + "\n")
-
-
-def without_secrets(place: str) -> str:
-    """A place as errors and lists name it: without a login, and without what its query says."""
-    scheme, colon, rest = place.partition("://")
-    if not colon:
-        return place
-    rest, question, _ = rest.partition("?")
-    host, slash, path = rest.partition("/")
-    query = "?..." if question else ""
-    return scheme + colon + host.rpartition("@")[2] + slash + path + query
 
 
 def shown(text: str) -> str:

@@ -16,6 +16,7 @@ from inrush import _core
 from inrush._checkpoint import is_on_hub, open_source
 from inrush._errors import UsageError
 from inrush._options import child_environment
+from inrush._storage import without_secrets
 from inrush.cli import _pages
 from inrush.cli._common import (
     Json,
@@ -29,7 +30,6 @@ from inrush.cli._common import (
     print_json,
     shown,
     size_text,
-    without_secrets,
 )
 from inrush.cli._contender import PEERS
 from inrush.cli._explain import limit_table

@@ -13,6 +13,7 @@ from inrush._cache import Kept, age_text, kept
 from inrush._checkpoint import is_on_hub
 from inrush._errors import UsageError
 from inrush._options import Options
+from inrush._storage import without_secrets
 from inrush.cli._common import (
     CacheDir,
     CacheSize,
@@ -27,7 +28,6 @@ from inrush.cli._common import (
     print_json,
     shown,
     size_text,
-    without_secrets,
 )
 from inrush.cli._fetching import fetch, fetch_from_hub
 

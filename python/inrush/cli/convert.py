@@ -9,6 +9,7 @@ import typer
 
 import inrush
 from inrush._errors import UsageError
+from inrush._storage import without_secrets
 from inrush.cli._common import (
     Budget,
     Exclude,
@@ -121,6 +122,7 @@ def convert(
             **load_words(storage_options=storage_options),
             progress=report,
         )
+    destination = without_secrets(destination)
     if json:
         print_json("convert", {"uri": destination, "format": to, "digests": digests})
         return

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Annotated, Any
 
 import typer
 
 import inrush
 from inrush._memory import Memory
-from inrush._options import parse_storage_options
 from inrush._saving import check_place, save_file
+from inrush._storage import without_secrets
 from inrush._text_file import check_folder
 from inrush._trace import check_picture, is_mapped
 from inrush.cli._common import (
@@ -34,8 +35,9 @@ from inrush.cli._common import (
     Verify,
     console,
     encryption_words,
-    is_far,
     load_words,
+    of_other,
+    of_sources,
     one_or_several,
     out_path,
     print_json,
@@ -102,7 +104,7 @@ def load(
         mirrors=mirrors,
         cache_dir=cache_dir,
         cache_size=cache_size,
-        storage_options=_of_source(storage_options, [*sources, *(mirrors or [])], out),
+        storage_options=of_sources(storage_options, [*sources, *(mirrors or [])], out),
         **encryption_words(key_file, passphrase_file, key_command),
     )
     traced = _check(trace, plot)
@@ -120,7 +122,7 @@ def load(
         return
     _print(job, stats, limit if explain else None, explain=explain)
     for path in filter(None, (out, trace, plot)):
-        console().print(f"[dim]wrote[/] {shown(path)}")
+        console().print(f"[dim]wrote[/] {shown(without_secrets(path))}")
 
 
 def _loaded(checkpoint: inrush.Checkpoint, *, strict: bool, trace: bool) -> inrush.Job:
@@ -135,6 +137,8 @@ def _check(trace: str | None, plot: str | None) -> bool:
     if trace:
         check_folder(trace)
     if plot:
+        # That it has nowhere to keep its fonts is nothing to a user who looks at our output.
+        logging.getLogger("matplotlib").setLevel(logging.ERROR)
         check_picture(plot)
     return bool(trace or plot)
 
@@ -148,14 +152,9 @@ def _draw(
         job.trace().plot(plot, limit["bytes_per_second"] if limit else None)
 
 
-def _of_source(storage: str | None, places: list[str], out: str | None) -> str | None:
-    # They are of every far place, and of no other.
-    return None if out and is_far(out) and not any(map(is_far, places)) else storage
-
-
 def _check_out(out: str | None, storage: str | None) -> Words:
     """The storage options that `out` is written with; an error where it cannot be."""
-    words = parse_storage_options(storage) if storage and out and is_far(out) else None
+    words = of_other(storage, out)
     if out:
         check_place(out, words)
     return words

@@ -7,7 +7,9 @@ from typing import Annotated
 import typer
 
 from inrush._manifest import write_manifest
-from inrush._text_file import check_folder
+from inrush._saving import check_place
+from inrush._storage import without_secrets
+from inrush._text_file import check_folder, is_uri
 from inrush.cli._common import (
     Backend,
     Budget,
@@ -22,6 +24,8 @@ from inrush.cli._common import (
     Sources,
     StorageOptions,
     console,
+    of_other,
+    of_sources,
     print_json,
     rate_text,
     shown,
@@ -35,7 +39,7 @@ def manifest(
     sources: Sources,
     *,
     output: Annotated[
-        str, typer.Option("--output", "-o", metavar="FILE", help="The file to write.")
+        str, typer.Option("--output", "-o", metavar="FILE", help="The file or object to write.")
     ],
     backend: Backend = None,
     budget: Budget = None,
@@ -50,7 +54,11 @@ def manifest(
     json: Json = False,
 ) -> None:
     """Read every byte and write a digest of each tensor."""
-    check_folder(output)
+    written_with = of_other(storage_options, output)
+    if is_uri(output):
+        check_place(output, written_with)
+    else:
+        check_folder(output)
     checkpoint, digested = read_all(
         sources,
         "reading",
@@ -61,9 +69,10 @@ def manifest(
         mirrors=mirrors,
         cache_dir=cache_dir,
         cache_size=cache_size,
-        storage_options=storage_options,
+        storage_options=of_sources(storage_options, [*sources, *(mirrors or [])], output),
     )
-    write_manifest(digested.manifest, output)
+    write_manifest(digested.manifest, output, written_with)
+    output = without_secrets(output)
     stats = digested.stats
     if json:
         values = {

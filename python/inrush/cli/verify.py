@@ -8,6 +8,7 @@ import typer
 
 from inrush import _core
 from inrush._manifest import Digested, read_manifest
+from inrush._storage import without_secrets
 from inrush.cli._common import (
     Backend,
     Budget,
@@ -23,6 +24,8 @@ from inrush.cli._common import (
     StorageOptions,
     Verify,
     console,
+    of_other,
+    of_sources,
     print_json,
     rate_text,
     shown,
@@ -56,7 +59,11 @@ def verify(
     json: Json = False,
 ) -> None:
     """Read every byte, check the structure and the files' own checksums, compare a manifest."""
-    expected = None if manifest is None else read_manifest(manifest)
+    expected = None
+    of_source = of_sources(storage_options, [*sources, *(mirrors or [])], manifest)
+    if manifest is not None:
+        expected = read_manifest(manifest, of_other(storage_options, manifest))
+        manifest = without_secrets(manifest)
     checkpoint, digested = read_all(
         sources,
         "verifying",
@@ -69,7 +76,7 @@ def verify(
         mirrors=mirrors,
         cache_dir=cache_dir,
         cache_size=cache_size,
-        storage_options=storage_options,
+        storage_options=of_source,
     )
     if digested.verified:
         _core.check_unused(checkpoint)

@@ -56,13 +56,7 @@ def check_uri(uri: str) -> None:
 def from_s3cfg(paths: Any) -> Configured:
     """The first of these files that has a pair of keys."""
     for path in paths:
-        parser = configparser.ConfigParser(interpolation=None)
-        try:
-            with open(path, encoding="utf-8") as file:
-                parser.read_file(file)
-        except (OSError, UnicodeDecodeError, configparser.Error):
-            continue
-        values = parser["default"] if parser.has_section("default") else {}
+        values = _core.read_s3cfg(os.fsencode(path))
         if values.get("access_key") and values.get("secret_key"):
             return Configured(
                 values["access_key"],
