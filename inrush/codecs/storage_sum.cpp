@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstddef>
+#include <exception>
 #include <span>
 
 #include "inrush/base/align.h"
@@ -95,9 +96,26 @@ void StorageSum::add_part(uint64_t offset, uint64_t size) {
 }
 
 void StorageSum::check(const std::atomic<bool>& stopped) {
-  std::unique_lock lock(mutex_, std::defer_lock);
-  while (!lock.try_lock_for(kLookEvery)) stop_if(stopped);
-  if (!read_) read(stopped);
+  std::unique_lock lock(mutex_);
+  while (reading_) {
+    changed_.wait_for(lock, kLookEvery);
+    stop_if(stopped);
+  }
+  if (!read_) {
+    reading_ = true;
+    lock.unlock();
+    std::exception_ptr trouble;
+    try {
+      read(stopped);
+    } catch (...) {
+      trouble = std::current_exception();
+    }
+    lock.lock();
+    reading_ = false;
+    read_ = trouble == nullptr;
+    changed_.notify_all();
+    if (trouble) std::rethrow_exception(trouble);
+  }
   if (failed_) throw *failed_;
 }
 
@@ -121,7 +139,6 @@ void StorageSum::read(const std::atomic<bool>& stopped) {
                                 "expected",
                                 blob_.name, offset_, size_, what_, found, expected_));
   }
-  read_ = true;
 }
 
 uint32_t StorageSum::part(uint64_t offset, uint64_t size) const {

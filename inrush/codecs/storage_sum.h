@@ -4,6 +4,7 @@
 #pragma once
 
 #include <atomic>
+#include <condition_variable>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -49,7 +50,9 @@ class StorageSum {
   uint64_t offset_ = 0;
   uint64_t size_ = 0;
   uint32_t expected_ = 0;
-  std::timed_mutex mutex_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool reading_ = false;
   // Where pieces begin, and the CRC-32 of what is before; sorted once it was read.
   std::vector<std::pair<uint64_t, uint32_t>> cuts_;
   bool read_ = false;

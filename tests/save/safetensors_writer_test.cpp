@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -28,7 +29,7 @@ std::string pattern(size_t size) {
 TEST(SaveFile, that_is_stopped_between_parts_leaves_nothing) {
   const std::string bytes = pattern(20 << 20);
   const Folder folder;
-  int asked = 0;
+  std::atomic<int> asked = 0;  // by all that write
   const SaveOptions stopped{.stopped = [&] { return ++asked > 2; }};
   try {
     save_file(folder / "x.safetensors", {tensor("x", Dtype::u8, {bytes.size()}, bytes)}, stopped);
