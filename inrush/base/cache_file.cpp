@@ -292,6 +292,11 @@ void CacheFile::fill(uint64_t offset, std::span<const std::byte> bytes, const st
   if (Clock::now() - saved_ >= kSaveTime) save(false);
 }
 
+void CacheFile::save_ledger() {
+  const std::lock_guard lock(mutex_);
+  if (filling_ && unsaved_ > 0) save(false);
+}
+
 void CacheFile::begin_sync(const Interval& bytes) const {
   if (filling_) writing_->begin_sync(bytes.offset, bytes.size);
 }

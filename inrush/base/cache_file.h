@@ -57,6 +57,9 @@ class CacheFile {
   void fill(uint64_t offset, std::span<const std::byte> bytes, const std::string& digest,
             bool around = false);
 
+  // Writes what was filled since the ledger was written last, which is not at each block.
+  void save_ledger();
+
   // Sends bytes that were filled on their way to the disk: sealing finds little to wait for then.
   void begin_sync(const Interval& bytes) const;
 

@@ -8,6 +8,7 @@
 #include <condition_variable>
 #include <deque>
 #include <mutex>
+#include <set>
 #include <thread>
 #include <unordered_map>
 #include <utility>
@@ -36,6 +37,9 @@ constexpr uint64_t kDigestStep = 1ULL << 20;
 
 // While nothing waits, so much at once is sent on its way to the disk.
 constexpr uint64_t kSyncStep = 2ULL << 20;
+
+// Ledgers are written while blocks come; when none has for so long, what is missing in them is.
+constexpr std::chrono::milliseconds kQuiet{100};
 
 constexpr uint32_t kMostInFlight = 64;  // until the blob's own engine is known, and after
 
@@ -95,7 +99,7 @@ class FileWorker {
   void work() {
     std::unique_lock lock(mutex_);
     for (;;) {
-      queued_.wait(lock, [this] { return closed_ || !queue_.empty(); });
+      await_work(lock);
       if (queue_.empty()) return;
       const Job job = std::move(queue_.front());
       queue_.pop_front();
@@ -111,9 +115,22 @@ class FileWorker {
       // What the end of the filling would have to wait for: as much of it as there is time for.
       lock.unlock();
       written_.push_back({job.file, {job.read.offset, job.read.required}});
+      unsaved_.insert(job.file);
       while (is_idle() && (sync_some() || job.file->digest_some(kDigestStep))) continue;
       lock.lock();
     }
+  }
+
+  // With the lock held, but while ledgers are written.
+  void await_work(std::unique_lock<std::mutex>& lock) {
+    const auto called = [this] { return closed_ || !queue_.empty(); };
+    while (!unsaved_.empty() && !queued_.wait_for(lock, kQuiet, called)) {
+      lock.unlock();
+      for (const auto& file : unsaved_) file->save_ledger();
+      unsaved_.clear();
+      lock.lock();
+    }
+    queued_.wait(lock, called);
   }
 
   // Whether there may be more to do.
@@ -155,6 +172,7 @@ class FileWorker {
   Wake wake_;
   const bool around_;
   std::deque<std::pair<std::shared_ptr<CacheFile>, Interval>> written_;  // the thread's own
+  std::set<std::shared_ptr<CacheFile>> unsaved_;                         // the thread's own
   std::mutex mutex_;
   std::condition_variable queued_;
   std::deque<Job> queue_;

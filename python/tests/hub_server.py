@@ -53,6 +53,8 @@ class FakeHub:
     listed: bool = True  # whether the listing says sizes and digests
     broken: int = 0  # so many answers of the API are 503
     corrupt: bool = False  # the CDN flips a bit of every byte at 100000
+    held_from: int = 0  # parts of the CDN that begin here or later never come; 0: all do
+    gone: threading.Event = field(default_factory=threading.Event)  # who waits for them
     first_last: bool = False  # the CDN sends a file's first part when all others are sent
     coded: bool = False  # small files come without a length
     below: str = ""  # the path that all of the Hub lies under
@@ -191,11 +193,19 @@ class Cdn(_Answering):
                     if sha256(data) == digest:
                         if state.corrupt:
                             data = damaged(data)
+                        if state.held_from and self.is_held(state.held_from):
+                            state.gone.wait(120)
+                            self.close_connection = True
+                            return
                         if state.first_last:
                             self.wait_for_the_rest(len(data))
                         self.serve(data, f'"{digest[:32]}"')
                         return
         self.answer(404)
+
+    def is_held(self, begin: int) -> bool:
+        given = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        return given is not None and int(given[1]) >= begin
 
     def wait_for_the_rest(self, size: int) -> None:
         given = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))

@@ -129,7 +129,7 @@ def test_a_hub_that_is_down_is_not_needed_for_what_is_here(model: Model) -> None
 
 
 def test_a_killed_load_is_gone_on_with(model: Model) -> None:
-    model.hub.rate = 150_000  # so slow that it is seen half-way however busy the machine is
+    model.hub.held_from = 2 << 20
     code = f"import inrush; inrush.open({NAME!r}).load()"
     child = subprocess.Popen([sys.executable, "-c", code])
     deadline = time.monotonic() + 60
@@ -139,9 +139,10 @@ def test_a_killed_load_is_gone_on_with(model: Model) -> None:
         time.sleep(0.02)
     child.send_signal(signal.SIGKILL)
     child.wait()
+    model.hub.held_from = 0
+    model.hub.gone.set()
     assert not model.shard.exists()
     kept = present(model)
-    model.hub.rate = 0
     model.hub.forget()
     assert loaded(NAME) == model.expected
     # What straddles the edge of what is here is fetched as a whole.
