@@ -87,12 +87,15 @@ class Written(Fixture):
 
     def __init__(self, folder: Path, name: str) -> None:
         super().__init__("formats", (folder / f"{name}.tensors").stat().st_size)
-        object.__setattr__(self, "folder", folder)
+        object.__setattr__(self, "path", folder / f"{name}.tensors")
 
     @property
     def place(self) -> Path:
-        found: Path = self.__dict__["folder"]
-        return found
+        return self.files[0].parent
+
+    @property
+    def files(self) -> list[Path]:
+        return [self.__dict__["path"]]
 
 
 def formats(session: Session) -> None:
@@ -107,13 +110,16 @@ def formats(session: Session) -> None:
         for work in (*WORKS, "save", "list"):
             file = Place("disk", folder, Written(folder, FILES.get(work, "plain")))
             entrants = [Entrant(name, name, {"work": work}) for name in ("inrush", "tensorizer")]
-            if work == "load":  # the same bytes as safetensors
-                plain = {"work": "safetensors", "source": str(source.folder)}
-                entrants.append(Entrant("inrush:safetensors", "inrush", plain))
             pages.warm([folder / f"{name}.tensors" for name in ("plain", "secret", "many")])
             session.cell(Cell(f"formats/{work}", file, "memory", job="formats"), entrants)
         ways = [Entrant(name, "inrush", {"work": work}) for name, work in CRC.items()]
         session.cell(Cell("formats/crc", place, "memory", job="formats"), ways)
+        same = {"work": "open", "source": str(source.folder)}  # the same bytes as safetensors
+        ways = [
+            Entrant("inrush", "inrush", {"work": "open"}),
+            Entrant("inrush:safetensors", "inrush", same),
+        ]
+        session.cell(Cell("formats/open", place, "memory", job="formats"), ways)
         entrants = [Entrant("inrush", "inrush", {"work": "convert"})]
         session.cell(Cell("formats/convert", place, "memory", job="formats"), entrants)
         writing = [fio_write(folder, "disk", True) for _ in range(FIO_RUNS)]
@@ -155,17 +161,19 @@ def limits() -> dict[str, float]:
 
 def prepare(contender: str, folder: str, options: Mapping[str, Any]) -> Timed:
     work = options["work"]
-    if work == "safetensors":
-        from inrush.torch import load_file as load_safetensors
+    plain = os.path.join(folder, "plain.tensors")
+    if work == "open":
+        import inrush
 
-        return lambda: dict(load_safetensors(options["source"]))
+        source = options.get("source", plain)
+        return lambda: dict(inrush.open(source, framework="pt", mapping="never").load())
     if work == "convert":
         return prepare_convert(folder)
     if work in CRC.values():
         import inrush
 
-        file = os.path.join(folder, "plain.tensors")
-        return lambda: dict(inrush.open(file, framework="pt", verify=work).load())
+        copied = {"framework": "pt", "mapping": "never", "verify": work}
+        return lambda: dict(inrush.open(plain, **copied).load())
     if contender == "inrush":
         import inrush.tensorizer as kit
     else:

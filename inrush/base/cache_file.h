@@ -48,8 +48,7 @@ class CacheFile {
     return sealed_;
   }
 
-  // Whether this process fills it, or another one does.
-  [[nodiscard]] bool filling() const { return filling_; }
+  [[nodiscard]] bool filling() const { return filling_; }  // by this process
   [[nodiscard]] bool filled_elsewhere() const { return elsewhere_; }
 
   // Keeps bytes that came; `digest` is theirs. Whatever fails only ends the filling. `around`: past
@@ -57,8 +56,7 @@ class CacheFile {
   void fill(uint64_t offset, std::span<const std::byte> bytes, const std::string& digest,
             bool around = false);
 
-  // Writes what was filled since the ledger was written last, which is not at each block.
-  void save_ledger();
+  void save_ledger();  // of what was filled since it was written last
 
   // Sends bytes that were filled on their way to the disk: sealing finds little to wait for then.
   void begin_sync(const Interval& bytes) const;

@@ -5,10 +5,17 @@
 #include <cstdint>
 
 #include "inrush/base/align.h"
+#include "inrush/base/balloon.h"
 
 namespace inrush {
 
+bool huge_pages_pay() {
+  static const bool pay = !is_free_memory_taken_back();
+  return pay;
+}
+
 void advise_huge_pages(void* data, size_t size) {
+  if (!huge_pages_pay()) return;
   constexpr uint64_t kHugePage = 2 * kMiB;
   const auto address = reinterpret_cast<uintptr_t>(data);
   const uint64_t first = align_up(address, kHugePage);

@@ -7,8 +7,15 @@ namespace inrush {
 
 inline constexpr int kPopulateRead = 22;  // MADV_POPULATE_READ: Linux 5.14, glibc 2.35
 
-// Asks for huge pages where whole ones fit: a fault for each 2 MiB that is written, not for each
-// 4 KiB. Best effort: without them it is slower, not wrong.
+// Whether fresh memory is had sooner in huge pages. Not where a virtual machine's host takes back
+// what is free: it does so by 2 MiB and more, so huge pages are those that it no longer backs, and
+// each 4 KiB of them costs a fault of the host's when touched. Small pages mostly come from what is
+// broken up and still backed: 1 GiB read and verified took 0.43 s in small ones, 1.6 s in huge ones
+// (0.27 s where those were another process's a moment before).
+[[nodiscard]] bool huge_pages_pay();
+
+// Asks for huge pages in fresh memory where whole ones fit, and they pay: a fault for each 2 MiB
+// that is written, not for each 4 KiB. Best effort: without them it is slower, not wrong.
 void advise_huge_pages(void* data, size_t size);
 
 }  // namespace inrush

@@ -4,6 +4,7 @@
 
 #include <cstdio>
 
+#include "inrush/base/balloon.h"
 #include "inrush/policy/registry.h"
 
 namespace inrush {

@@ -5,9 +5,7 @@
 #include <sys/utsname.h>
 
 #include <algorithm>
-#include <filesystem>
 #include <map>
-#include <system_error>
 
 #include "inrush/base/cgroup.h"
 #include "inrush/base/json.h"
@@ -98,17 +96,6 @@ MachineFact ask_machine() {
   machine.page_size = page_size();
   machine.huge_pages = bracketed(read_small_file("/sys/kernel/mm/transparent_hugepage/enabled"));
   return machine;
-}
-
-bool is_free_memory_taken_back(const std::string& balloons) {
-  constexpr size_t kReporting = 5;  // VIRTIO_BALLOON_F_REPORTING; "features" has a digit a bit
-  std::error_code error;
-  for (std::filesystem::directory_iterator entry(balloons, error), end; !error && entry != end;
-       entry.increment(error)) {
-    const std::string features = read_small_file((entry->path() / "features").string());
-    if (features.size() > kReporting && features[kReporting] == '1') return true;
-  }
-  return false;
 }
 
 std::vector<EngineFact> ask_engines() {

@@ -60,11 +60,6 @@ struct MachineFact {
   std::string huge_pages;  // "always", "madvise", "never"
 };
 
-// Whether this is a virtual machine whose host takes back the memory that is free in it (free page
-// reporting of virtio's balloon).
-bool is_free_memory_taken_back(
-    const std::string& balloons = "/sys/bus/virtio/drivers/virtio_balloon");
-
 // Where the tensors go, if that is one device.
 struct TargetFact {
   std::string name;              // "cuda:0"; empty: the host's memory, or several places

@@ -11,6 +11,7 @@
 #include <numeric>
 
 #include "inrush/base/align.h"
+#include "inrush/base/madvise.h"
 #include "inrush/sinks/due.h"
 #include "inrush/sinks/rows.h"
 
@@ -36,7 +37,7 @@ std::shared_ptr<void> allocate_own(uint64_t size) {
   if (memory == MAP_FAILED) {
     throw Error(ErrorCode::memory, fmt::format("allocate {} bytes for a tensor", size));
   }
-  ::madvise(memory, size, MADV_HUGEPAGE);
+  advise_huge_pages(memory, size);
   return {memory, [size](void* address) { ::munmap(address, size); }};
 }
 

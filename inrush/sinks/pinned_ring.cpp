@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "inrush/base/align.h"
+#include "inrush/base/madvise.h"
 #include "inrush/core/error.h"
 
 namespace inrush {
@@ -25,7 +26,7 @@ PinnedRing::PinnedRing(std::shared_ptr<const Device> device, uint64_t slot_size,
     throw Error(ErrorCode::memory, fmt::format("reserve {} bytes for pinned slots", size));
   }
   base_ = static_cast<std::byte*>(memory);
-  ::madvise(memory, size, MADV_HUGEPAGE);
+  advise_huge_pages(memory, size);
   ::madvise(memory, size, MADV_DONTFORK);  // a child's copy-on-write would move pages that are read
   prefer_memory_of(device_->numa(), memory, size);
   try {

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "inrush/base/align.h"
+#include "inrush/base/madvise.h"
 #include "inrush/core/error.h"
 
 namespace inrush {
@@ -71,7 +72,7 @@ std::byte* Pool::block_of(uint64_t& size) {
   if (memory == MAP_FAILED) {
     throw Error(ErrorCode::memory, fmt::format("allocate {} bytes for a tensor", size));
   }
-  if (size >= kHuge) ::madvise(memory, size, MADV_HUGEPAGE);
+  if (size >= kHuge) advise_huge_pages(memory, size);
   return static_cast<std::byte*>(memory);
 }
 

@@ -1,4 +1,5 @@
 #include "inrush/policy/advice.h"
+#include "inrush/base/balloon.h"
 
 #include <gtest/gtest.h>
 

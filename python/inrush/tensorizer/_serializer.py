@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from inrush.tensorizer._paths import Path
 
+_DEPTH = 8  # tensors for each thread: a large one at the front keeps none waiting
 _AHEAD = 1 << 30  # bytes of copies that wait to be written: encrypted, or from a device
 
 
@@ -187,7 +188,7 @@ class TensorSerializer:
             for record, tensor in zip(records, tensors, strict=True):
                 copied = self._cipher is not None or not _is_view(tensor)
                 size = record.size if copied else 0
-                while ahead and (len(ahead) > self.cpu_limit or waiting + size > _AHEAD):
+                while ahead and (len(ahead) > _DEPTH * self.cpu_limit or waiting + size > _AHEAD):
                     yield ahead[0][0].result()
                     waiting -= ahead.popleft()[1]
                 ahead.append((pool.submit(encode, record, tensor), size))
