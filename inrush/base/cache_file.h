@@ -28,8 +28,7 @@ namespace inrush {
 
 class CacheFile {
  public:
-  // nullptr where nothing tells the blob's versions apart, or there is no copy and none may be
-  // made.
+  // nullptr where nothing tells the blob's versions apart, or no copy is there or may be made.
   static std::shared_ptr<CacheFile> open(std::shared_ptr<CacheFolder> folder, const Blob& blob);
   ~CacheFile();
   CacheFile(const CacheFile&) = delete;

@@ -101,7 +101,8 @@ std::vector<Advice> advise(const Facts& facts, const Surroundings& surroundings)
          "page reporting)",
          "what is free here the host gives again page by page when it is used, so that "
          "512 MiB took 0.63 to 0.82 s from the disk, and 0.32 to 0.36 s into memory "
-         "that had been in use a moment before (measured)"});
+         "that had been in use a moment before (measured); fresh memory is taken in small "
+         "pages, because huge ones are what the host has taken"});
   }
   if (surroundings.registry_folder.empty()) {
     advice.push_back({"make /dev/shm writable",
