@@ -15,6 +15,10 @@
 // hands out single pages, and takes back what is free. What a device wrote is not touched yet: the
 // caller would pay for it, on one thread (3 GiB: 1.9 s to populate, 5.4 s to touch). So populated
 // pages are touched here where a sample says that they are not backed.
+// Where the hypervisor is known to take free memory back, readahead(2) comes first and no huge page
+// is asked for: small ones come from memory that is broken up and still backed. 3 GiB populated and
+// touched, 6 s after the last use of that memory: 1.7 s and 0.13 CPU s/GB; in huge pages 6.4 s and
+// 1.9 CPU s/GB.
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/mman.h>
@@ -91,7 +95,8 @@ class MmapSource final : public BlockingSource {
  public:
   explicit MmapSource(const EngineOptions& options)
       : direct_(options.direct),
-        read_ahead_(!faults_fetch_huge_pages()),
+        huge_(faults_fetch_huge_pages() && huge_pages_pay()),
+        read_ahead_(!huge_),
         files_("mmap", buffered(options), kMostBetweenLooks) {}
 
   [[nodiscard]] EngineTraits traits() const override {
@@ -130,6 +135,7 @@ class MmapSource final : public BlockingSource {
   std::optional<Error> fetch(const Read& read, const std::atomic<bool>& stop) const;
 
   bool direct_;
+  bool huge_;                     // faults fetch huge pages, and those pay
   std::atomic<bool> read_ahead_;  // faults fetch little: readahead(2) comes first
   uint64_t page_size_ = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
   LocalFiles files_;
@@ -141,6 +147,7 @@ void MmapSource::attach(const Region& region) {
   if (region.backing != Backing::mapping) return;
   const std::lock_guard lock(mutex_);
   mappings_[region.data] = region;
+  if (!huge_) return;
   if (::madvise(region.data, region.size, MADV_HUGEPAGE) != 0) {
     read_ahead_ = true;  // a kernel without transparent huge pages
   } else if (region.size < kSmallRegion) {
