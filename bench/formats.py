@@ -110,6 +110,8 @@ def formats(session: Session) -> None:
         for work in (*WORKS, "save", "list"):
             file = Place("disk", folder, Written(folder, FILES.get(work, "plain")))
             entrants = [Entrant(name, name, {"work": work}) for name in ("inrush", "tensorizer")]
+            if work == "list":  # the package's own way, beside tensorizer's interface
+                entrants.append(Entrant("inrush:open", "inrush", {"work": "names"}))
             pages.warm([folder / f"{name}.tensors" for name in ("plain", "secret", "many")])
             session.cell(Cell(f"formats/{work}", file, "memory", job="formats"), entrants)
         ways = [Entrant(name, "inrush", {"work": work}) for name, work in CRC.items()]
@@ -169,6 +171,11 @@ def prepare(contender: str, folder: str, options: Mapping[str, Any]) -> Timed:
         return lambda: dict(inrush.open(source, framework="pt", mapping="never").load())
     if work == "convert":
         return prepare_convert(folder)
+    if work == "names":
+        import inrush
+
+        many = os.path.join(folder, "many.tensors")
+        return lambda: dict.fromkeys(list(inrush.open(many))[:0])
     if work in CRC.values():
         import inrush
 

@@ -42,7 +42,9 @@ def format_goals(results: Results) -> Iterator[Goal]:
     title = "convert to safetensors, rate / fio's durable writes"
     yield least(title, 0.9, _of_limit(results, "convert"))
     cell = results.cells.get("formats/list")
-    yield most("100,000 .tensors listed", 0.1, median(cell, "inrush") if cell else None, " s")
+    for label, how in (("inrush:open", "inrush.open"), ("inrush", "TensorDeserializer")):
+        value = median(cell, label) if cell else None
+        yield most(f"100,000 .tensors listed by {how}", 0.1, value, " s")
 
 
 def _cost(cell: Cell, label: str) -> str:
