@@ -95,8 +95,8 @@ class MmapSource final : public BlockingSource {
  public:
   explicit MmapSource(const EngineOptions& options)
       : direct_(options.direct),
-        huge_(faults_fetch_huge_pages() && huge_pages_pay()),
-        read_ahead_(!huge_),
+        huge_(options.huge_pages.value_or(huge_pages_pay())),
+        read_ahead_(!huge_ || !faults_fetch_huge_pages()),
         files_("mmap", buffered(options), kMostBetweenLooks) {}
 
   [[nodiscard]] EngineTraits traits() const override {
@@ -135,7 +135,7 @@ class MmapSource final : public BlockingSource {
   std::optional<Error> fetch(const Read& read, const std::atomic<bool>& stop) const;
 
   bool direct_;
-  bool huge_;                     // faults fetch huge pages, and those pay
+  bool huge_;                     // huge pages are asked for
   std::atomic<bool> read_ahead_;  // faults fetch little: readahead(2) comes first
   uint64_t page_size_ = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
   LocalFiles files_;

@@ -13,9 +13,6 @@
 namespace inrush {
 namespace {
 
-// From this size on, faults should fetch huge pages.
-constexpr uint64_t kHuge = 2 * kMiB;
-
 uint64_t page_size() {
   static const auto size = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
   return size;
@@ -72,7 +69,7 @@ std::byte* Pool::block_of(uint64_t& size) {
   if (memory == MAP_FAILED) {
     throw Error(ErrorCode::memory, fmt::format("allocate {} bytes for a tensor", size));
   }
-  if (size >= kHuge) advise_huge_pages(memory, size);
+  advise_huge_pages(memory, size);
   return static_cast<std::byte*>(memory);
 }
 

@@ -149,12 +149,17 @@ size_t pages_present(const std::byte* data, uint64_t size) {
       std::count_if(entries.begin(), entries.end(), [](uint64_t entry) { return entry >> 63; }));
 }
 
-TEST(Mmap, what_was_read_is_in_the_page_tables) {
+class MappedPages : public ::testing::TestWithParam<bool> {};
+
+INSTANTIATE_TEST_SUITE_P(Mmap, MappedPages, ::testing::Bool(),
+                         [](const auto& huge) { return huge.param ? "huge" : "small"; });
+
+TEST_P(MappedPages, that_were_read_are_in_the_page_tables) {
   const Folder folder;
   const Bytes bytes = random_bytes(8 * kMiB, 1);
   const Blob blob = open_blob(folder.write("a", bytes));
   drop_pages(blob);
-  const auto engine = find_engine("mmap")->make({});
+  const auto engine = find_engine("mmap")->make({.huge_pages = GetParam()});
   engine->open(blob);
   Arena arena(blob.size, blob.fd);
   Region region;
@@ -167,14 +172,14 @@ TEST(Mmap, what_was_read_is_in_the_page_tables) {
   EXPECT_EQ(pages_present(arena.data(), blob.size), blob.size / ::sysconf(_SC_PAGESIZE));
 }
 
-// A mapped file read under a refusal; "ok", or what went wrong.
+// A file mapped by huge pages, read under a refusal; "ok", or what went wrong.
 std::string read_mapped_where(const Refusal& refusal) {
   const Folder folder;
   const Bytes bytes = random_bytes(3 * kMiB + 5, 1);
   const Blob blob = open_blob(folder.write("a", bytes));
   drop_pages(blob);
   return in_sandbox(refusal, [&]() -> std::string {
-    const auto engine = find_engine("mmap")->make({});
+    const auto engine = find_engine("mmap")->make({.huge_pages = true});
     engine->open(blob);
     const Arena arena(blob.size, blob.fd);
     Region region;
