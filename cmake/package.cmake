@@ -25,7 +25,7 @@ file(GLOB public_headers inrush/*.h)
 file(GLOB core_headers inrush/core/*.h)
 set(base_headers inrush/base/numa.h)
 set(policy_headers inrush/policy/choose.h inrush/policy/facts.h inrush/policy/profile.h)
-set(codecs_headers inrush/codecs/sha256_tree.h)
+set(codecs_headers inrush/codecs/leaf_tree.h inrush/codecs/sha256_tree.h)
 set(include_dir ${CMAKE_INSTALL_INCLUDEDIR}/inrush)
 set(cmake_dir ${CMAKE_INSTALL_LIBDIR}/cmake/inrush)
 

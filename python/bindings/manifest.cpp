@@ -1,13 +1,16 @@
-// manifest.h and codecs/sha256_tree.h: digests of tensors, and what differs from those expected.
+// manifest.h and the trees of codecs/: digests of tensors, and what differs from those expected.
 #include "inrush/manifest.h"
 
 #include <nanobind/stl/map.h>
+#include <nanobind/stl/set.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/string_view.h>
 #include <nanobind/stl/vector.h>
 
 #include <mutex>
 
+#include "inrush/checks.h"
+#include "inrush/codecs/keyed_tree.h"
 #include "inrush/codecs/sha256_tree.h"
 #include "inrush/load.h"
 #include "python/bindings/bindings.h"
@@ -33,6 +36,47 @@ class Leaves {
   std::map<std::string, std::vector<std::string>> leaves_;
 };
 
+// What is written somewhere and read again, to see that it is the same.
+class Rereading {
+ public:
+  // Digests what is read for writing, beside whoever else does.
+  void add(LoadOptions& options) {
+    TreeOptions tree;
+    tree.root = [roots = roots_](const TensorInfo& info, const std::string& root) {
+      const std::lock_guard lock(roots->mutex);
+      roots->all[info.name] = root;
+    };
+    options.decoder = in_turn(tree_.decoder(std::move(tree)), std::move(options.decoder));
+  }
+
+  // Digests what was written: tensors of these names in this manner, others as manifests do.
+  void add_again(LoadOptions& options, std::set<std::string> names) const {
+    options.decoder = [names = std::move(names), mine = tree_.decoder(),
+                       others = sha256_tree()](const TensorInfo& info) {
+      return names.contains(info.name) ? mine(info) : others(info);
+    };
+  }
+
+  std::string digest(uintptr_t address, uint64_t size) const {
+    const GilReleased released;
+    // NOLINTNEXTLINE: the caller's memory
+    return tree_.digest({reinterpret_cast<const std::byte*>(address), size});
+  }
+
+  std::map<std::string, std::string> digests() const {
+    const std::lock_guard lock(roots_->mutex);
+    return roots_->all;
+  }
+
+ private:
+  struct Roots {
+    std::mutex mutex;
+    std::map<std::string, std::string> all;
+  };
+  KeyedTree tree_;
+  std::shared_ptr<Roots> roots_ = std::make_shared<Roots>();
+};
+
 void add_digests(LoadOptions& options, const std::shared_ptr<Leaves>& leaves) {
   TreeOptions tree;
   tree.leaves = [leaves](const TensorInfo& info, std::vector<std::string> digests) {
@@ -53,6 +97,15 @@ void bind_manifest(nb::module_& module) {
       .def("__init__", [](std::shared_ptr<Leaves>* self) {
         new (self) std::shared_ptr<Leaves>(std::make_shared<Leaves>());
       });
+  nb::class_<Rereading>(module, "Rereading",
+                        "Digests of what is written and read again, a tenth of SHA-256's work.")
+      .def(nb::init<>())
+      .def("add", &Rereading::add, nb::arg("options"),
+           "Have a load digest every tensor; what it digests otherwise stays its digest.")
+      .def("add_again", &Rereading::add_again, nb::arg("options"), nb::arg("names"),
+           "Have a load digest tensors of these names so, and others as manifests do.")
+      .def("digest", &Rereading::digest, nb::arg("address"), nb::arg("nbytes"), "Of memory.")
+      .def("digests", &Rereading::digests, "What the load of `add` has digested, by name.");
   module.def(
       "tree_digest",
       [](uintptr_t address, uint64_t size) {

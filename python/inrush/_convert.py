@@ -24,7 +24,7 @@ from inrush._layouts import (
     tensorizer_layout,
 )
 from inrush._options import Options
-from inrush._selection import wanted_names
+from inrush._selection import passing, wanted_names
 from inrush._sizes import parse_size
 from inrush._tensors_file import Cipher
 
@@ -154,8 +154,7 @@ def convert(
         size = 0 if shard_size is None else parse_size(shard_size, "shard_size")
         work.settle(size, 0 if ranks is None else ranks)
         with partial:
-            work.run(partial)
-            partial.settle()
+            partial.settle(work.run(partial))
             work.compare(partial)
             partial.publish()
     return work.digests
@@ -163,7 +162,11 @@ def convert(
 
 def tree_digest(data: memoryview) -> str:
     """The digest that manifests have, of bytes."""
-    return _core.tree_digest(_core.buffer_address(data) if len(data) else 0, len(data))
+    return _core.tree_digest(*_where(data))
+
+
+def _where(data: memoryview) -> tuple[int, int]:
+    return _core.buffer_address(data) if len(data) else 0, len(data)
 
 
 def _metadata_of(checkpoint: Checkpoint) -> dict[str, str]:
@@ -191,6 +194,8 @@ class _Work:
         key: Key | None,
     ) -> None:
         self.digests: dict[str, str] = {}
+        self._again = _core.Rereading()
+        self._written: dict[str, str] = {}  # what `_again` says of what this call wrote
         self._checkpoint = checkpoint
         self._core = checkpoint._opened()
         self._options = options
@@ -236,8 +241,8 @@ class _Work:
             cipher = None if self._key is None else Cipher(self._key)
             self._layout = tensorizer_layout(items, file=self.single or "", cipher=cipher)
 
-    def run(self, partial: Folder | Remote) -> None:
-        """Write what is not written yet."""
+    def run(self, partial: Folder | Remote) -> _core.Ledger:
+        """Write what is not written yet; the ledger of all that was."""
         layout = self._layout
         ledger = partial.ledger(self._core, layout, fresh=self._key is not None)
         partial.allocate(layout)
@@ -251,18 +256,25 @@ class _Work:
             else:
                 left.append(source)
         if not left:
-            return
+            return ledger
         if partial.in_order:
             places = {source: layout.places[self._renamed[source]] for source in left}
             left.sort(key=lambda source: (places[source].file, places[source].offset))
-        options = self._options
+        words = passing(self._core)
         if partial.in_order or len(left) < len(layout.places):
-            options = Options({"include": None, "exclude": None, "order": left}, self._options)
-        with Job(self._core, options, collect=False, leaves=_core.Leaves()) as job:
+            words |= {"include": None, "exclude": None, "order": left}
+        options = Options(words, self._options)
+
+        def digesting(asked: _core.LoadOptions) -> None:
+            _core.add_digests(asked, _core.Leaves())
+            self._again.add(asked)
+
+        with Job(self._core, options, collect=False, digesting=digesting) as job:
             job.confirms = True
             self._write(job, partial, ledger)
         for file, sealed in layout.seals.items():
             partial.write(file, 0, sealed.header())
+        return ledger
 
     def _write(self, job: Job, partial: Folder | Remote, ledger: _core.Ledger) -> None:
         fresh: list[tuple[str, Place]] = []
@@ -279,26 +291,22 @@ class _Work:
                 partial.write(place.file, offset, piece)
             if source in self._zeros or changed:
                 self.digests[name] = tree_digest(data)
+                self._written[name] = self._again.digest(*_where(data))
             fresh.append((source, place))
             if time.monotonic() - recorded > _RECORD_EVERY:
-                self._record(job, partial, ledger, fresh)
+                self._record(job, ledger, fresh)
+                partial.keep(ledger)
                 recorded = time.monotonic()
-        self._record(job, partial, ledger, fresh)
+        self._record(job, ledger, fresh)
 
-    def _record(
-        self,
-        job: Job,
-        partial: Folder | Remote,
-        ledger: _core.Ledger,
-        fresh: list[tuple[str, Place]],
-    ) -> None:
-        digests = job.digests()
+    def _record(self, job: Job, ledger: _core.Ledger, fresh: list[tuple[str, Place]]) -> None:
+        digests, again = job.digests(), self._again.digests()
         for source, place in fresh:
             digest = self.digests.setdefault(self._renamed[source], digests[source])
+            self._written.setdefault(self._renamed[source], again[source])
             if place.size:
                 ledger.record(place.file, place.offset, place.size, digest)
         fresh.clear()
-        partial.keep(ledger)
 
     def compare(self, partial: Folder | Remote) -> None:
         """Read all of it again: every tensor has the digest of what it was made from."""
@@ -309,11 +317,16 @@ class _Work:
         }  # fmt: skip
         with Checkpoint(path, **partial.words) as written:
             core = written._opened()
-            with Job(core, Options(words), collect=False, leaves=_core.Leaves()) as job:
+            words |= passing(core)
+
+            def digesting(asked: _core.LoadOptions) -> None:
+                self._again.add_again(asked, set(self._written))
+
+            with Job(core, Options(words), collect=False, digesting=digesting) as job:
                 for _ in job:
                     pass
                 found = job.digests()
-        for name, digest in self.digests.items():
+        for name, digest in (self.digests | self._written).items():
             if found.get(name) != digest:
                 raise DataError(f"convert: tensor {name!r} in {path} is not what was written there")
         if len(found) != len(self.digests):

@@ -13,6 +13,7 @@ from inrush._storage import storage_for, without_secrets
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from concurrent.futures import Future, ThreadPoolExecutor
     from types import TracebackType
     from typing import Any
 
@@ -61,6 +62,8 @@ class Folder:
         self._lock = -1
         self._keep = False
         self._fresh = False
+        self._disk: ThreadPoolExecutor | None = None  # one thread, that waits for it
+        self._kept: Future[None] | None = None
 
     def __enter__(self) -> Folder:
         import fcntl
@@ -89,6 +92,8 @@ class Folder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self._disk is not None:
+            self._disk.shutdown()
         for writer in self._files.values():
             writer.abort()
         # What was interrupted can go on; what cannot be right must not be left, nor what nothing
@@ -160,28 +165,39 @@ class Folder:
         _write(self._files[name], offset, data)
 
     def keep(self, ledger: _core.Ledger) -> None:
-        """Bring to the disk what was written, and then the ledger that says so."""
+        """Begin to bring to the disk what was written, and then the ledger that says so."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        self._wait()
+        if self._disk is None:
+            self._disk = ThreadPoolExecutor(1, "inrush-keep")
+        self._kept = self._disk.submit(self._bring, ledger.serialise())
+
+    def _bring(self, recorded: str) -> None:
         path = os.path.join(self.path, _LEDGER)
         try:
-            self._sync()
+            for writer in self._files.values():
+                writer.finish()
             with open(path + ".next", "w", encoding="utf-8", errors="surrogateescape") as file:
-                file.write(ledger.serialise())
+                file.write(recorded)
                 file.flush()
                 os.fsync(file.fileno())
             os.rename(path + ".next", path)
         except OSError as error:
             raise self._failed(error) from None
 
-    def _sync(self) -> None:
-        for writer in self._files.values():
-            writer.finish()
+    def _wait(self) -> None:
+        """Until the last `keep` is done; raises what it met."""
+        if self._kept is not None:
+            self._kept.result()
 
-    def settle(self) -> None:
-        """Bring all of it to the disk, where it can be opened."""
-        self._sync()
+    def settle(self, ledger: _core.Ledger) -> None:
+        """Begin to bring all of it to the disk; it can be opened meanwhile."""
+        self.keep(ledger)
 
     def publish(self) -> None:
-        """Give it its name."""
+        """Give it its name, when it is on the disk."""
+        self._wait()
         try:
             if os.path.lexists(self._target):
                 self._keep = True  # all of it is right
@@ -270,8 +286,9 @@ class Remote:
         """Write these bytes of a file, which are behind those before."""
         self._files[name].write(offset, data)
 
-    def settle(self) -> None:
+    def settle(self, ledger: _core.Ledger) -> None:
         """Finish every file: those that name others last."""
+        del ledger
         for name in sorted(self._files, key=lambda name: name.endswith(".json")):
             self._files[name].finish()
 

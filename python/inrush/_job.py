@@ -114,7 +114,7 @@ class Job:
         *,
         collect: bool,
         keep: bool = False,
-        leaves: _core.Leaves | None = None,
+        digesting: Callable[[_core.LoadOptions], object] | None = None,
     ) -> None:
         self._memory: TorchMemory | None = None
         delivery, moved_to = None, None
@@ -133,8 +133,8 @@ class Job:
             asked.device_budget = options.device_budget
             delivery.ask(asked)
             self._memory = delivery.memory
-        if leaves is not None:
-            _core.add_digests(asked, leaves)
+        if digesting is not None:
+            digesting(asked)
         self._checkpoint = checkpoint
         if options.key is not None or options.verify != "none" or checkpoint.encrypted:
             from inrush._checks import checks_of  # few need it, and importing it takes time

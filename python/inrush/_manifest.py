@@ -7,6 +7,7 @@ from inrush._arguments import WHOLE
 from inrush._errors import DataError, SourceError
 from inrush._job import Job
 from inrush._options import Options
+from inrush._selection import passing
 from inrush._text_file import is_uri, read_far_text, write_text
 
 TYPE_CHECKING = False
@@ -36,8 +37,13 @@ class Digested:
     ) -> None:
         leaves = _core.Leaves()
         # Every byte, whatever the environment presets for loads.
-        options = Options({**WHOLE, "order": "ready", "progress": progress}, opened)
-        with Job(checkpoint, options, collect=False, leaves=leaves) as job:
+        words = {**WHOLE, **passing(checkpoint), "order": "ready", "progress": progress}
+        options = Options(words, opened)
+
+        def digesting(asked: _core.LoadOptions) -> None:
+            _core.add_digests(asked, leaves)
+
+        with Job(checkpoint, options, collect=False, digesting=digesting) as job:
             job.confirms = True
             for _ in job:
                 pass

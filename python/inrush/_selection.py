@@ -24,10 +24,20 @@ _PAGE_CACHE = {
 # Of copy=False, unless the caller says how much.
 _BUFFER_SIZE = 256 << 20
 
+# Of loads whose tensors are dropped once seen: of files, what stays in the processor's caches; of
+# far places a longer window, which is the other one.
+_PASSING_SIZE = 64 << 20
+
 # Of regular expressions.
 _SPECIAL = "\\^$.*+?()[]{}|/"
 
 _MAPPING = {"auto": _core.MappingRule.auto, "never": _core.MappingRule.never}
+
+
+def passing(checkpoint: _core.Checkpoint) -> dict[str, Any]:
+    """Words for a load whose tensors are dropped once seen: all run through a few blocks."""
+    far = "://" in checkpoint.uri
+    return {"copy": False, "buffer_size": _BUFFER_SIZE if far else _PASSING_SIZE}
 
 
 def load_options(

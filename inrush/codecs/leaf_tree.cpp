@@ -1,4 +1,4 @@
-#include "inrush/codecs/sha256_tree.h"
+#include "inrush/codecs/leaf_tree.h"
 
 #include <fmt/format.h>
 #include <openssl/evp.h>
@@ -13,22 +13,29 @@
 namespace inrush {
 namespace {
 
-using Digest = std::array<unsigned char, 32>;
-
-Digest sha256(const void* data, size_t size) {
-  Digest digest{};
+LeafDigest sha256(const void* data, size_t size) {
+  LeafDigest digest{};
   if (EVP_Digest(data, size, digest.data(), nullptr, EVP_sha256(), nullptr) != 1) {
     throw Error(ErrorCode::memory, "SHA-256: OpenSSL refuses");
   }
   return digest;
 }
 
-std::string hex(const Digest& digest) { return fmt::format("{:02x}", fmt::join(digest, "")); }
+std::string hex(const LeafDigest& digest) { return fmt::format("{:02x}", fmt::join(digest, "")); }
 
-class Sha256Tree final : public Decoder {
+std::string root_of(const std::vector<LeafDigest>& leaves) {
+  return hex(sha256(leaves.data(), leaves.size() * sizeof(LeafDigest)));
+}
+
+struct Manner {
+  LeafHash hash;
+  TreeOptions options;
+};
+
+class LeafTree final : public Decoder {
  public:
-  Sha256Tree(const TensorInfo& tensor, std::shared_ptr<const TreeOptions> options)
-      : tensor_(tensor), options_(std::move(options)) {
+  LeafTree(const TensorInfo& tensor, std::shared_ptr<const Manner> manner)
+      : tensor_(tensor), manner_(std::move(manner)) {
     const size_t count = (tensor.size + kLeafSize - 1) / kLeafSize;
     leaves_.resize(count);
     seen_.resize(count);
@@ -51,7 +58,7 @@ class Sha256Tree final : public Decoder {
     while (!data.empty()) {
       const auto leaf = data.first(std::min<size_t>(data.size(), kLeafSize));
       const size_t i = offset / kLeafSize;
-      leaves_[i] = sha256(leaf.data(), leaf.size());
+      leaves_[i] = manner_->hash(leaf);
       seen_[i] = 1;
       data = data.subspan(leaf.size());
       offset += leaf.size();
@@ -66,13 +73,15 @@ class Sha256Tree final : public Decoder {
                                                quoted(tensor_.name), offset,
                                                std::min(kLeafSize, tensor_.size - offset)));
     }
-    const std::string root = hex(sha256(leaves_.data(), leaves_.size() * sizeof(Digest)));
-    const std::string expected = options_->expected ? options_->expected(tensor_) : "";
+    std::string root = root_of(leaves_);
+    const TreeOptions& options = manner_->options;
+    const std::string expected = options.expected ? options.expected(tensor_) : "";
     if (!expected.empty() && expected != root) {
       throw Error(ErrorCode::data, fmt::format("digest of {} [0, +{}): {}, but {} is expected",
                                                quoted(tensor_.name), tensor_.size, root, expected));
     }
-    if (options_->leaves) options_->leaves(tensor_, leaves_in_hex());
+    if (options.leaves) options.leaves(tensor_, leaves_in_hex());
+    if (options.root) options.root(tensor_, root);
     return root;
   }
 
@@ -85,27 +94,29 @@ class Sha256Tree final : public Decoder {
   }
 
   const TensorInfo tensor_;
-  const std::shared_ptr<const TreeOptions> options_;  // a decoder may outlive its factory
-  std::vector<Digest> leaves_;
+  const std::shared_ptr<const Manner> manner_;  // a decoder may outlive its factory
+  std::vector<LeafDigest> leaves_;
   std::vector<uint8_t> seen_;  // bytes: threads set them at once
 };
 
 }  // namespace
 
-std::string tree_digest(std::span<const std::byte> data) {
-  std::vector<Digest> leaves;
+LeafDigest sha256_leaf(std::span<const std::byte> data) { return sha256(data.data(), data.size()); }
+
+std::string leaf_tree_root(const LeafHash& hash, std::span<const std::byte> data) {
+  std::vector<LeafDigest> leaves;
   while (!data.empty()) {
     const auto leaf = data.first(std::min<size_t>(data.size(), kLeafSize));
-    leaves.push_back(sha256(leaf.data(), leaf.size()));
+    leaves.push_back(hash(leaf));
     data = data.subspan(leaf.size());
   }
-  return hex(sha256(leaves.data(), leaves.size() * sizeof(Digest)));
+  return root_of(leaves);
 }
 
-DecoderFactory sha256_tree(TreeOptions options) {
-  auto shared = std::make_shared<const TreeOptions>(std::move(options));
-  return [shared](const TensorInfo& tensor) -> std::unique_ptr<Decoder> {
-    return std::make_unique<Sha256Tree>(tensor, shared);
+DecoderFactory leaf_tree(LeafHash hash, TreeOptions options) {
+  auto manner = std::make_shared<const Manner>(Manner{std::move(hash), std::move(options)});
+  return [manner](const TensorInfo& tensor) -> std::unique_ptr<Decoder> {
+    return std::make_unique<LeafTree>(tensor, manner);
   };
 }
 
