@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 
+#include "inrush/base/fetch_ahead.h"
 #include "inrush/core/error.h"
 
 namespace inrush {
@@ -44,7 +45,10 @@ ContentDigest::ContentDigest(std::string name, uint64_t size) : name_(std::move(
 ContentDigest::~ContentDigest() = default;
 
 void ContentDigest::add(std::span<const std::byte> bytes) {
-  if (state_) check(EVP_DigestUpdate(state_->digest, bytes.data(), bytes.size()));
+  if (!state_) return;
+  fetching_ahead(bytes, [&](std::span<const std::byte> step) {
+    check(EVP_DigestUpdate(state_->digest, step.data(), step.size()));
+  });
 }
 
 std::string ContentDigest::why_not() {

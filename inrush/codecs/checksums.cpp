@@ -7,6 +7,7 @@
 #include <numeric>
 #include <utility>
 
+#include "inrush/base/fetch_ahead.h"
 #include "inrush/codecs/crc32.h"
 #include "inrush/core/error.h"
 #include "inrush/core/quoted.h"
@@ -16,6 +17,46 @@ namespace {
 
 struct FreeDigest {
   void operator()(EVP_MD_CTX* digest) const { ::EVP_MD_CTX_free(digest); }
+};
+
+// Of bytes as they come, those of the two that are wanted.
+class Running {
+ public:
+  Running(bool crc32, bool sha256) : wants_crc32_(crc32) {
+    if (!sha256) return;
+    sha256_.reset(EVP_MD_CTX_new());
+    require(sha256_ && EVP_DigestInit_ex(sha256_.get(), EVP_sha256(), nullptr) == 1);
+  }
+
+  void add(std::span<const std::byte> data) {
+    if (!sha256_) {
+      if (wants_crc32_) crc32_ = crc32(crc32_, data);
+      return;
+    }
+    fetching_ahead(data, [&](std::span<const std::byte> step) {
+      if (wants_crc32_) crc32_ = crc32(crc32_, step);
+      require(EVP_DigestUpdate(sha256_.get(), step.data(), step.size()) == 1);
+    });
+  }
+
+  Checksums finish() {
+    Checksums found;
+    if (wants_crc32_) found.crc32 = crc32_;
+    if (!sha256_) return found;
+    auto& digest = found.sha256.emplace();
+    auto* const bytes = reinterpret_cast<unsigned char*>(digest.data());
+    require(EVP_DigestFinal_ex(sha256_.get(), bytes, nullptr) == 1);
+    return found;
+  }
+
+ private:
+  static void require(bool done) {
+    if (!done) throw Error(ErrorCode::memory, "SHA-256: OpenSSL refuses");
+  }
+
+  bool wants_crc32_;
+  uint32_t crc32_ = 0;
+  std::unique_ptr<EVP_MD_CTX, FreeDigest> sha256_;
 };
 
 class ChecksumDecoder final : public Decoder {
@@ -29,25 +70,17 @@ class ChecksumDecoder final : public Decoder {
 
   [[nodiscard]] DecoderTraits traits() const override { return {}; }
 
-  void update(uint64_t, std::span<std::byte> data) override {
-    begin();
-    add(data);
-  }
+  void update(uint64_t, std::span<std::byte> data) override { running().add(data); }
 
   std::string finish() override {
-    begin();
-    if (expected_->crc32 && *expected_->crc32 != crc_) {
-      fail(fmt::format("its CRC-32 is {:08x}, but {:08x} is expected", crc_, *expected_->crc32));
+    const Checksums found = running().finish();
+    if (found.crc32 != expected_.crc32) {
+      fail(fmt::format("its CRC-32 is {:08x}, but {:08x} is expected", *found.crc32,
+                       *expected_.crc32));
     }
-    if (!sha256_) return {};
-    std::array<std::byte, 32> digest;
-    if (EVP_DigestFinal_ex(sha256_.get(), reinterpret_cast<unsigned char*>(digest.data()),
-                           nullptr) != 1) {
-      throw Error(ErrorCode::memory, "SHA-256: OpenSSL refuses");
-    }
-    if (digest != *expected_->sha256) {
-      fail(fmt::format("its SHA-256 is {}, but {} is expected", hex(digest),
-                       hex(*expected_->sha256)));
+    if (found.sha256 != expected_.sha256) {
+      fail(fmt::format("its SHA-256 is {}, but {} is expected", hex(*found.sha256),
+                       hex(*expected_.sha256)));
     }
     return {};
   }
@@ -57,23 +90,13 @@ class ChecksumDecoder final : public Decoder {
     return fmt::format("{:02x}", fmt::join(digest, ""));
   }
 
-  void begin() {
-    if (expected_) return;
+  // Begins with the first bytes.
+  Running& running() {
+    if (running_) return *running_;
     expected_ = source_();
-    if (expected_->sha256) {
-      sha256_.reset(EVP_MD_CTX_new());
-      if (!sha256_ || EVP_DigestInit_ex(sha256_.get(), EVP_sha256(), nullptr) != 1) {
-        throw Error(ErrorCode::memory, "SHA-256: OpenSSL refuses");
-      }
-    }
-    add(expected_->before);
-  }
-
-  void add(std::span<const std::byte> data) {
-    if (expected_->crc32) crc_ = crc32(crc_, data);
-    if (sha256_ && EVP_DigestUpdate(sha256_.get(), data.data(), data.size()) != 1) {
-      throw Error(ErrorCode::memory, "SHA-256: OpenSSL refuses");
-    }
+    running_.emplace(expected_.crc32.has_value(), expected_.sha256.has_value());
+    running_->add(expected_.before);
+    return *running_;
   }
 
   [[noreturn]] void fail(const std::string& reason) const {
@@ -86,9 +109,8 @@ class ChecksumDecoder final : public Decoder {
   const uint64_t offset_;
   const uint64_t size_;
   const ChecksumSource source_;
-  std::optional<Checksums> expected_;  // once the first bytes are there
-  uint32_t crc_ = 0;
-  std::unique_ptr<EVP_MD_CTX, FreeDigest> sha256_;
+  Checksums expected_;  // once the first bytes are there
+  std::optional<Running> running_;
 };
 
 class Chain final : public Decoder {
@@ -134,6 +156,14 @@ class Chain final : public Decoder {
 };
 
 }  // namespace
+
+Checksums checksums_of(std::span<const std::byte> before, std::span<const std::byte> data,
+                       bool crc32, bool sha256) {
+  Running running(crc32, sha256);
+  running.add(before);
+  running.add(data);
+  return running.finish();
+}
 
 std::unique_ptr<Decoder> make_checksums(const TensorInfo& tensor, std::string file,
                                         ChecksumSource expected) {

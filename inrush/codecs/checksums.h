@@ -8,6 +8,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "inrush/core/decoder.h"
@@ -19,6 +20,10 @@ struct Checksums {
   std::optional<uint32_t> crc32;
   std::optional<std::array<std::byte, 32>> sha256;
 };
+
+// Those of the two that are wanted, of `before` and then `data`. Any thread.
+Checksums checksums_of(std::span<const std::byte> before, std::span<const std::byte> data,
+                       bool crc32, bool sha256);
 
 // Asked for when the tensor's first bytes are there; they may have to be read.
 using ChecksumSource = std::function<Checksums()>;

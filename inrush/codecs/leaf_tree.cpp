@@ -4,27 +4,28 @@
 #include <openssl/evp.h>
 
 #include <algorithm>
-#include <array>
+#include <memory>
 #include <utility>
 
+#include "inrush/base/fetch_ahead.h"
 #include "inrush/core/error.h"
 #include "inrush/core/quoted.h"
 
 namespace inrush {
 namespace {
 
-LeafDigest sha256(const void* data, size_t size) {
-  LeafDigest digest{};
-  if (EVP_Digest(data, size, digest.data(), nullptr, EVP_sha256(), nullptr) != 1) {
-    throw Error(ErrorCode::memory, "SHA-256: OpenSSL refuses");
-  }
-  return digest;
+struct FreeState {
+  void operator()(EVP_MD_CTX* state) const { ::EVP_MD_CTX_free(state); }
+};
+
+void require_sha256(bool done) {
+  if (!done) throw Error(ErrorCode::memory, "SHA-256: OpenSSL refuses");
 }
 
 std::string hex(const LeafDigest& digest) { return fmt::format("{:02x}", fmt::join(digest, "")); }
 
 std::string root_of(const std::vector<LeafDigest>& leaves) {
-  return hex(sha256(leaves.data(), leaves.size() * sizeof(LeafDigest)));
+  return hex(sha256_leaf(std::as_bytes(std::span(leaves))));
 }
 
 struct Manner {
@@ -101,7 +102,16 @@ class LeafTree final : public Decoder {
 
 }  // namespace
 
-LeafDigest sha256_leaf(std::span<const std::byte> data) { return sha256(data.data(), data.size()); }
+LeafDigest sha256_leaf(std::span<const std::byte> data) {
+  const std::unique_ptr<EVP_MD_CTX, FreeState> state(EVP_MD_CTX_new());
+  require_sha256(state && EVP_DigestInit_ex(state.get(), EVP_sha256(), nullptr) == 1);
+  fetching_ahead(data, [&](std::span<const std::byte> step) {
+    require_sha256(EVP_DigestUpdate(state.get(), step.data(), step.size()) == 1);
+  });
+  LeafDigest digest{};
+  require_sha256(EVP_DigestFinal_ex(state.get(), digest.data(), nullptr) == 1);
+  return digest;
+}
 
 std::string leaf_tree_root(const LeafHash& hash, std::span<const std::byte> data) {
   std::vector<LeafDigest> leaves;

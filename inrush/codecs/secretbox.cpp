@@ -10,6 +10,7 @@
 
 #include "inrush/base/cgroup.h"
 #include "inrush/base/parallel.h"
+#include "inrush/codecs/secretbox_chunk.h"
 #include "inrush/codecs/sodium_bytes.h"
 #include "inrush/core/error.h"
 #include "inrush/core/quoted.h"
@@ -47,10 +48,7 @@ class SecretboxDecoder final : public Decoder {
       const auto chunk = data.first(std::min<uint64_t>(data.size(), box_.chunk_size));
       const uint64_t index = offset / box_.chunk_size;
       const auto nonce = nonce_of(box_.nonce, index);
-      if (crypto_secretbox_open_detached(sodium_bytes(chunk.data()), sodium_bytes(chunk.data()),
-                                         sodium_bytes(box_.codes.at(index).data()), chunk.size(),
-                                         sodium_bytes(nonce.data()),
-                                         sodium_bytes(key_.bytes().data())) != 0) {
+      if (!decrypt_chunk(chunk, {key_.bytes(), nonce}, box_.codes.at(index))) {
         throw Error(ErrorCode::data,
                     fmt::format("decrypt {} [{}, +{}): tensor {}: the key is wrong, or the bytes "
                                 "were changed",
@@ -137,9 +135,7 @@ void encrypt(std::span<std::byte> data, const SecretKey& key, Secretbox& box) {
     const uint64_t begin = index * box.chunk_size;
     const auto chunk = data.subspan(begin, std::min<uint64_t>(data.size() - begin, box.chunk_size));
     const auto nonce = nonce_of(box.nonce, index);
-    crypto_secretbox_detached(sodium_bytes(chunk.data()), sodium_bytes(box.codes[index].data()),
-                              sodium_bytes(chunk.data()), chunk.size(), sodium_bytes(nonce.data()),
-                              sodium_bytes(key.bytes().data()));
+    box.codes[index] = encrypt_chunk(chunk, {key.bytes(), nonce});
   });
 }
 

@@ -2,12 +2,13 @@
 #include "inrush/checks.h"
 
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 
 #include <algorithm>
 #include <array>
 
-#include "inrush/codecs/crc32.h"
+#include "inrush/codecs/checksums.h"
 #include "inrush/codecs/secretbox.h"
 #include "inrush/load.h"
 #include "python/bindings/bindings.h"
@@ -57,6 +58,23 @@ nb::bytes encrypt_at(uintptr_t address, uint64_t size, const nb::bytearray& key,
   return nb::bytes(box.codes.data(), box.codes.size() * sizeof box.codes.front());
 }
 
+std::pair<std::optional<uint32_t>, std::optional<nb::bytes>> checksums(const nb::bytes& before,
+                                                                       uintptr_t address,
+                                                                       uint64_t size, bool crc32,
+                                                                       bool sha256) {
+  Checksums found;
+  {
+    const GilReleased released;
+    const auto first = std::as_bytes(std::span(before.c_str(), before.size()));
+    // NOLINTNEXTLINE: the caller's memory
+    const std::span data(reinterpret_cast<const std::byte*>(address), size);
+    found = checksums_of(first, data, crc32, sha256);
+  }
+  std::optional<nb::bytes> digest;
+  if (found.sha256) digest.emplace(found.sha256->data(), found.sha256->size());
+  return {found.crc32, std::move(digest)};
+}
+
 nb::bytearray derive(const nb::bytearray& passphrase, const nb::bytes& salt, uint64_t operations,
                      uint64_t memory) {
   std::array<std::byte, 16> raw;
@@ -82,15 +100,9 @@ void bind_checks(nb::module_& module) {
   module.def("encrypt", &encrypt_at, nb::arg("address"), nb::arg("nbytes"), nb::arg("key"),
              nb::arg("nonce"), nb::arg("chunk_size"),
              "Encrypt memory in place by libsodium's secretbox; its codes, 16 bytes a chunk.");
-  module.def(
-      "crc32",
-      [](uintptr_t address, uint64_t size, uint32_t before) {
-        const GilReleased released;
-        // NOLINTNEXTLINE: the caller's memory
-        return crc32(before, {reinterpret_cast<const std::byte*>(address), size});
-      },
-      nb::arg("address"), nb::arg("nbytes"), nb::arg("before") = 0,
-      "zlib's CRC-32 of memory, that of what is before it given.");
+  module.def("checksums", &checksums, nb::arg("before"), nb::arg("address"), nb::arg("nbytes"),
+             nb::arg("crc32"), nb::arg("sha256"),
+             "CRC-32 and SHA-256 of bytes and then of memory; None for what is not wanted.");
   module.def("derive_key", &derive, nb::arg("passphrase"), nb::arg("salt"), nb::arg("operations"),
              nb::arg("memory"), "32 bytes by Argon2id.");
   nb::enum_<Verify>(module, "Verify")

@@ -2,7 +2,7 @@
 The engine of Inrush. Use the package inrush; this module is its C++ half.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 import enum
 
 
@@ -784,6 +784,27 @@ class Leaves:
 
     def __init__(self) -> None: ...
 
+class Rereading:
+    """Digests of what is written and read again, a tenth of SHA-256's work."""
+
+    def __init__(self) -> None: ...
+
+    def add(self, options: LoadOptions) -> None:
+        """
+        Have a load digest every tensor; what it digests otherwise stays its digest.
+        """
+
+    def add_again(self, options: LoadOptions, names: Set[str]) -> None:
+        """
+        Have a load digest tensors of these names so, and others as manifests do.
+        """
+
+    def digest(self, address: int, nbytes: int) -> str:
+        """Of memory."""
+
+    def digests(self) -> dict[str, str]:
+        """What the load of `add` has digested, by name."""
+
 def tree_digest(address: int, nbytes: int) -> str:
     """The digest that manifests have, of memory."""
 
@@ -843,8 +864,10 @@ def encrypt(address: int, nbytes: int, key: bytearray, nonce: bytes, chunk_size:
     Encrypt memory in place by libsodium's secretbox; its codes, 16 bytes a chunk.
     """
 
-def crc32(address: int, nbytes: int, before: int = 0) -> int:
-    """zlib's CRC-32 of memory, that of what is before it given."""
+def checksums(before: bytes, address: int, nbytes: int, crc32: bool, sha256: bool) -> tuple[int | None, bytes | None]:
+    """
+    CRC-32 and SHA-256 of bytes and then of memory; None for what is not wanted.
+    """
 
 def derive_key(passphrase: bytearray, salt: bytes, operations: int, memory: int) -> bytearray:
     """32 bytes by Argon2id."""

@@ -6,10 +6,8 @@ The layout stands in docs/formats/tensorizer.md.
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
 import struct
-import zlib
 
 from inrush import _core
 from inrush._dtypes import FRAMEWORK_NAMES
@@ -51,9 +49,12 @@ _WIDTHS = {
 OPAQUE = {name: f"{width}\0torch.{FRAMEWORK_NAMES[name]}" for name, width in _WIDTHS.items()}
 
 
-def _crc32(data: memoryview, before: int) -> int:
-    """By all that the processor has for it."""
-    return _core.crc32(_core.buffer_address(data), len(data), before) if len(data) else before
+def _checksums(
+    covered: bytes, data: memoryview, *, crc32: bool, sha256: bool = True
+) -> tuple[int | None, bytes | None]:
+    """Of bytes and then others, by all that the processor has for it."""
+    address = _core.buffer_address(data) if len(data) else 0
+    return _core.checksums(covered, address, len(data), crc32, sha256)
 
 
 class Cipher:
@@ -183,10 +184,8 @@ class Record:
             Of bytes; `size` of them.
         """
         zeroed = self._plain_header(b"", self.header_size)
-        crc = _crc32(data, zlib.crc32(zeroed)) if self._has_crc else 0
-        digest = hashlib.sha256(zeroed)
-        digest.update(data)
-        checksums = self._checksums(crc, digest.digest())
+        crc, digest = _checksums(zeroed, data, crc32=self._has_crc)
+        checksums = self._checksums(crc or 0, digest or b"")
         stored: Buffer = data
         crypt = b""
         if self._cipher is not None:
@@ -315,13 +314,8 @@ class RecordHeader:
 
     def matches(self, data: memoryview) -> bool:
         """Whether these bytes are those that all of them were made of."""
-        if self.crc32 is not None and self.crc32 != _crc32(data, zlib.crc32(self.covered)):
-            return False
-        if self.sha256 is None:
-            return True
-        digest = hashlib.sha256(self.covered)
-        digest.update(data)
-        return digest.digest() == self.sha256
+        wanted = {"crc32": self.crc32 is not None, "sha256": self.sha256 is not None}
+        return _checksums(self.covered, data, **wanted) == (self.crc32, self.sha256)
 
 
 def parse_record(header: bytes, *, wide: bool, encrypted: bool) -> RecordHeader:
