@@ -1,7 +1,29 @@
 // A .tensors file without the zeros of its index: the input is the head and the lines, behind which
 // are 512 bytes; then every record that the index names.
 #include "inrush/formats/tensorizer.h"
+
+#include <algorithm>
+
 #include "fuzz/any_file.h"
+
+namespace {
+
+using namespace inrush;
+
+constexpr uint64_t kHead = 0x49;  // bytes before the index
+
+// Whether the lines are found where they were read.
+bool found_again(const TensorsFile& file, std::span<const std::byte> index, bool tagged) {
+  try {
+    const auto lines = tensors_lines(index, file.entries.size(), tagged);
+    return std::equal(lines.begin(), lines.end(), file.entries.begin(), file.entries.end(),
+                      [](const auto& line, const auto& entry) { return line.path == entry.path; });
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+}  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace inrush;
@@ -11,6 +33,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   try {
     const Blob blob = store.open("x.tensors");
     const TensorsFile file = read_tensors_file(store, blob);
+    std::vector<std::byte> index(blob.size - kHead);
+    store.read(blob, kHead, index);
+    require(found_again(file, index, false) || found_again(file, index, true), "as it was read");
     for (const auto& entry : file.entries) {
       const TensorsRecord record = read_tensors_record(store, blob, file, entry);
       require(record.hashed.size() <= blob.size, "what is hashed lies in the file");

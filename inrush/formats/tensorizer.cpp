@@ -285,6 +285,28 @@ TensorsFile read_tensors_file(Store& store, const Blob& blob) {
   }
 }
 
+std::vector<TensorsLine> tensors_lines(std::span<const std::byte> index, uint64_t count,
+                                       bool tagged) {
+  std::vector<TensorsLine> lines;
+  Bytes bytes(index);
+  try {
+    for (uint64_t i = 0; i < count; ++i) {
+      TensorsLine& line = lines.emplace_back();
+      const bool wide = tagged && bytes.number<uint32_t>() == kTagsVersion;
+      line.path = bytes.text(bytes.number<uint16_t>());
+      bytes.take(1);
+      bytes.take(bytes.number<uint8_t>());
+      const uint64_t lengths =
+          bytes.number<uint8_t>() * (wide ? sizeof(uint64_t) : sizeof(uint32_t));
+      bytes.take(lengths + 3 * sizeof(uint64_t));
+      line.end = bytes.offset();
+    }
+  } catch (const BytesFault& fault) {
+    throw Error(ErrorCode::data, fmt::format("index at byte {}: {}", fault.offset, fault.reason));
+  }
+  return lines;
+}
+
 bool named_tensorizer(std::string_view entry) { return entry.ends_with(".tensors"); }
 
 bool begins_tensorizer(std::span<const std::byte> head) {

@@ -61,6 +61,16 @@ struct TensorsFile {
 // Reads the head and the index. Throws Error{data} naming file, range and reason.
 TensorsFile read_tensors_file(Store& store, const Blob& blob);
 
+// A line as it stands in an index.
+struct TensorsLine {
+  std::string_view path;
+  uint64_t end = 0;  // in the index; the next one begins there
+};
+
+// Of the index of a file that was read before. Throws Error{data} if it is cut off.
+std::vector<TensorsLine> tensors_lines(std::span<const std::byte> index, uint64_t count,
+                                       bool tagged);
+
 // Reads what stands before a tensor's bytes, and holds it against the index.
 TensorsRecord read_tensors_record(Store& store, const Blob& blob, const TensorsFile& file,
                                   const TensorsEntry& entry);

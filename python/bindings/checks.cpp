@@ -1,4 +1,4 @@
-// checks.h: what a format checks and decrypts its tensors by.
+// checks.h: what a format checks and decrypts its tensors by; and what tensorizer's says of them.
 #include "inrush/checks.h"
 
 #include <nanobind/stl/optional.h>
@@ -10,6 +10,7 @@
 
 #include "inrush/codecs/checksums.h"
 #include "inrush/codecs/secretbox.h"
+#include "inrush/formats/tensorizer.h"
 #include "inrush/load.h"
 #include "python/bindings/bindings.h"
 
@@ -94,6 +95,30 @@ void add(LoadOptions& options, const Checks& checks) {
   options.decoder = in_turn(checks.decoder, std::move(options.decoder));
 }
 
+// Where an index has its lines: begins[i] to begins[i + 1].
+struct Lines {
+  explicit Lines(const nb::bytes& index, uint64_t count, bool tagged) {
+    const auto bytes = std::as_bytes(std::span(index.c_str(), index.size()));
+    begins.push_back(0);
+    for (const TensorsLine& line : tensors_lines(bytes, count, tagged)) {
+      begins.push_back(line.end);
+      const bool nested = line.path.starts_with('\x1e');
+      flat = flat && !nested;
+      if (nested) {
+        paths.append(nb::bytes(line.path.data(), line.path.size()));
+      } else {
+        paths.append(nb::str(line.path.data(), line.path.size()));
+      }
+    }
+  }
+
+  std::pair<uint64_t, uint64_t> place(uint64_t i) const { return {begins.at(i), begins.at(i + 1)}; }
+
+  nb::list paths;
+  std::vector<uint64_t> begins;
+  bool flat = true;
+};
+
 }  // namespace
 
 void bind_checks(nb::module_& module) {
@@ -103,6 +128,15 @@ void bind_checks(nb::module_& module) {
   module.def("checksums", &checksums, nb::arg("before"), nb::arg("address"), nb::arg("nbytes"),
              nb::arg("crc32"), nb::arg("sha256"),
              "CRC-32 and SHA-256 of bytes and then of memory; None for what is not wanted.");
+  nb::class_<Lines>(module, "TensorsLines", "The index of a .tensors file that was read before.")
+      .def(nb::init<const nb::bytes&, uint64_t, bool>(), nb::arg("index"), nb::arg("count"),
+           nb::arg("tagged"))
+      .def_prop_ro(
+          "paths", [](const Lines& lines) { return lines.paths; },
+          nb::sig("def paths(self) -> list[str | bytes]"),
+          "In order; those that are structures as bytes.")
+      .def_ro("flat", &Lines::flat, "Whether no path is a structure.")
+      .def("place", &Lines::place, nb::arg("i"), "Where a line begins and ends.");
   module.def("derive_key", &derive, nb::arg("passphrase"), nb::arg("salt"), nb::arg("operations"),
              nb::arg("memory"), "32 bytes by Argon2id.");
   nb::enum_<Verify>(module, "Verify")

@@ -869,6 +869,22 @@ def checksums(before: bytes, address: int, nbytes: int, crc32: bool, sha256: boo
     CRC-32 and SHA-256 of bytes and then of memory; None for what is not wanted.
     """
 
+class TensorsLines:
+    """The index of a .tensors file that was read before."""
+
+    def __init__(self, index: bytes, count: int, tagged: bool) -> None: ...
+
+    @property
+    def paths(self) -> list[str | bytes]:
+        """In order; those that are structures as bytes."""
+
+    @property
+    def flat(self) -> bool:
+        """Whether no path is a structure."""
+
+    def place(self, i: int) -> tuple[int, int]:
+        """Where a line begins and ends."""
+
 def derive_key(passphrase: bytearray, salt: bytes, operations: int, memory: int) -> bytearray:
     """32 bytes by Argon2id."""
 

@@ -200,7 +200,14 @@ class Record:
 
 
 class Line:
-    """A line of a file's index, as it was read.
+    """A line of a file's index.
+
+    Parameters
+    ----------
+    raw : bytes
+        As it stands in the index.
+    tagged : bool
+        Whether lines begin with a tag there.
 
     Attributes
     ----------
@@ -213,16 +220,21 @@ class Line:
     wide : bool
         Lengths have 64 bits.
     raw : bytes
-        As it stands in the index.
     """
 
     __slots__ = ("data", "dtype", "header", "kind", "path", "raw", "shape", "size", "wide")
 
-    def __init__(self, fields: tuple[Any, ...], numbers: tuple[int, ...], raw: bytes) -> None:
-        self.path, self.kind, self.dtype, self.wide = fields
+    def __init__(self, raw: bytes, *, tagged: bool) -> None:
+        self.raw = raw
+        self.wide = tagged and raw.startswith(_LONG_TAG)
+        at = len(_LONG_TAG) if tagged else 0
+        end = at + 2 + (raw[at] | raw[at + 1] << 8)
+        self.path, self.kind = raw[at + 2 : end], raw[end]
+        at = end + 2 + raw[end + 1]
+        self.dtype = raw[end + 2 : at].decode()
+        numbers = _numbers(raw[at], "Q" if self.wide else "I").unpack_from(raw, at + 1)
         self.shape = numbers[:-3]
         self.header, self.data, self.size = numbers[-3:]
-        self.raw = raw
 
     @property
     def nbytes(self) -> int:
@@ -233,7 +245,7 @@ class Line:
         return size
 
 
-def parse_lines(head: bytes, index: bytes) -> list[Line]:
+class LinesIndex:
     """The index of a file that was opened before, and so is known to be sound.
 
     Parameters
@@ -242,31 +254,30 @@ def parse_lines(head: bytes, index: bytes) -> list[Line]:
         The file's first 73.
     index : bytes
         What is behind them.
+
+    Attributes
+    ----------
+    paths : list of str or bytes
+        Of each line in order; bytes if it is a structure.
+    flat : bool
+        None is.
     """
-    version, flags = struct.unpack_from("<IQ", head, len(MAGIC))
-    count = struct.unpack_from("<Q", head, HEAD_SIZE - 16)[0]
-    tagged = bool(flags & _TAGGED)
-    if version == LONG_VERSION and not tagged:  # as before its release
-        tagged = struct.unpack_from("<I", index)[0] in (1, LONG_VERSION)
-    lines = []
-    dtypes: dict[bytes, str] = {}
-    at = 0
-    for _ in range(count):  # field by field without a call for each: there may be 100,000
-        begin = at
-        wide = False
-        if tagged:
-            wide = index[at : at + 4] == _LONG_TAG
-            at += 4
-        end = at + 2 + (index[at] | index[at + 1] << 8)
-        path, kind = index[at + 2 : end], index[end]
-        at = end + 2 + index[end + 1]
-        code = index[end + 2 : at]
-        dtype = dtypes.get(code) or dtypes.setdefault(code, code.decode())
-        form = _numbers(index[at], "Q" if wide else "I")
-        numbers = form.unpack_from(index, at + 1)
-        at += 1 + form.size
-        lines.append(Line((path, kind, dtype, wide), numbers, index[begin:at]))
-    return lines
+
+    def __init__(self, head: bytes, index: bytes) -> None:
+        version, flags = struct.unpack_from("<IQ", head, len(MAGIC))
+        count = struct.unpack_from("<Q", head, HEAD_SIZE - 16)[0]
+        self._index = index
+        self._tagged = bool(flags & _TAGGED)
+        if version == LONG_VERSION and not self._tagged:  # as before its release
+            self._tagged = struct.unpack_from("<I", index)[0] in (1, LONG_VERSION)
+        self._lines = _core.TensorsLines(index, count, self._tagged)
+        self.paths = self._lines.paths
+        self.flat = self._lines.flat
+
+    def line(self, i: int) -> Line:
+        """That of the path `i`."""
+        begin, end = self._lines.place(i)
+        return Line(self._index[begin:end], tagged=self._tagged)
 
 
 @functools.lru_cache(maxsize=512)

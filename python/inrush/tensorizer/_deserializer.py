@@ -11,15 +11,13 @@ from torch.utils.dlpack import from_dlpack
 from inrush._arguments import WHOLE
 from inrush._checkpoint import Checkpoint
 from inrush._errors import DataError, UsageError
-from inrush._tensors_file import HEAD_SIZE, Line, parse_lines, parse_record
+from inrush._tensors_file import HEAD_SIZE, parse_record
 from inrush.tensorizer._crypto import CryptographyError, DecryptionParams
 from inrush.tensorizer._devices import bytes_of, chosen_device, raw_array, settled_device
+from inrush.tensorizer._lines import Lines
 from inrush.tensorizer._paths import (
-    check_paths,
-    decode_path,
     dotted,
     frozen,
-    layers_of,
     nest,
     plain,
     way_of,
@@ -41,6 +39,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any
 
+    from inrush._tensors_file import Line
     from inrush.tensorizer._paths import Path
     from inrush.tensorizer._types import FilterFuncType
 
@@ -116,7 +115,6 @@ class TensorDeserializer(Mapping):  # type: ignore[type-arg]
                 raise ValueError(
                     "num_readers: this kind of file cannot be opened again, and so has one reader"
                 )
-            self._layers = layers_of(self._lines)
             if not lazy_load:
                 self._load(list(self._lines))
         except BaseException:
@@ -160,15 +158,12 @@ class TensorDeserializer(Mapping):  # type: ignore[type-arg]
         head = self._head()
         return head, self._source.read(HEAD_SIZE, int.from_bytes(head[-8:], "little"))
 
-    def _wanted(self, filter_func: FilterFuncType | None) -> dict[Path, Line]:
-        lines = {decode_path(line.path): line for line in parse_lines(*self._index())}
+    def _wanted(self, filter_func: FilterFuncType | None) -> Lines:
         try:
-            check_paths(lines)
+            lines = Lines(*self._index())
         except ValueError as error:
             raise DataError(f"index {self._source.path}: {error}") from None
-        if filter_func is None:
-            return lines
-        return {path: line for path, line in lines.items() if _wants(filter_func, path)}
+        return lines if filter_func is None else lines.only(filter_func)
 
     @property
     def total_tensor_bytes(self) -> int:
@@ -278,20 +273,20 @@ class TensorDeserializer(Mapping):  # type: ignore[type-arg]
 
     def __getitem__(self, name: Any) -> Any:
         try:
-            paths = self._layers[name]
+            paths = self._lines.below(name)
         except (KeyError, TypeError):
             raise KeyError(f"Tensor {name} not found") from None
         self._load(paths)
         return frozen(nest({path: self._tensors[path] for path in paths})[name])
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self._layers)
+        return iter(self._lines.layers)
 
     def __len__(self) -> int:
-        return len(self._layers)
+        return len(self._lines.layers)
 
     def __contains__(self, key: object) -> bool:
-        return key in self._layers
+        return key in self._lines.layers
 
     def load_into_module(
         self,

@@ -36,10 +36,10 @@ def encode_path(path: Path) -> bytes:
     return _STRUCTURED + json.dumps(path, separators=(",", ":")).encode()
 
 
-def decode_path(raw: bytes) -> Path:
-    """From how it stands in a file."""
-    if not raw.startswith(_STRUCTURED):
-        return raw.decode()
+def decode_path(raw: str | bytes) -> Path:
+    """From how it stands in a file: text, or the bytes of a structure."""
+    if isinstance(raw, str):
+        return raw
     parts = tuple(json.loads(raw[1:]))
     return parts[0] if len(parts) == 1 and isinstance(parts[0], str) else parts
 
