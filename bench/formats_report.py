@@ -15,7 +15,7 @@ ROWS = (
     ("verify", "load, CRC-32 and SHA-256 compared"),
     ("decrypt", "load, decrypted"),
     ("save", "save"),
-    ("convert", "convert to safetensors"),
+    ("convert", "convert to safetensors, cold"),
 )
 
 
@@ -39,7 +39,7 @@ def format_goals(results: Results) -> Iterator[Goal]:
         yield least(title, 0.9, _of_limit(results, work))
     value = against(results, "formats/crc", "inrush", "inrush:none")
     yield most('.tensors, verify="crc", time / none\'s', 1.05, value)
-    title = "convert to safetensors, rate / fio's durable writes"
+    title = "convert to safetensors, cold, rate / the slower of fio's reads and durable writes"
     yield least(title, 0.9, _of_limit(results, "convert"))
     cell = results.cells.get("formats/list")
     for label, how in (("inrush:open", "inrush.open"), ("inrush", "TensorDeserializer")):
