@@ -19,7 +19,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       require(reply->text.size() <= before && reply->elements.size() <= before, "its own");
     }
   } catch (const Error& error) {
-    require(error.code() == ErrorCode::data, "bad input");
+    require(error.code() == ErrorCode::source, "no server of Redis");
   }
   return 0;
 }

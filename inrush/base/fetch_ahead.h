@@ -1,6 +1,7 @@
 // Bytes in steps of a page, the next of which is on its way into the processor's caches. Its own
 // prefetching ends with every page, and what computes over bytes for as long as memory takes to
-// answer (SHA-256, ciphers) would wait there: a third of its time (docs/performance.md).
+// answer (SHA-256, ciphers) would wait there, a third of its time:
+// docs/decisions/hashes-fetch-ahead.
 #pragma once
 
 #include <algorithm>

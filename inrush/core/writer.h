@@ -1,6 +1,6 @@
 // A Writer is the way back: a file, an object, a key being created. Nothing is visible under the
 // final name before finish(), and nothing is left after abort() or destruction. One thread, but
-// write() may run on traits().width threads at once.
+// write() may run on traits().width threads at once, and that of a kept file beside its finish().
 #pragma once
 
 #include <cstddef>

@@ -107,7 +107,10 @@ struct Lines {
       if (nested) {
         paths.append(nb::bytes(line.path.data(), line.path.size()));
       } else {
-        paths.append(nb::str(line.path.data(), line.path.size()));
+        const auto size = static_cast<Py_ssize_t>(line.path.size());
+        const auto text = nb::steal(PyUnicode_DecodeUTF8(line.path.data(), size, nullptr));
+        if (!text.is_valid()) throw nb::python_error();
+        paths.append(text);
       }
     }
   }

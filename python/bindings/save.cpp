@@ -65,7 +65,9 @@ void write_at(Writer& writer, uint64_t offset, uintptr_t address, uint64_t nbyte
 
 void bind_writers(nb::module_& module) {
   using Released = nb::call_guard<nb::gil_scoped_release>;
-  nb::class_<Writer>(module, "Writer", "A file that is being written; one thread.")
+  nb::class_<Writer>(
+      module, "Writer",
+      "A file that is being written; one thread, and another for what is kept to finish.")
       .def_static("open", &open_writer, nb::arg("place"), nb::arg("storage") = StorageOptions{},
                   nb::arg("kept") = false,
                   "A file of this machine or a remote one, there when it is finished. `kept`: one "

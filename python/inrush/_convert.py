@@ -68,9 +68,10 @@ def convert(
 ) -> dict[str, str]:
     """Write a checkpoint as another format.
 
-    Tensors are streamed: beside the budget, no more than one of them is in memory. What is written
-    lies in a folder beside the destination until all of it is there, was brought to the disk, and
-    was read again and compared by the digest of every tensor; then it takes the destination's name.
+    Tensors are streamed: beside the budget, memory for two of the largest is in use. What is
+    written lies in a folder beside the destination until all of it is there, was brought to the
+    disk, and was read again and compared by the digest of every tensor; then it takes the
+    destination's name.
     In a remote place files are there when all of them are whole, indexes last, and are compared
     then.
 
@@ -154,8 +155,8 @@ def convert(
         size = 0 if shard_size is None else parse_size(shard_size, "shard_size")
         work.settle(size, 0 if ranks is None else ranks)
         with partial:
-            partial.settle(work.run(partial))
-            work.compare(partial)
+            with partial.settling(work.run(partial)):
+                work.compare(partial)
             partial.publish()
     return work.digests
 
@@ -260,7 +261,7 @@ class _Work:
         if partial.in_order:
             places = {source: layout.places[self._renamed[source]] for source in left}
             left.sort(key=lambda source: (places[source].file, places[source].offset))
-        words = passing(self._core)
+        words = passing(self._core, self._options.budget)
         if partial.in_order or len(left) < len(layout.places):
             words |= {"include": None, "exclude": None, "order": left}
         options = Options(words, self._options)
@@ -280,24 +281,29 @@ class _Work:
         fresh: list[tuple[str, Place]] = []
         recorded = time.monotonic()
         for source, tensor in job:
-            name = self._renamed[source]
-            place = self._layout.places[name]
-            # A view of no bytes cannot be cast.
-            data = memoryview(tensor.as_bytes()).cast("B") if tensor.nbytes else memoryview(b"")
-            changed = self.cast is not None and self.cast.changes(tensor.dtype)
-            if self.cast is not None and changed:
-                data = self.cast.data(data, tensor.dtype)
-            for offset, piece in place.pieces(data):
-                partial.write(place.file, offset, piece)
-            if source in self._zeros or changed:
-                self.digests[name] = tree_digest(data)
-                self._written[name] = self._again.digest(*_where(data))
-            fresh.append((source, place))
+            fresh.append((source, self._put(partial, source, tensor)))
+            del tensor  # its memory is of use to the next ones
             if time.monotonic() - recorded > _RECORD_EVERY:
                 self._record(job, ledger, fresh)
                 partial.keep(ledger)
                 recorded = time.monotonic()
         self._record(job, ledger, fresh)
+
+    def _put(self, partial: Folder | Remote, source: str, tensor: Any) -> Place:
+        """Write one, and where it is."""
+        name = self._renamed[source]
+        place = self._layout.places[name]
+        # A view of no bytes cannot be cast.
+        data = memoryview(tensor.as_bytes()).cast("B") if tensor.nbytes else memoryview(b"")
+        changed = self.cast is not None and self.cast.changes(tensor.dtype)
+        if self.cast is not None and changed:
+            data = self.cast.data(data, tensor.dtype)
+        for offset, piece in place.pieces(data):
+            partial.write(place.file, offset, piece)
+        if source in self._zeros or changed:
+            self.digests[name] = tree_digest(data)
+            self._written[name] = self._again.digest(*_where(data))
+        return place
 
     def _record(self, job: Job, ledger: _core.Ledger, fresh: list[tuple[str, Place]]) -> None:
         digests, again = job.digests(), self._again.digests()
@@ -317,14 +323,14 @@ class _Work:
         }  # fmt: skip
         with Checkpoint(path, **partial.words) as written:
             core = written._opened()
-            words |= passing(core)
+            words |= passing(core, self._options.budget)
 
             def digesting(asked: _core.LoadOptions) -> None:
                 self._again.add_again(asked, set(self._written))
 
             with Job(core, Options(words), collect=False, digesting=digesting) as job:
-                for _ in job:
-                    pass
+                for one in job:
+                    del one  # its memory is of use to the next ones
                 found = job.digests()
         for name, digest in (self.digests | self._written).items():
             if found.get(name) != digest:

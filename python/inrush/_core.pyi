@@ -715,7 +715,9 @@ def save_sharded(folder: bytes, tensors: Sequence[SaveTensor], options: ShardOpt
     """
 
 class Writer:
-    """A file that is being written; one thread."""
+    """
+    A file that is being written; one thread, and another for what is kept to finish.
+    """
 
     @staticmethod
     def open(place: bytes, storage: StorageOptions = ..., kept: bool = False) -> Writer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -12,7 +13,7 @@ from inrush._storage import storage_for, without_secrets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from concurrent.futures import Future, ThreadPoolExecutor
     from types import TracebackType
     from typing import Any
@@ -92,8 +93,7 @@ class Folder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._disk is not None:
-            self._disk.shutdown()
+        interrupted = self._leave_disk()
         for writer in self._files.values():
             writer.abort()
         # What was interrupted can go on; what cannot be right must not be left, nor what nothing
@@ -105,6 +105,19 @@ class Folder:
         if error is None or (wrong and not self._keep):
             shutil.rmtree(self.path, ignore_errors=True)
         os.close(self._lock)
+        if interrupted and error is None:
+            raise KeyboardInterrupt
+
+    def _leave_disk(self) -> bool:
+        """Wait for its thread, which has our files in its hands; whether we were interrupted."""
+        interrupted = False
+        while self._disk is not None:
+            try:
+                self._disk.shutdown()
+                self._disk = None
+            except KeyboardInterrupt:
+                interrupted = True
+        return interrupted
 
     def _failed(self, error: OSError) -> SourceError:
         if isinstance(error, SourceError):
@@ -191,9 +204,15 @@ class Folder:
         if self._kept is not None:
             self._kept.result()
 
-    def settle(self, ledger: _core.Ledger) -> None:
-        """Begin to bring all of it to the disk; it can be opened meanwhile."""
+    @contextlib.contextmanager
+    def settling(self, ledger: _core.Ledger) -> Iterator[None]:
+        """Bring all of it to the disk; it can be opened and read meanwhile."""
         self.keep(ledger)
+        try:
+            yield
+        except DataError:
+            self._wait()  # a disk that failed is why it is wrong
+            raise
 
     def publish(self) -> None:
         """Give it its name, when it is on the disk."""
@@ -221,7 +240,7 @@ class Folder:
 class Remote:
     """Objects or keys of a remote place, each written from front to back.
 
-    They are there when `settle` has ended, those that name others last.
+    They are there when `settling` has begun, those that name others last.
     """
 
     in_order = True
@@ -286,11 +305,13 @@ class Remote:
         """Write these bytes of a file, which are behind those before."""
         self._files[name].write(offset, data)
 
-    def settle(self, ledger: _core.Ledger) -> None:
-        """Finish every file: those that name others last."""
+    @contextlib.contextmanager
+    def settling(self, ledger: _core.Ledger) -> Iterator[None]:
+        """Finish every file, those that name others last; then it can be opened."""
         del ledger
         for name in sorted(self._files, key=lambda name: name.endswith(".json")):
             self._files[name].finish()
+        yield
 
     def publish(self) -> None:
         """Nothing: they have their names."""

@@ -37,7 +37,8 @@ class Digested:
     ) -> None:
         leaves = _core.Leaves()
         # Every byte, whatever the environment presets for loads.
-        words = {**WHOLE, **passing(checkpoint), "order": "ready", "progress": progress}
+        budget = opened.budget if opened else 0
+        words = {**WHOLE, **passing(checkpoint, budget), "order": "ready", "progress": progress}
         options = Options(words, opened)
 
         def digesting(asked: _core.LoadOptions) -> None:
@@ -45,8 +46,8 @@ class Digested:
 
         with Job(checkpoint, options, collect=False, digesting=digesting) as job:
             job.confirms = True
-            for _ in job:
-                pass
+            for one in job:
+                del one  # its memory is of use to the next ones
             digests = job.digests()
             left_out = set(checkpoint.names()) - set(digests)
             if left_out:

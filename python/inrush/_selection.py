@@ -24,8 +24,8 @@ _PAGE_CACHE = {
 # Of copy=False, unless the caller says how much.
 _BUFFER_SIZE = 256 << 20
 
-# Of loads whose tensors are dropped once seen: of files, what stays in the processor's caches; of
-# far places a longer window, which is the other one.
+# Of loads of files whose tensors are dropped once seen: small ones stay in the processor's caches.
+# Far places need a longer window.
 _PASSING_SIZE = 64 << 20
 
 # Of regular expressions.
@@ -34,10 +34,13 @@ _SPECIAL = "\\^$.*+?()[]{}|/"
 _MAPPING = {"auto": _core.MappingRule.auto, "never": _core.MappingRule.never}
 
 
-def passing(checkpoint: _core.Checkpoint) -> dict[str, Any]:
-    """Words for a load whose tensors are dropped once seen: all run through a few blocks."""
-    far = "://" in checkpoint.uri
-    return {"copy": False, "buffer_size": _BUFFER_SIZE if far else _PASSING_SIZE}
+def passing(checkpoint: _core.Checkpoint, budget: int) -> dict[str, Any]:
+    """Words for a load whose tensors are dropped once seen: all run through a few blocks.
+
+    Together these have at most the budget, where there is one, or memory for the two largest.
+    """
+    size = _BUFFER_SIZE if "://" in checkpoint.uri else _PASSING_SIZE
+    return {"copy": False, "buffer_size": min(size, budget or size)}
 
 
 def load_options(

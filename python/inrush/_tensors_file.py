@@ -185,7 +185,8 @@ class Record:
         """
         zeroed = self._plain_header(b"", self.header_size)
         crc, digest = _checksums(zeroed, data, crc32=self._has_crc)
-        checksums = self._checksums(crc or 0, digest or b"")
+        assert digest is not None
+        checksums = self._checksums(crc or 0, digest)
         stored: Buffer = data
         crypt = b""
         if self._cipher is not None:

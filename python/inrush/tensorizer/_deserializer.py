@@ -159,8 +159,9 @@ class TensorDeserializer(Mapping):  # type: ignore[type-arg]
         return head, self._source.read(HEAD_SIZE, int.from_bytes(head[-8:], "little"))
 
     def _wanted(self, filter_func: FilterFuncType | None) -> Lines:
+        head, index = self._index()
         try:
-            lines = Lines(*self._index())
+            lines = Lines(head, index)
         except ValueError as error:
             raise DataError(f"index {self._source.path}: {error}") from None
         return lines if filter_func is None else lines.only(filter_func)

@@ -1,0 +1,116 @@
+"""Conversions to a disk that fails, lies, or is left while it works."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+
+import pytest
+from conftest import random_tensor, write_file
+
+import inrush
+
+
+def nothing_left(folder):
+    return not [path for path in folder.iterdir() if "partial" in path.name]
+
+
+@pytest.mark.parametrize("resumed", [False, True], ids=["fresh", "resumed"])
+def test_what_was_written_wrongly_is_found(tmp_path, monkeypatch, resumed):
+    contents = {"a": random_tensor("U8", [3 << 20]), "b": random_tensor("U8", [5])}
+    source = write_file(tmp_path / "m.safetensors", contents)
+    target = tmp_path / "out.safetensors"
+    from inrush import _destination
+
+    if resumed:
+        with monkeypatch.context() as patched:
+            patched.setattr(_destination.Folder, "publish", _interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                inrush.convert(source, target, to="safetensors")
+    _damaging(monkeypatch)
+    with pytest.raises(inrush.DataError, match=r"tensor .a. in .* is not what was written there"):
+        inrush.convert(source, target, to="safetensors", resume=resumed)
+    assert nothing_left(tmp_path)
+    assert not target.exists()
+
+
+def _damaging(monkeypatch):
+    """What is written has a wrong bit when it is compared."""
+    from inrush import _destination
+
+    settling = _destination.Folder.settling
+
+    def damage(self, ledger):
+        with open(self.place, "r+b") as file:
+            file.seek(-(1 << 20), os.SEEK_END)
+            byte = file.read(1)[0]
+            file.seek(-1, os.SEEK_CUR)
+            file.write(bytes([byte ^ 1]))
+        return settling(self, ledger)
+
+    monkeypatch.setattr(_destination.Folder, "settling", damage)
+
+
+def _interrupted(self):
+    self._wait()
+    raise KeyboardInterrupt
+
+
+def _failing(monkeypatch, when=lambda: None):
+    """The disk takes no more."""
+    from inrush import _destination
+
+    def fail(self, recorded):
+        when()
+        raise inrush.SourceError("fsync: No space left on device")
+
+    monkeypatch.setattr(_destination.Folder, "_bring", fail)
+
+
+def test_a_disk_that_fails_at_the_end_is_an_error(tmp_path, monkeypatch):
+    source = write_file(tmp_path / "m.safetensors", {"a": random_tensor("F32", [5, 7])})
+    _failing(monkeypatch)
+    with pytest.raises(inrush.SourceError, match="No space left"):
+        inrush.convert(source, tmp_path / "out.safetensors", to="safetensors")
+    assert nothing_left(tmp_path)
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_a_disk_that_lost_what_it_took_is_named_and_what_was_kept_stays(tmp_path, monkeypatch):
+    source = write_file(tmp_path / "m.safetensors", {"a": random_tensor("U8", [3 << 20])})
+    target = tmp_path / "out.safetensors"
+    from inrush import _destination
+
+    with monkeypatch.context() as patched:
+        patched.setattr(_destination.Folder, "publish", _interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            inrush.convert(source, target, to="safetensors")
+    with monkeypatch.context() as patched:
+        _failing(patched)
+        _damaging(patched)
+        with pytest.raises(inrush.SourceError, match="No space left"):
+            inrush.convert(source, target, to="safetensors", resume=True)
+    assert not nothing_left(tmp_path)
+
+
+def test_ctrl_c_while_the_disk_is_waited_for_leaves_nothing_locked(tmp_path, monkeypatch):
+    source = write_file(tmp_path / "m.safetensors", {"a": random_tensor("U8", [5])})
+    target = tmp_path / "out.safetensors"
+    from inrush import _destination
+
+    with monkeypatch.context() as patched:
+        waited = []
+
+        class Disk(concurrent.futures.ThreadPoolExecutor):
+            def shutdown(self, *args, **kwargs):
+                super().shutdown(*args, **kwargs)
+                waited.append(1)
+                if len(waited) < 3:
+                    raise KeyboardInterrupt
+
+        patched.setattr(concurrent.futures, "ThreadPoolExecutor", Disk)
+        patched.setattr(_destination.Folder, "publish", _interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            inrush.convert(source, target, to="safetensors")
+        assert len(waited) == 3
+    assert sorted(inrush.convert(source, target, to="safetensors", resume=True)) == ["a"]
