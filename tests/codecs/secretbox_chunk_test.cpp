@@ -20,7 +20,8 @@ class SecretboxChunk : public ::testing::TestWithParam<size_t> {
     if (::sodium_init() < 0) throw std::runtime_error("libsodium does not begin");
     ::randombytes_buf(key.data(), key.size());
     ::randombytes_buf(nonce.data(), nonce.size());
-    if (!plain.empty()) ::randombytes_buf(plain.data(), plain.size());
+    for (Bytes* bytes : {&plain, &cipher}) bytes->reserve(1);  // libsodium wants an address
+    ::randombytes_buf(plain.data(), plain.size());
     cipher = plain;
     crypto_secretbox_detached(sodium_bytes(cipher.data()), sodium_bytes(code.data()),
                               sodium_bytes(plain.data()), plain.size(), sodium_bytes(nonce.data()),
