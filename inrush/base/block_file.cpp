@@ -37,7 +37,7 @@ int BlockFile::write_through(uint64_t offset, std::span<const std::byte> bytes) 
   // The kernel lets one such write at a time into a file, and who waits there keeps a processor
   // busy.
   const std::lock_guard only(mutex_);
-  return write_fully(fd_.get(), offset, bytes);
+  return write_cached(fd_.get(), offset, bytes);
 }
 
 // False where it could not be; what is wrong with the disk shows when it is tried the other way.

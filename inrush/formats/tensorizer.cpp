@@ -320,6 +320,7 @@ Index index_tensorizer(Store& store, const std::vector<std::string>& entries) {
   for (const auto& entry : entries) {
     Blob blob = store.open(entry);
     TensorsFile file = read_tensors_file(store, blob);
+    index.tensors.reserve(index.tensors.size() + file.entries.size());
     for (auto& line : file.entries) {
       line.tensor.blob = static_cast<uint32_t>(index.blobs.size());
       index.tensors.push_back(std::move(line.tensor));

@@ -44,7 +44,8 @@ struct Mapping {
     void* placed = ::mmap(start, size, PROT_READ | PROT_WRITE,
                           MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, blob.fd, 0);
     mapped = placed != MAP_FAILED;
-    if (mapped && size >= kLarge) ::madvise(start, size, MADV_HUGEPAGE);
+    huge =
+        mapped && size >= kLarge && huge_pages_pay() && ::madvise(start, size, MADV_HUGEPAGE) == 0;
   }
   ~Mapping() {
     if (data != nullptr) ::munmap(data, reserved);
@@ -56,6 +57,7 @@ struct Mapping {
   uint64_t size;
   uint64_t reserved;
   bool mapped = false;
+  bool huge = false;  // faults fetch huge pages
 };
 
 // Populates one stretch of one mapping at a time, ahead of whoever reads it, on a thread of its
@@ -79,7 +81,9 @@ class ReadAhead {
     const std::lock_guard lock(mutex_);
     const uint64_t begin = align_down(offset, kStep);
     // A jump begins anew there; a walk through the file goes on where it was.
-    if (mapping_ != mapping || begin > wanted_ || offset + size + kAhead < done_) done_ = begin;
+    if (mapping_ != mapping || begin > wanted_ || offset + size + kAhead < done_) {
+      asked_ = done_ = begin;
+    }
     mapping_ = mapping;
     fd_ = fd;
     wanted_ = std::min(mapping->size, offset + size + kAhead);
@@ -96,11 +100,16 @@ class ReadAhead {
       }
       const std::shared_ptr<Mapping> mapping = mapping_;
       const int fd = fd_;
-      const uint64_t offset = done_;
+      // Small pages are asked for first, so that the disk has many requests to work on.
+      const bool asks = !mapping->huge && asked_ < wanted_;
+      uint64_t& at = asks ? asked_ : done_;
+      const uint64_t offset = at;
       const uint64_t size = std::min(kStep, wanted_ - offset);
-      done_ += size;
+      at += size;
       lock.unlock();
-      if (::madvise(mapping->data + offset, size, kPopulateRead) != 0 && errno == EINVAL) {
+      if (asks) {
+        ::readahead(fd, static_cast<off64_t>(offset), size);
+      } else if (::madvise(mapping->data + offset, size, kPopulateRead) != 0 && errno == EINVAL) {
         ::readahead(fd, static_cast<off64_t>(offset), size);
       }
       lock.lock();
@@ -112,6 +121,7 @@ class ReadAhead {
   std::shared_ptr<Mapping> mapping_;
   int fd_ = -1;
   uint64_t wanted_ = 0;  // read ahead up to here
+  uint64_t asked_ = 0;   // asked for so far, where pages are small
   uint64_t done_ = 0;    // read ahead so far
   bool stopping_ = false;
   std::thread thread_;  // the last member: it uses all others

@@ -289,7 +289,8 @@ std::optional<std::string> reason_for_buffered(const Question& ask) {
         "cache, so that the disk is passed over once",
         facts.others_loading);
   }
-  if (facts.loaded_recently && ample) {
+  const bool follows = ample && !ask.request.once;  // a load, which will be glad of the pages
+  if (facts.loaded_recently && follows) {
     return fmt::format(
         "they were loaded here within the hour and {}: read through the page cache, "
         "for the next time",
@@ -301,7 +302,7 @@ std::optional<std::string> reason_for_buffered(const Question& ask) {
     return "read through the page cache, which is right if they are warm and nearly so if not";
   }
   const double rate = ask.rate_of("mmap") > 0 ? ask.rate_of("mmap") : ask.rate_of("uring");
-  if (ample && rate > 0 && rate < kBufferedPerCpu * facts.machine.cpus) {
+  if (follows && rate > 0 && rate < kBufferedPerCpu * facts.machine.cpus) {
     return fmt::format(
         "this disk gives {} a second, which copying through the page cache keeps up "
         "with, and restarts will be warm",

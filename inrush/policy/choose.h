@@ -48,6 +48,7 @@ struct ChoiceRequest {
   bool strict = false;               // only these, no fallback
   PageCache page_cache = PageCache::automatic;
   MappingRule mapping = MappingRule::automatic;
+  bool once = false;               // the bytes are read for something else: no load will follow
   uint64_t budget = 256ULL << 20;  // bytes of staging
   uint64_t device_budget = 0;      // bytes of staging in device memory
 };

@@ -84,7 +84,7 @@ class FileWriter final : public Writer {
       written_ += size;
       return;
     }
-    if (const int error = write_fully(fd_.get(), offset, data)) {
+    if (const int error = write_cached(fd_.get(), offset, data)) {
       fail(fmt::format("write [{}, +{})", offset, data.size()), error);
     }
     written_ += size;

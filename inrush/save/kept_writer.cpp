@@ -44,7 +44,7 @@ class KeptWriter final : public Writer {
                   fmt::format("save {} [{}, +{}): outside of the {} bytes created", path_, offset,
                               data.size(), size_));
     }
-    if (const int error = write_fully(fd_.get(), offset, data)) {
+    if (const int error = write_cached(fd_.get(), offset, data)) {
       fail(fmt::format("write [{}, +{})", offset, data.size()), error);
     }
     waiting_ += data.size();

@@ -109,6 +109,9 @@ void bind_options(nb::module_& module) {
           "page_cache", [](const LoadOptions& asked) { return asked.choice.page_cache; },
           [](LoadOptions& asked, PageCache rule) { asked.choice.page_cache = rule; })
       .def_prop_rw(
+          "once", [](const LoadOptions& asked) { return asked.choice.once; },
+          [](LoadOptions& asked, bool once) { asked.choice.once = once; })
+      .def_prop_rw(
           "mapping", [](const LoadOptions& asked) { return asked.choice.mapping; },
           [](LoadOptions& asked, MappingRule rule) { asked.choice.mapping = rule; })
       .def_rw("order", &LoadOptions::order)

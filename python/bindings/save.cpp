@@ -9,6 +9,7 @@
 
 #include <algorithm>
 
+#include "inrush/base/write_fully.h"
 #include "inrush/stores/stores.h"
 #include "python/bindings/bindings.h"
 
@@ -65,6 +66,8 @@ void write_at(Writer& writer, uint64_t offset, uintptr_t address, uint64_t nbyte
 
 void bind_writers(nb::module_& module) {
   using Released = nb::call_guard<nb::gil_scoped_release>;
+  module.def("best_cached_write", &best_cached_write,
+             "Bytes that are best written to a file of this machine at once.");
   nb::class_<Writer>(
       module, "Writer",
       "A file that is being written; one thread, and another for what is kept to finish.")

@@ -269,6 +269,7 @@ class _Work:
         def digesting(asked: _core.LoadOptions) -> None:
             _core.add_digests(asked, _core.Leaves())
             self._again.add(asked)
+            asked.once = True
 
         with Job(self._core, options, collect=False, digesting=digesting) as job:
             job.confirms = True

@@ -364,6 +364,12 @@ class LoadOptions:
     def page_cache(self, arg: PageCache, /) -> None: ...
 
     @property
+    def once(self) -> bool: ...
+
+    @once.setter
+    def once(self, arg: bool, /) -> None: ...
+
+    @property
     def mapping(self) -> MappingRule: ...
 
     @mapping.setter
@@ -713,6 +719,9 @@ def save_sharded(folder: bytes, tensors: Sequence[SaveTensor], options: ShardOpt
     """
     Write a checkpoint of files of a given size, with an index; the names of the files.
     """
+
+def best_cached_write() -> int:
+    """Bytes that are best written to a file of this machine at once."""
 
 class Writer:
     """

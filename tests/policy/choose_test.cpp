@@ -175,6 +175,8 @@ const Row kRows[] = {
      "3 other process(es)"},
     {"never_recently", [](Facts& f) { f.loaded_recently = true; }, never_map,
      "pread_buffered pread:a", "within the hour"},
+    {"never_recently_but_for_once", [](Facts& f) { f.loaded_recently = true; },
+     [](ChoiceRequest& r) { never_map(r), r.once = true; }, "uring uring:direct:c", "bypass"},
     {"never_recently_but_little_memory",
      [](Facts& f) {
        f.loaded_recently = true;
@@ -295,6 +297,9 @@ TEST(Choose, a_slow_disk_is_read_through_the_page_cache_when_memory_is_ample) {
   ChoiceRequest never;
   never_map(never);
   EXPECT_EQ(choose(facts, seen("uring", 0.2e9), never).name, "pread_buffered");
+  never.once = true;
+  EXPECT_EQ(choose(facts, seen("uring", 0.2e9), never).name, "uring") << "nobody comes back";
+  never.once = false;
   facts.machine.memory_available = 5 * kGB;
   EXPECT_EQ(choose(facts, seen("uring", 0.2e9), never).name, "uring");
 }

@@ -7,6 +7,7 @@ import concurrent.futures
 import io
 import json
 import os
+import sys
 
 import torch
 
@@ -78,6 +79,8 @@ class TensorSerializer:
         self.total_compressed_tensor_bytes = 0
         self._cipher = None if encryption is None else encryption._cipher
         self._file = _writable(file_obj)
+        local = isinstance(self._file, (io.FileIO, io.BufferedRandom, io.BufferedWriter))
+        self._piece = _core.best_cached_write() if local else sys.maxsize
         self._start = self._file.tell()
         self._records: list[tuple[Record, int]] = []  # with where each begins
         self._told = 0  # of them stand in the index
@@ -227,8 +230,9 @@ class TensorSerializer:
         self._file.seek(offset)
         rest = memoryview(data)
         while rest:
-            done = self._file.write(rest)
-            rest = rest[len(rest) if done is None else done :]
+            piece = rest[: self._piece]
+            done = self._file.write(piece)
+            rest = rest[len(piece) if done is None else done :]
 
     def _commit(self) -> None:
         tagged = self._version >= LONG_VERSION
