@@ -14,15 +14,14 @@ bool huge_pages_pay() {
   return pay;
 }
 
-void advise_huge_pages(void* data, size_t size) {
-  if (!huge_pages_pay()) return;
+bool advise_huge_pages(void* data, size_t size) {
   constexpr uint64_t kHugePage = 2 * kMiB;
   const auto address = reinterpret_cast<uintptr_t>(data);
   const uint64_t first = align_up(address, kHugePage);
   const uint64_t last = align_down(address + size, kHugePage);
-  if (first < last) {
-    ::madvise(static_cast<std::byte*>(data) + (first - address), last - first, MADV_HUGEPAGE);
-  }
+  return huge_pages_pay() && first < last &&
+         ::madvise(static_cast<std::byte*>(data) + (first - address), last - first,
+                   MADV_HUGEPAGE) == 0;
 }
 
 }  // namespace inrush

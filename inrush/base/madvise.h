@@ -16,6 +16,7 @@ inline constexpr int kPopulateRead = 22;  // MADV_POPULATE_READ: Linux 5.14, gli
 
 // Asks for huge pages in fresh memory where whole ones fit, and they pay: a fault for each 2 MiB
 // that is written, not for each 4 KiB. Best effort: without them it is slower, not wrong.
-void advise_huge_pages(void* data, size_t size);
+// False if they do not come.
+bool advise_huge_pages(void* data, size_t size);
 
 }  // namespace inrush

@@ -22,6 +22,10 @@ void require_gmac(bool done) {
   if (!done) throw Error(ErrorCode::memory, "AES-GMAC: OpenSSL refuses");
 }
 
+unsigned char* bytes_of(LeafDigest& digest) {
+  return reinterpret_cast<unsigned char*>(digest.data());
+}
+
 // One nonce does for all leaves: digests stay in this process, and the same bytes have to have the
 // same one.
 class Gmac {
@@ -67,7 +71,7 @@ KeyedTree::KeyedTree() {
       const auto* const bytes = reinterpret_cast<const unsigned char*>(step.data());
       require_gmac(EVP_MAC_update(state.get(), bytes, step.size()) == 1);
     });
-    require_gmac(EVP_MAC_final(state.get(), digest.data(), &size, digest.size()) == 1);
+    require_gmac(EVP_MAC_final(state.get(), bytes_of(digest), &size, digest.size()) == 1);
     return digest;
   };
   hash_({});  // what OpenSSL lacks is known now

@@ -1,26 +1,16 @@
 #include "inrush/codecs/leaf_tree.h"
 
 #include <fmt/format.h>
-#include <openssl/evp.h>
 
 #include <algorithm>
-#include <memory>
 #include <utility>
 
-#include "inrush/base/fetch_ahead.h"
+#include "inrush/codecs/checksums.h"
 #include "inrush/core/error.h"
 #include "inrush/core/quoted.h"
 
 namespace inrush {
 namespace {
-
-struct FreeState {
-  void operator()(EVP_MD_CTX* state) const { ::EVP_MD_CTX_free(state); }
-};
-
-void require_sha256(bool done) {
-  if (!done) throw Error(ErrorCode::memory, "SHA-256: OpenSSL refuses");
-}
 
 std::string hex(const LeafDigest& digest) { return fmt::format("{:02x}", fmt::join(digest, "")); }
 
@@ -103,14 +93,7 @@ class LeafTree final : public Decoder {
 }  // namespace
 
 LeafDigest sha256_leaf(std::span<const std::byte> data) {
-  const std::unique_ptr<EVP_MD_CTX, FreeState> state(EVP_MD_CTX_new());
-  require_sha256(state && EVP_DigestInit_ex(state.get(), EVP_sha256(), nullptr) == 1);
-  fetching_ahead(data, [&](std::span<const std::byte> step) {
-    require_sha256(EVP_DigestUpdate(state.get(), step.data(), step.size()) == 1);
-  });
-  LeafDigest digest{};
-  require_sha256(EVP_DigestFinal_ex(state.get(), digest.data(), nullptr) == 1);
-  return digest;
+  return *checksums_of({}, data, false, true).sha256;
 }
 
 std::string leaf_tree_root(const LeafHash& hash, std::span<const std::byte> data) {

@@ -17,7 +17,7 @@ namespace inrush {
 
 inline constexpr uint64_t kLeafSize = 1ULL << 20;  // bytes
 
-using LeafDigest = std::array<unsigned char, 32>;
+using LeafDigest = std::array<std::byte, 32>;
 using LeafHash = std::function<LeafDigest(std::span<const std::byte>)>;
 
 struct TreeOptions {

@@ -138,6 +138,37 @@ TensorizerHead read_tensorizer_head(Store& store, const Blob& blob) {
   return out;
 }
 
+// The fields of a line, as they stand there.
+struct RawLine {
+  bool wide = false;
+  std::string_view path;
+  uint8_t kind = 0;
+  std::string_view dtype;
+  uint8_t dimensions = 0;
+  std::span<const std::byte> lengths;
+  uint64_t header = 0;
+  uint64_t offset = 0;
+  uint64_t size = 0;
+};
+
+RawLine take_line(Bytes& bytes, bool tagged) {
+  RawLine line;
+  if (tagged) {
+    const auto tag = bytes.number<uint32_t>();
+    if (tag != 1 && tag != kTagsVersion) bytes.fail(fmt::format("a line with tag {}", tag));
+    line.wide = tag == kTagsVersion;
+  }
+  line.path = bytes.text(bytes.number<uint16_t>());
+  line.kind = bytes.number<uint8_t>();
+  line.dtype = bytes.text(bytes.number<uint8_t>());
+  line.dimensions = bytes.number<uint8_t>();
+  line.lengths = bytes.take(line.dimensions * (line.wide ? sizeof(uint64_t) : sizeof(uint32_t)));
+  line.header = bytes.number<uint64_t>();
+  line.offset = bytes.number<uint64_t>();
+  line.size = bytes.number<uint64_t>();
+  return line;
+}
+
 class LinesParser {
  public:
   LinesParser(std::span<const std::byte> bytes, const Blob& blob, const TensorizerHead& head)
@@ -160,23 +191,19 @@ class LinesParser {
 
  private:
   void read_line(TensorsEntry& entry) {
-    if (head_.tagged) {
-      const auto tag = bytes_.number<uint32_t>();
-      if (tag != 1 && tag != kTagsVersion) bytes_.fail(fmt::format("a line with tag {}", tag));
-      entry.wide = tag == kTagsVersion;
+    const RawLine line = take_line(bytes_, head_.tagged);
+    entry.wide = line.wide;
+    entry.path = line.path;
+    entry.kind = line.kind;
+    entry.dtype = line.dtype;
+    Bytes lengths(line.lengths);
+    for (int i = 0; i < line.dimensions; ++i) {
+      entry.shape.push_back(line.wide ? lengths.number<uint64_t>() : lengths.number<uint32_t>());
     }
-    entry.path = bytes_.text(bytes_.number<uint16_t>());
-    entry.kind = bytes_.number<uint8_t>();
-    entry.dtype = bytes_.text(bytes_.number<uint8_t>());
-    const auto dimensions = bytes_.number<uint8_t>();
-    for (int i = 0; i < dimensions; ++i) {
-      entry.shape.push_back(entry.wide ? bytes_.number<uint64_t>() : bytes_.number<uint32_t>());
-    }
-    entry.header = bytes_.number<uint64_t>();
-    entry.tensor.offset = bytes_.number<uint64_t>();
-    const auto size = bytes_.number<uint64_t>();
+    entry.header = line.header;
+    entry.tensor.offset = line.offset;
     settle_name(entry);
-    settle_type(entry, size);
+    settle_type(entry, line.size);
     check_place(entry);
   }
 
@@ -291,15 +318,8 @@ std::vector<TensorsLine> tensors_lines(std::span<const std::byte> index, uint64_
   Bytes bytes(index);
   try {
     for (uint64_t i = 0; i < count; ++i) {
-      TensorsLine& line = lines.emplace_back();
-      const bool wide = tagged && bytes.number<uint32_t>() == kTagsVersion;
-      line.path = bytes.text(bytes.number<uint16_t>());
-      bytes.take(1);
-      bytes.take(bytes.number<uint8_t>());
-      const uint64_t lengths =
-          bytes.number<uint8_t>() * (wide ? sizeof(uint64_t) : sizeof(uint32_t));
-      bytes.take(lengths + 3 * sizeof(uint64_t));
-      line.end = bytes.offset();
+      const std::string_view path = take_line(bytes, tagged).path;
+      lines.push_back({path, path.starts_with(kStructured), bytes.offset()});
     }
   } catch (const BytesFault& fault) {
     throw Error(ErrorCode::data, fmt::format("index at byte {}: {}", fault.offset, fault.reason));

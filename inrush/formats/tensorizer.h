@@ -64,7 +64,8 @@ TensorsFile read_tensors_file(Store& store, const Blob& blob);
 // A line as it stands in an index.
 struct TensorsLine {
   std::string_view path;
-  uint64_t end = 0;  // in the index; the next one begins there
+  bool nested = false;  // the path is 0x1E and a JSON array
+  uint64_t end = 0;     // in the index; the next one begins there
 };
 
 // Of the index of a file that was read before. Throws Error{data} if it is cut off.

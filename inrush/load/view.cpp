@@ -44,8 +44,7 @@ struct Mapping {
     void* placed = ::mmap(start, size, PROT_READ | PROT_WRITE,
                           MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, blob.fd, 0);
     mapped = placed != MAP_FAILED;
-    huge =
-        mapped && size >= kLarge && huge_pages_pay() && ::madvise(start, size, MADV_HUGEPAGE) == 0;
+    huge = mapped && size >= kLarge && advise_huge_pages(start, size);
   }
   ~Mapping() {
     if (data != nullptr) ::munmap(data, reserved);
@@ -107,9 +106,8 @@ class ReadAhead {
       const uint64_t size = std::min(kStep, wanted_ - offset);
       at += size;
       lock.unlock();
-      if (asks) {
-        ::readahead(fd, static_cast<off64_t>(offset), size);
-      } else if (::madvise(mapping->data + offset, size, kPopulateRead) != 0 && errno == EINVAL) {
+      if (asks ||
+          (::madvise(mapping->data + offset, size, kPopulateRead) != 0 && errno == EINVAL)) {
         ::readahead(fd, static_cast<off64_t>(offset), size);
       }
       lock.lock();

@@ -169,7 +169,7 @@ LimitResult measure_warm(std::span<const Blob> blobs, double seconds) {
   if (fresh == MAP_FAILED) return result_of(0, 0, "no memory to copy to");
   auto* base =
       reinterpret_cast<std::byte*>(align_up(reinterpret_cast<uintptr_t>(fresh), kHugePage));
-  const bool huge = huge_pages_pay() && ::madvise(base, size, MADV_HUGEPAGE) == 0;
+  const bool huge = advise_huge_pages(base, size);
   LimitResult result =
       read_on_threads(blocks, seconds, grants.cpus,
                       [&](unsigned /*thread*/, size_t block) { return base + block * kBlock; });

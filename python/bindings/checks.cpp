@@ -102,9 +102,8 @@ struct Lines {
     begins.push_back(0);
     for (const TensorsLine& line : tensors_lines(bytes, count, tagged)) {
       begins.push_back(line.end);
-      const bool nested = line.path.starts_with('\x1e');
-      flat = flat && !nested;
-      if (nested) {
+      flat = flat && !line.nested;
+      if (line.nested) {
         paths.append(nb::bytes(line.path.data(), line.path.size()));
       } else {
         const auto size = static_cast<Py_ssize_t>(line.path.size());

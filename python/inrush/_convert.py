@@ -163,11 +163,7 @@ def convert(
 
 def tree_digest(data: memoryview) -> str:
     """The digest that manifests have, of bytes."""
-    return _core.tree_digest(*_where(data))
-
-
-def _where(data: memoryview) -> tuple[int, int]:
-    return _core.buffer_address(data) if len(data) else 0, len(data)
+    return _core.tree_digest(_core.buffer_address(data), len(data))
 
 
 def _metadata_of(checkpoint: Checkpoint) -> dict[str, str]:
@@ -303,7 +299,7 @@ class _Work:
             partial.write(place.file, offset, piece)
         if source in self._zeros or changed:
             self.digests[name] = tree_digest(data)
-            self._written[name] = self._again.digest(*_where(data))
+            self._written[name] = self._again.digest(_core.buffer_address(data), len(data))
         return place
 
     def _record(self, job: Job, ledger: _core.Ledger, fresh: list[tuple[str, Place]]) -> None:

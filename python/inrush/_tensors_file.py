@@ -53,8 +53,7 @@ def _checksums(
     covered: bytes, data: memoryview, *, crc32: bool, sha256: bool = True
 ) -> tuple[int | None, bytes | None]:
     """Of bytes and then others, by all that the processor has for it."""
-    address = _core.buffer_address(data) if len(data) else 0
-    return _core.checksums(covered, address, len(data), crc32, sha256)
+    return _core.checksums(covered, _core.buffer_address(data), len(data), crc32, sha256)
 
 
 class Cipher:

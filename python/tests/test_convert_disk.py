@@ -56,12 +56,11 @@ def _interrupted(self):
     raise KeyboardInterrupt
 
 
-def _failing(monkeypatch, when=lambda: None):
+def _failing(monkeypatch):
     """The disk takes no more."""
     from inrush import _destination
 
     def fail(self, recorded):
-        when()
         raise inrush.SourceError("fsync: No space left on device")
 
     monkeypatch.setattr(_destination.Folder, "_bring", fail)
