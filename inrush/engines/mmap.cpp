@@ -11,14 +11,13 @@
 // At read_ahead_kb 128 populating alone gave a quarter to a half of the rate. Beyond that, rates of
 // 1 to 8 threads and blocks of 1 to 8 MiB did not differ by more than a busy machine's noise.
 //
-// A hypervisor backs a page when the guest's processor first touches it, for 7 us each where it
-// hands out single pages, and takes back what is free. What a device wrote is not touched yet: the
-// caller would pay for it, on one thread (3 GiB: 1.9 s to populate, 5.4 s to touch). So populated
-// pages are touched here where a sample says that they are not backed.
-// Where the hypervisor is known to take free memory back, readahead(2) comes first and no huge page
-// is asked for: small ones come from memory that is broken up and still backed. 3 GiB populated and
-// touched, 6 s after the last use of that memory: 1.7 s and 0.13 CPU s/GB; in huge pages 6.4 s and
-// 1.9 CPU s/GB.
+// What a device wrote into memory that a hypervisor does not back, the caller would pay for, on one
+// thread (3 GiB: 1.9 s to populate, 5.4 s to touch). So populated pages are touched here where a
+// sample says so. Where the hypervisor is known to take free memory back, no huge page is asked
+// for, and once a sample was slow, readahead(2) comes first: small pages come from memory that is
+// broken up and still backed. 3 GiB populated and touched, 6 s after the last use of that memory:
+// 2.1 s and 0.5 CPU s; in pages as large as the kernel likes 5.0 s, in huge ones 5.7 s. But 512 MiB
+// of memory that is still backed: 0.27 s in large pages, 0.46 s after readahead(2).
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/mman.h>
@@ -29,14 +28,15 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
-#include <chrono>
 #include <cstdio>
 #include <map>
 #include <mutex>
 #include <vector>
 
 #include "inrush/base/align.h"
+#include "inrush/base/backing.h"
 #include "inrush/base/fd.h"
+#include "inrush/base/filesystem.h"
 #include "inrush/base/madvise.h"
 #include "inrush/base/read_fully.h"
 #include "inrush/engines/blocking.h"
@@ -55,9 +55,6 @@ constexpr int kMostTries = 100;
 constexpr uint64_t kSmallRegion = 16 * kMiB;
 
 constexpr uint64_t kHugePage = 2 * kMiB;
-constexpr uint64_t kSamples = 4;                    // in each huge page, of the 512 in it
-constexpr std::chrono::microseconds kSlowTouch{2};  // 0.2 to 0.5 us are usual
-
 // Since 5.18 faults in a region marked MADV_HUGEPAGE fetch huge pages.
 bool faults_fetch_huge_pages() {
   utsname name{};
@@ -73,30 +70,12 @@ struct Pages {
   uint64_t offset;  // of its first byte in the file
 };
 
-// Has the processor read a byte of a page; whether it took long. By pread, for the file may shrink.
-bool is_slow_to_touch(int fd, uint64_t offset) {
-  char byte = 0;
-  const auto before = std::chrono::steady_clock::now();
-  static_cast<void>(::pread(fd, &byte, 1, static_cast<off_t>(offset)));
-  return std::chrono::steady_clock::now() - before > kSlowTouch;
-}
-
-// Where most of a huge page's samples are slow, the hypervisor backs single pages there.
-void touch_unbacked(int fd, uint64_t offset, uint64_t size, uint64_t page_size) {
-  uint64_t slow = 0;
-  for (uint64_t i = 0; i < kSamples; ++i) {
-    if (is_slow_to_touch(fd, offset + size * i / kSamples)) ++slow;
-  }
-  if (slow <= kSamples / 2) return;
-  for (uint64_t at = 0; at < size; at += page_size) is_slow_to_touch(fd, offset + at);
-}
-
 class MmapSource final : public BlockingSource {
  public:
   explicit MmapSource(const EngineOptions& options)
       : direct_(options.direct),
         huge_(options.huge_pages.value_or(huge_pages_pay())),
-        read_ahead_(!huge_ || !faults_fetch_huge_pages()),
+        read_ahead_(huge_ && !faults_fetch_huge_pages()),
         files_("mmap", buffered(options), kMostBetweenLooks) {}
 
   [[nodiscard]] EngineTraits traits() const override {
@@ -106,7 +85,10 @@ class MmapSource final : public BlockingSource {
   }
 
   uint32_t open(const Blob& blob) override {
-    if (!direct_) return files_.open(blob);
+    if (!direct_) {
+      if (!huge_ && read_ahead_kib(blob.fd) * kKiB < kHugePage) read_ahead_ = true;
+      return files_.open(blob);
+    }
     throw Error(
         ErrorCode::usage,
         fmt::format("open {} via mmap: mappings are of the page cache, not direct", blob.name));
@@ -132,11 +114,13 @@ class MmapSource final : public BlockingSource {
   std::optional<Error> populate(const Read& read, uint64_t wanted,
                                 const std::atomic<bool>& stop) const;
   [[nodiscard]] int populate_pages(const LocalFile& file, const Pages& pages) const;
+  void back(const LocalFile& file, const Pages& pages, const std::atomic<bool>& stop) const;
   std::optional<Error> fetch(const Read& read, const std::atomic<bool>& stop) const;
 
   bool direct_;
-  bool huge_;                     // huge pages are asked for
-  std::atomic<bool> read_ahead_;  // faults fetch little: readahead(2) comes first
+  bool huge_;  // huge pages are asked for
+  // readahead(2) comes first: faults fetch little, or memory that nothing backs.
+  mutable std::atomic<bool> read_ahead_;
   uint64_t page_size_ = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
   LocalFiles files_;
   mutable std::mutex mutex_;
@@ -204,10 +188,7 @@ std::optional<Error> MmapSource::populate(const Read& read, uint64_t wanted,
                                         " (the file shrank or failed while being read)");
     }
     if (failed != 0) return files_.error(read, failed);
-    for (uint64_t part = 0; part < pages.size && !stop; part += kHugePage) {
-      touch_unbacked(file.fd.get(), pages.offset + part, std::min(kHugePage, pages.size - part),
-                     page_size_);
-    }
+    back(file, pages, stop);
   }
   // The last page is there even where the file was cut within it: its rest is zeros then.
   struct stat status {};
@@ -219,12 +200,28 @@ std::optional<Error> MmapSource::populate(const Read& read, uint64_t wanted,
 
 // 0 or errno.
 int MmapSource::populate_pages(const LocalFile& file, const Pages& pages) const {
+  const bool small = read_ahead_ && !huge_;
   if (read_ahead_) ::readahead(file.fd.get(), static_cast<off_t>(pages.offset), pages.size);
-  for (int tries = 0; tries < kMostTries; ++tries) {
-    if (::madvise(pages.data, pages.size, kPopulateRead) == 0) return 0;
-    if (errno != EINTR && errno != EAGAIN) return errno;
+  // Else faults go on reading ahead of themselves in pages as large as before.
+  if (small) ::madvise(pages.data, pages.size, MADV_RANDOM);
+  int failed = EAGAIN;
+  for (int tries = 0; tries < kMostTries && (failed == EINTR || failed == EAGAIN); ++tries) {
+    failed = ::madvise(pages.data, pages.size, kPopulateRead) == 0 ? 0 : errno;
   }
-  return EAGAIN;
+  if (small) ::madvise(pages.data, pages.size, MADV_NORMAL);
+  return failed == EINTR ? EAGAIN : failed;
+}
+
+// Where most samples are slow, the hypervisor backs single pages there.
+void MmapSource::back(const LocalFile& file, const Pages& pages,
+                      const std::atomic<bool>& stop) const {
+  const int fd = file.fd.get();
+  for (uint64_t part = 0; part < pages.size && !stop; part += kHugePage) {
+    const uint64_t size = std::min(kHugePage, pages.size - part);
+    if (!is_unbacked(fd, pages.offset + part, size)) continue;
+    if (!huge_) read_ahead_ = true;
+    touch_pages(fd, pages.offset + part, size);
+  }
 }
 
 // Reads all of it into a small buffer, so that it comes into the page cache.

@@ -432,7 +432,8 @@ LoadStats Board::stats() const {
 bool Board::taught(Profile& learnt) const {
   const Facts& facts = preparation_.facts;
   const LoadStats seen = stats();
-  const bool cold = facts.warm_bytes * 10 < facts.wanted_bytes;
+  const uint64_t not_cold = facts.warm_bytes + facts.mixed_bytes + facts.speckled_bytes;
+  const bool cold = not_cold * 10 < facts.wanted_bytes;
   const bool warm = !facts.target.name.empty() && facts.warm_bytes == facts.wanted_bytes;
   const bool unhindered = preparation_.options.collect || seen.consumer_wait * 2 > seen.seconds;
   // GPUDirect Storage is not tried by itself: who asks for it teaches its rate, if the driver's

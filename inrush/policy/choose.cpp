@@ -46,6 +46,13 @@ struct Question {
     return facts.wanted_bytes - std::min(facts.wanted_bytes, others);
   }
 
+  // Of what is not warm, what the disk is asked for where holes are filled: half of mixed windows.
+  [[nodiscard]] double missing_share() const {
+    const uint64_t read = facts.wanted_bytes - std::min(facts.wanted_bytes, facts.warm_bytes);
+    const auto mixed = static_cast<double>(std::min(facts.mixed_bytes, read));
+    return read == 0 ? 1 : 1 - mixed / 2 / static_cast<double>(read);
+  }
+
   [[nodiscard]] bool all_warm() const { return facts.warm_bytes == facts.wanted_bytes; }
 
   // Whether this memory would hold so many bytes more.
@@ -357,7 +364,8 @@ Choice choose_mapping(Question& ask) {
   }
   const double populating = ask.rate_of("mmap");
   const double around = direct == nullptr ? 0 : ask.rate_of(short_name(*direct));
-  if (populating > 0 && around >= kClearlyBetter * populating && facts.others_loading == 0) {
+  if (populating > 0 && around * ask.missing_share() >= kClearlyBetter * populating &&
+      facts.others_loading == 0) {
     return read_direct(ask, *direct, true,
                        fmt::format("measured here at {} a second, against {} for populating "
                                    "mappings",

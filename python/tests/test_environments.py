@@ -234,6 +234,37 @@ def test_eight_processes_write_one_profile(tmp_path):
     assert {path.name for path in profile.parent.iterdir()} <= {"profile.json", "profile.json.lock"}
 
 
+def why_of_a_load(file, profile):
+    done = subprocess.run(
+        [sys.executable, "-m", "inrush", "load", str(file), "--json"],
+        capture_output=True,
+        env={**os.environ, "INRUSH_PROFILE": str(profile)},
+        check=True,
+    )
+    return json.loads(done.stdout)["stats"]["why"]
+
+
+def test_half_resident_files_teach_no_rate(tmp_path):
+    """Part of their bytes came from memory: their rate is not the disk's."""
+    from conftest import random_tensor, write_file
+
+    half, cold = tmp_path / "half.json", tmp_path / "cold.json"
+    file = write_file(tmp_path / "a.safetensors", {"t": random_tensor("U8", [80 << 20])})
+    with open(file, "rb") as opened:
+        descriptor = opened.fileno()
+        os.fsync(descriptor)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
+        for offset in range(0, 80 << 20, 2 << 20):
+            os.pread(descriptor, 1 << 20, offset)
+        if "partly warm" not in why_of_a_load(file, half):
+            pytest.skip("what is resident cannot be told here")
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        why_of_a_load(file, cold)
+    assert cold.exists()
+    assert not half.exists()
+
+
 @needs_root
 @pytest.mark.parametrize("kind", ["overlay", "squashfs", "xfs", "btrfs"])
 def test_it_loads_from(kind, public, tmp_path):

@@ -292,6 +292,15 @@ TEST(Choose, what_was_measured_overturns_what_is_believed_if_it_is_clearly_bette
             "pread_buffered");
 }
 
+TEST(Choose, filling_holes_asks_the_disk_for_less_than_reading_all_of_it) {
+  Facts facts = cold_ext4();
+  facts.mixed_bytes = kWanted;
+  EXPECT_EQ(choose(facts, seen("mmap", 2e9, "uring", 3e9), {}).name, "mmap");
+  EXPECT_EQ(choose(facts, seen("mmap", 2e9, "uring", 5e9), {}).name, "uring");
+  facts.mixed_bytes = kWanted / 10;
+  EXPECT_EQ(choose(facts, seen("mmap", 2e9, "uring", 3e9), {}).name, "uring");
+}
+
 TEST(Choose, a_slow_disk_is_read_through_the_page_cache_when_memory_is_ample) {
   Facts facts = cold_ext4();
   ChoiceRequest never;
