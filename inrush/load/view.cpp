@@ -13,7 +13,9 @@
 #include <vector>
 
 #include "inrush/base/align.h"
+#include "inrush/base/backing.h"
 #include "inrush/base/fd.h"
+#include "inrush/base/filesystem.h"
 #include "inrush/base/madvise.h"
 #include "inrush/base/thread.h"
 #include "inrush/policy/facts.h"
@@ -45,6 +47,7 @@ struct Mapping {
                           MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, blob.fd, 0);
     mapped = placed != MAP_FAILED;
     huge = mapped && size >= kLarge && advise_huge_pages(start, size);
+    small = !huge && read_ahead_kib(blob.fd) * kKiB < kStep;
   }
   ~Mapping() {
     if (data != nullptr) ::munmap(data, reserved);
@@ -56,7 +59,8 @@ struct Mapping {
   uint64_t size;
   uint64_t reserved;
   bool mapped = false;
-  bool huge = false;  // faults fetch huge pages
+  bool huge = false;   // faults fetch huge pages
+  bool small = false;  // readahead(2) comes first: faults fetch little, or what nothing backs
 };
 
 // Populates one stretch of one mapping at a time, ahead of whoever reads it, on a thread of its
@@ -100,18 +104,31 @@ class ReadAhead {
       const std::shared_ptr<Mapping> mapping = mapping_;
       const int fd = fd_;
       // Small pages are asked for first, so that the disk has many requests to work on.
-      const bool asks = !mapping->huge && asked_ < wanted_;
+      asked_ = std::max(asked_, done_);
+      const bool asks = mapping->small && asked_ < wanted_;
       uint64_t& at = asks ? asked_ : done_;
       const uint64_t offset = at;
       const uint64_t size = std::min(kStep, wanted_ - offset);
       at += size;
       lock.unlock();
-      if (asks ||
-          (::madvise(mapping->data + offset, size, kPopulateRead) != 0 && errno == EINVAL)) {
+      if (asks) {
         ::readahead(fd, static_cast<off64_t>(offset), size);
+      } else {
+        populate(*mapping, fd, offset, size);
       }
       lock.lock();
     }
+  }
+
+  // And finds out whether small pages are better.
+  static void populate(Mapping& mapping, int fd, uint64_t offset, uint64_t size) {
+    std::byte* const data = mapping.data + offset;
+    // Else faults go on reading ahead of themselves in pages as large as before.
+    if (mapping.small) ::madvise(data, size, MADV_RANDOM);
+    const bool populated = ::madvise(data, size, kPopulateRead) == 0;
+    if (!populated && errno == EINVAL) ::readahead(fd, static_cast<off64_t>(offset), size);
+    if (mapping.small) ::madvise(data, size, MADV_NORMAL);
+    if (!mapping.huge && populated && is_unbacked(fd, offset, size)) mapping.small = true;
   }
 
   std::mutex mutex_;
