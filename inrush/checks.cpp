@@ -140,7 +140,8 @@ class TensorsChecks : public std::enable_shared_from_this<TensorsChecks> {
       all.push_back(make_secretbox(tensor, blob.name, key_of(tensor, record), std::move(box)));
     }
     if (verify_ != Verify::none) {
-      all.push_back(make_checksums(tensor, blob.name, [self = shared_from_this(), tensor] {
+      const auto make = verify_ == Verify::crc ? make_crc_check : make_checksums;
+      all.push_back(make(tensor, blob.name, [self = shared_from_this(), tensor] {
         return self->checksums_of(tensor);
       }));
     }
@@ -316,7 +317,7 @@ class TorchChecks {
     if (!is_whole(tensor, entry)) {
       return make_storage_check(tensor, file, sums_.at({tensor.blob, entry.offset}));
     }
-    return make_checksums(tensor, file, [crc32 = entry.crc32] {
+    return make_crc_check(tensor, file, [crc32 = entry.crc32] {
       return Checksums{{}, crc32, std::nullopt};
     });
   }

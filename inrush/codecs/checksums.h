@@ -1,5 +1,5 @@
-// Checksums that a format keeps beside a tensor, compared while its bytes come. A decoder is used
-// by one thread at a time, a factory by any.
+// Checksums that a format keeps beside a tensor, compared while its bytes come. A factory is used
+// by any thread.
 #pragma once
 
 #include <array>
@@ -30,6 +30,11 @@ using ChecksumSource = std::function<Checksums()>;
 
 // Throws Error{data} that names tensor and file at the tensor's end if one differs.
 std::unique_ptr<Decoder> make_checksums(const TensorInfo& tensor, std::string file,
+                                        ChecksumSource expected);
+
+// The same of those whose expected CRC-32 is all that is to be compared: in any order, by several
+// threads, in passing.
+std::unique_ptr<Decoder> make_crc_check(const TensorInfo& tensor, std::string file,
                                         ChecksumSource expected);
 
 // Several decoders, one after the other, over each stretch of bytes; the digest is the last one's.

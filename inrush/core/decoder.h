@@ -23,6 +23,7 @@ struct DecoderTraits {
   DecodeOrder order = DecodeOrder::in_order;
   bool in_place = false;    // it rewrites the bytes it sees
   bool concurrent = false;  // update() may run on several threads at once, for different chunks
+  bool in_passing = false;  // concurrent, and costs little while the bytes are in a CPU's caches
 };
 
 class Decoder {

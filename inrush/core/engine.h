@@ -58,6 +58,7 @@ struct EngineOptions {
   int wake_fd = -1;                  // eventfd of the lane, borrowed
   uint64_t block_size = 1ULL << 20;  // the read size the lane intends
   bool keep_pages = false;           // what it writes here stays in the page cache
+  bool on_lane = false;              // wait() reads, where the engine can: for reads that only copy
   uint32_t source = 0;  // 0: the checkpoint's own place; else its mirror of that number
   // Whether files are mapped by huge pages; empty: where those pay on this machine.
   std::optional<bool> huge_pages{};

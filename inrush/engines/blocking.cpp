@@ -37,6 +37,10 @@ struct Shared {
   bool closed = false;
 };
 
+Completion cancelled(const Read& read) {
+  return {.tag = read.tag, .error = Error(ErrorCode::cancelled, "the read was cancelled")};
+}
+
 std::optional<Error> read_once(Shared& shared, const Read& read) {
   try {
     return shared.source->read(read, shared.stop);
@@ -122,10 +126,6 @@ class BlockingEngine final : public Engine {
   }
 
  private:
-  static Completion cancelled(const Read& read) {
-    return {.tag = read.tag, .error = Error(ErrorCode::cancelled, "the read was cancelled")};
-  }
-
   // With the lock held: threads enough for `more` reads. One is enough to go on with.
   void grow(size_t more) {
     const size_t busy = threads_.size() - shared_->idle;
@@ -157,7 +157,49 @@ class BlockingEngine final : public Engine {
   std::vector<std::thread> threads_;
 };
 
+class OnLaneEngine final : public Engine {
+ public:
+  OnLaneEngine(std::shared_ptr<BlockingSource> source, int wake_fd)
+      : shared_(std::move(source), wake_fd) {}
+
+  [[nodiscard]] EngineTraits traits() const override { return shared_.source->traits(); }
+
+  uint32_t open(const Blob& blob) override { return shared_.source->open(blob); }
+
+  void attach(const Region& region) override { shared_.source->attach(region); }
+
+  void submit(std::span<const Read> reads) override {
+    shared_.source->accept(reads, shared_.queue.size());
+    shared_.queue.insert(shared_.queue.end(), reads.begin(), reads.end());
+  }
+
+  size_t wait(std::span<Completion> done, Deadline deadline) override {
+    const bool rang = shared_.wake.take();
+    if (shared_.queue.empty() || done.empty()) {
+      if (!rang && shared_.wake.sleep(deadline)) shared_.wake.take();
+      return 0;
+    }
+    const Read read = shared_.queue.front();
+    shared_.queue.pop_front();
+    done[0] = shared_.stop ? cancelled(read)
+                           : Completion{.tag = read.tag, .error = read_once(shared_, read)};
+    return 1;
+  }
+
+  void cancel() override {
+    shared_.stop = true;
+    shared_.wake.ring();
+  }
+
+ private:
+  Shared shared_;
+};
+
 }  // namespace
+
+std::unique_ptr<Engine> make_on_lane_engine(std::shared_ptr<BlockingSource> source, int wake_fd) {
+  return std::make_unique<OnLaneEngine>(std::move(source), wake_fd);
+}
 
 std::unique_ptr<Engine> make_blocking_engine(std::shared_ptr<BlockingSource> source, int wake_fd,
                                              uint32_t threads) {

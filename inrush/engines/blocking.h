@@ -29,6 +29,10 @@ class BlockingSource {
   virtual std::optional<Error> read(const Read& read, const std::atomic<bool>& stop) = 0;
 };
 
+// On the thread that calls wait(), one read at a time: where reads copy and do not wait, there is
+// nobody to hand them to, and that thread's caches hold the bytes afterwards.
+std::unique_ptr<Engine> make_on_lane_engine(std::shared_ptr<BlockingSource> source, int wake_fd);
+
 // At most `threads` of them, made as reads come in.
 std::unique_ptr<Engine> make_blocking_engine(std::shared_ptr<BlockingSource> source, int wake_fd,
                                              uint32_t threads);

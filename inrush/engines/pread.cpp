@@ -39,8 +39,9 @@ class PreadSource final : public BlockingSource {
 }  // namespace
 
 std::unique_ptr<Engine> make_pread(const EngineOptions& options) {
-  return make_blocking_engine(std::make_shared<PreadSource>(options), options.wake_fd,
-                              options.depth);
+  auto source = std::make_shared<PreadSource>(options);
+  if (options.on_lane) return make_on_lane_engine(std::move(source), options.wake_fd);
+  return make_blocking_engine(std::move(source), options.wake_fd, options.depth);
 }
 
 }  // namespace inrush

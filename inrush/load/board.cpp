@@ -59,7 +59,7 @@ Board::Board(Preparation preparation)
     {
       const std::lock_guard lock(collecting_);
       if (stopped()) return;
-      take_placed();
+      take_placed(false);
     }
     wake_starved();  // even where nothing was: there may be more slots
     report_progress();
@@ -177,7 +177,7 @@ void Board::settle_queue() {
     resident_[i] = sources_.count() == 1 && !preparation_.choice.to_device &&
                    is_resident(plan.ranges[i], preparation_.facts);
     done[i] = sink_->layout().placements[i] == Placement::mapped && (resident_[i] || !populates);
-    if (done[i]) place_range(i, whole);
+    if (done[i]) place_range(i, false, whole);
   }
   queue_ = std::make_unique<RangeQueue>(resident_, done);
   if (preparation_.options.trace) trace_mapped(*this, done);
@@ -243,7 +243,7 @@ uint32_t Board::horizon() const {
       UINT32_MAX, std::max(head.first_range, head.last_range) + std::max<uint64_t>(ahead / 2, 1)));
 }
 
-void Board::place_range(uint32_t index_of_range, std::vector<uint32_t>& whole) {
+void Board::place_range(uint32_t index_of_range, bool cached, std::vector<uint32_t>& whole) {
   const Plan& plan = preparation_.plan;
   const Range& range = plan.ranges[index_of_range];
   arrivals_[range.blob].fetch_add(1, std::memory_order_relaxed);
@@ -258,7 +258,7 @@ void Board::place_range(uint32_t index_of_range, std::vector<uint32_t>& whole) {
       }
       for (uint32_t row = 0; row < piece.rows; ++row) {
         decoding_->arrived(piece.target, data, piece.target_offset + row * piece.target_pitch,
-                           piece.row_size);
+                           piece.row_size, cached);
       }
     } else if (remaining_[piece.target].fetch_sub(bytes, std::memory_order_acq_rel) == bytes) {
       whole.push_back(piece.target);
@@ -268,18 +268,18 @@ void Board::place_range(uint32_t index_of_range, std::vector<uint32_t>& whole) {
   ledger_.record(index().blobs[range.blob].name, {range.offset, range.size});
 }
 
-bool Board::take_placed() {
+bool Board::take_placed(bool cached) {
   std::vector<uint32_t> placed;
   sink_->poll(placed);
   if (placed.empty()) return false;
   std::vector<uint32_t> whole;
-  for (const uint32_t range : placed) place_range(range, whole);
+  for (const uint32_t range : placed) place_range(range, cached, whole);
   finish_targets(whole);
   return true;
 }
 
-void Board::collect_placed() {
-  if (!take_placed()) return;
+void Board::collect_placed(bool cached) {
+  if (!take_placed(cached)) return;
   report_progress();
   wake_starved();
 }

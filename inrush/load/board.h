@@ -43,7 +43,7 @@ class Board : public std::enable_shared_from_this<Board> {
   void lane_began(int wake_fd);
   void lane_ended(int wake_fd);
   // Takes over what the sink has placed: targets may be whole now.
-  void collect_placed();
+  void collect_placed(bool cached);
   // A read failed and its reader is done with the memory: queues it again, or fails the load.
   void read_failed(const Grant& grant, const Error& error, const LaneChoice& lane);
   // A lane cannot go on at all: another takes its place, or the load fails.
@@ -85,7 +85,7 @@ class Board : public std::enable_shared_from_this<Board> {
   void start_lane(const LaneChoice& lane);
   bool may_retry(const Grant& grant);
   void leave(const LaneChoice& lane, const Error& error);
-  void place_range(uint32_t range, std::vector<uint32_t>& whole);
+  void place_range(uint32_t range, bool cached, std::vector<uint32_t>& whole);
   void finish_targets(const std::vector<uint32_t>& whole);
   void target_whole(uint32_t target);
   void allocate_ahead();
@@ -98,7 +98,7 @@ class Board : public std::enable_shared_from_this<Board> {
   void check_mapped();
   void stop(std::optional<Error> error);
   void wake_lanes();
-  bool take_placed();
+  bool take_placed(bool cached);
   void wake_starved();
   void end_collecting();
   void report_progress();

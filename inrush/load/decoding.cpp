@@ -46,8 +46,9 @@ bool Decoding::has(uint32_t target) const {
   return jobs_.contains(target);
 }
 
-void Decoding::arrived(uint32_t target, std::byte* data, uint64_t offset, uint64_t size) {
-  const std::lock_guard lock(mutex_);
+void Decoding::arrived(uint32_t target, std::byte* data, uint64_t offset, uint64_t size,
+                       bool cached) {
+  std::unique_lock lock(mutex_);
   Job& job = jobs_.at(target);
   job.data = data;
   uint64_t end = offset + size;
@@ -61,7 +62,9 @@ void Decoding::arrived(uint32_t target, std::byte* data, uint64_t offset, uint64
   } else {
     job.arrived.emplace(offset, end);
   }
-  if (takes_more(job)) {
+  if (cached && job.traits.in_passing) {
+    decode_what_is_there(target, job, lock);
+  } else if (takes_more(job)) {
     pending_.push_back(target);
     wake_.notify_one();
   }
@@ -130,6 +133,14 @@ bool Decoding::decode_some(uint32_t target, Job& job, std::unique_lock<std::mute
   return true;
 }
 
+void Decoding::decode_what_is_there(uint32_t target, Job& job, std::unique_lock<std::mutex>& lock) {
+  ++job.workers;
+  while (!stopping_ && decode_some(target, job, lock)) {
+  }
+  const auto still = jobs_.find(target);
+  if (still != jobs_.end()) --still->second.workers;
+}
+
 void Decoding::work() {
   std::unique_lock lock(mutex_);
   while (true) {
@@ -139,11 +150,7 @@ void Decoding::work() {
     pending_.pop_front();
     const auto found = jobs_.find(target);
     if (found == jobs_.end() || !takes_more(found->second)) continue;
-    ++found->second.workers;
-    while (!stopping_ && decode_some(target, found->second, lock)) {
-    }
-    const auto still = jobs_.find(target);
-    if (still != jobs_.end()) --still->second.workers;
+    decode_what_is_there(target, found->second, lock);
   }
 }
 

@@ -37,8 +37,9 @@ class Decoding {
 
   [[nodiscard]] bool has(uint32_t target) const;
 
-  // Bytes [offset, offset + size) of the target now stand at data + offset.
-  void arrived(uint32_t target, std::byte* data, uint64_t offset, uint64_t size);
+  // Bytes [offset, offset + size) of the target now stand at data + offset. `cached`: this thread
+  // has just copied them, and decodes them itself where that costs little.
+  void arrived(uint32_t target, std::byte* data, uint64_t offset, uint64_t size, bool cached);
 
  private:
   struct Job {
@@ -59,6 +60,7 @@ class Decoding {
   static std::optional<Stretch> next_stretch(const Job& job);
   static std::optional<Stretch> take_stretch(Job& job);
   [[nodiscard]] static bool takes_more(const Job& job);
+  void decode_what_is_there(uint32_t target, Job& job, std::unique_lock<std::mutex>& lock);
   bool decode_some(uint32_t target, Job& job, std::unique_lock<std::mutex>& lock);
 
   Callbacks callbacks_;

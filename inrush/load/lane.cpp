@@ -69,6 +69,7 @@ class Lane {
     options.wake_fd = wake_.get();
     options.block_size = choice_.block_size;
     options.source = choice_.source;
+    options.on_lane = choice_.on_lane;
     options.keep_pages = board_.preparation().options.choice.page_cache == PageCache::keep;
     const EngineFactory& factory = board_.preparation().options.engines;
     if (factory) {
@@ -100,7 +101,7 @@ class Lane {
     std::array<Completion, kMostCompletions> done;
     const size_t count = engine_->wait(done, Clock::now() + kWaitSlice);
     for (size_t i = 0; i < count; ++i) settle(done[i]);
-    board_.collect_placed();
+    board_.collect_placed(choice_.on_lane);
     if (number_ == 0) look_around();
   }
 
@@ -109,7 +110,7 @@ class Lane {
     const double before = board_.seconds_since_start();
     pollfd wake{wake_.get(), POLLIN, 0};
     ::poll(&wake, 1, static_cast<int>(kWaitSlice.count()));
-    board_.collect_placed();
+    board_.collect_placed(choice_.on_lane);
     if (starved_) board_.count_budget_wait(board_.seconds_since_start() - before);
     if (number_ == 0) look_around();
   }
@@ -304,7 +305,7 @@ class Lane {
         }
       }
     }
-    board_.collect_placed();
+    board_.collect_placed(choice_.on_lane);
   }
 
   Board& board_;

@@ -24,6 +24,7 @@ struct LaneChoice {
   uint64_t block_size = 1ULL << 20;  // bytes of one read
   uint32_t depth = 32;               // reads in flight to begin with, per lane
   uint32_t most_depth = 64;
+  bool on_lane = false;      // its own thread copies, and finds the bytes in its caches afterwards
   bool picks_files = false;  // its engine may refuse some files and read the others
   uint32_t source = 0;       // where it reads: 0 the checkpoint's own place, then its mirrors
 };

@@ -6,8 +6,6 @@
 #include <bit>
 #include <cstring>
 
-#include "inrush/shim/crc_fold.h"
-
 namespace inrush {
 namespace {
 
@@ -59,7 +57,8 @@ struct Crc {
         tables[t][i] = before >> 8 ^ tables[0][before & 0xFF];
       }
     }
-    folding = {{field.power(512 + 63), field.power(512 - 1)},
+    folding = {{field.power(2048 + 63), field.power(2048 - 1)},
+               {field.power(512 + 63), field.power(512 - 1)},
                {field.power(128 + 63), field.power(128 - 1)}};
   }
 };
@@ -95,13 +94,13 @@ const char* crc_name(CrcKind kind) { return row(kind).name; }
 
 size_t crc_size(CrcKind kind) { return static_cast<size_t>(row(kind).field.bits) / 8; }
 
-uint64_t crc_of(CrcKind kind, uint64_t crc, std::span<const std::byte> data) {
+uint64_t crc_of(CrcKind kind, uint64_t crc, std::span<const std::byte> data, FoldWidth width) {
   const Crc& own = row(kind);
   const uint64_t ones = ~0ULL >> (64 - own.field.bits);
   uint64_t state = crc ^ ones;
   const size_t whole = data.size() / kFoldStep * kFoldStep;
-  if (whole > 0 && can_fold_crc()) {
-    state = by_tables(own.tables, 0, fold_crc(own.folding, state, data.first(whole)));
+  if (whole > 0 && width != FoldWidth::none) {
+    state = by_tables(own.tables, 0, fold_crc(own.folding, state, data.first(whole), width));
     data = data.subspan(whole);
   }
   return by_tables(own.tables, state, data) ^ ones;

@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <span>
 
+#include "inrush/shim/crc_fold.h"
+
 namespace inrush {
 
 enum class CrcKind : uint8_t { crc32, crc32c, crc64nvme };
@@ -17,7 +19,8 @@ const char* crc_name(CrcKind kind);
 size_t crc_size(CrcKind kind);
 
 // Of what `crc` is the CRC of (0: of nothing), followed by these bytes.
-uint64_t crc_of(CrcKind kind, uint64_t crc, std::span<const std::byte> data);
+uint64_t crc_of(CrcKind kind, uint64_t crc, std::span<const std::byte> data,
+                FoldWidth width = widest_fold());
 
 // Of what has the CRC `first`, followed by `size` bytes that have the CRC `second`.
 uint64_t crc_joined(CrcKind kind, uint64_t first, uint64_t second, uint64_t size);

@@ -47,7 +47,8 @@ def test_loads_are_counted_by_outcome(counting: None, model: Path) -> None:
     with inrush.open(model).start() as job:
         job.wait()
     # Nobody takes its tensors, and the budget does not hold them: it cannot complete.
-    large = write_file(model.with_name("large"), {"t": random_tensor("U8", [9 << 20])})
+    tensors = {f"t{i}": random_tensor("U8", [9 << 20]) for i in range(3)}
+    large = write_file(model.with_name("large"), tensors)
     with inrush.open(large, budget="4MiB", mapping="never") as checkpoint:
         job = Job(checkpoint._opened(), checkpoint._options, collect=False)
     job.cancel()
@@ -73,9 +74,10 @@ def test_a_load_that_is_dropped_is_counted_once(counting: None, model: Path) -> 
     del job
     gc.collect()
     assert values(inrush.metrics.exposition())['inrush_loads_total{outcome="complete"}'] == 3
-    large = write_file(model.with_name("large"), {"t": random_tensor("U8", [9 << 20])})
+    tensors = {f"t{i}": random_tensor("U8", [9 << 20]) for i in range(3)}
+    large = write_file(model.with_name("large"), tensors)
     checkpoint = inrush.open(large, budget="4MiB", mapping="never")
-    # Nobody takes its tensors: it runs for as long as somebody has it.
+    # Nobody takes its tensors, and the budget does not hold them: it cannot complete.
     dropped = Job(checkpoint._opened(), checkpoint._options, collect=False)
     with inrush.metrics._lock:  # as where a collection of garbage comes in the middle
         del dropped

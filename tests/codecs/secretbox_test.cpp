@@ -101,6 +101,28 @@ TEST(Key, is_derived_as_libsodium_does) {
   EXPECT_THROW(derive_key("test", salt, {1, ~0ULL}), Error);
 }
 
+TEST(CrcCheck, takes_stretches_in_any_order_and_what_lies_before_them) {
+  auto bytes = numbers(1000);
+  const auto before = numbers(77);
+  TensorInfo tensor;
+  tensor.name = "w";
+  tensor.size = bytes.size();
+  Checksums expected = checksums_of(before, bytes, true, false);
+  expected.before = before;
+  const auto check = [&](std::optional<uint32_t> crc32) {
+    expected.crc32 = crc32;
+    const auto decoder = make_crc_check(tensor, "file", [&] { return expected; });
+    decoder->update(600, std::span(bytes).subspan(600));
+    decoder->update(0, std::span(bytes).first(500));
+    decoder->update(500, std::span(bytes).subspan(500, 100));
+    return decoder->finish();
+  };
+  const uint32_t right = *expected.crc32;
+  EXPECT_EQ(check(right), "");
+  EXPECT_EQ(check(std::nullopt), "");
+  EXPECT_THROW(check(right + 1), Error);
+}
+
 TEST(Chain, feeds_decoders_with_chunks_that_suit_both) {
   const auto plain = numbers(1000);
   auto bytes = plain;

@@ -40,6 +40,7 @@ class EngineTest : public ::testing::TestWithParam<Way> {
   std::unique_ptr<Engine> make(uint32_t depth = 16, int wake_fd = -1) {
     EngineOptions options;
     options.direct = GetParam().direct;
+    options.on_lane = GetParam().on_lane;
     options.depth = depth;
     options.wake_fd = wake_fd;
     return layered(find_engine(GetParam().engine)->make(options), GetParam().layer);

@@ -25,11 +25,13 @@ struct Way {
   Layer layer = Layer::plain;
   bool remote = false;
   MemoryKind memory = MemoryKind::host;
+  bool on_lane = false;  // wait() reads
 };
 
 inline std::string name_of(const Way& way) {
   std::string name = way.engine;
   if (!way.remote) name += way.direct ? "_direct" : way.mapped ? "_mapped" : "_buffered";
+  if (way.on_lane) name += "_on_lane";
   if (way.memory == MemoryKind::pinned) name += "_pinned";
   if (way.layer == Layer::faulty) name += "_faulty";
   if (way.layer == Layer::retried) name += "_retried";
@@ -44,6 +46,8 @@ inline std::vector<Way> local_ways(const std::vector<Layer>& layers) {
     for (const char* engine : {"uring", "aio", "pread"}) {
       for (const bool direct : {true, false}) ways.push_back({engine, direct, false, layer});
     }
+    ways.push_back({"pread", false, false, layer});
+    ways.back().on_lane = true;
     ways.push_back({"mmap", false, true, layer});
     ways.push_back({"mmap", false, false, layer});
   }

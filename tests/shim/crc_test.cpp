@@ -62,6 +62,18 @@ TEST_P(Crcs, of_every_size_and_alignment_are_what_the_definition_says) {
   }
 }
 
+TEST_P(Crcs, are_the_same_by_every_way_that_the_cpu_has) {
+  const auto bytes = random_bytes(100'000);
+  for (const size_t size : {255U, 256U, 257U, 511U, 512U, 4096U, 65'536U, 99'999U}) {
+    const auto part = std::span(bytes).last(size);
+    const uint64_t right = bit_by_bit(part);
+    for (const FoldWidth width : {FoldWidth::none, FoldWidth::one, FoldWidth::four}) {
+      if (width > widest_fold()) continue;
+      EXPECT_EQ(crc_of(GetParam().kind, 0, part, width), right) << size;
+    }
+  }
+}
+
 TEST_P(Crcs, of_parts_are_continued_and_joined) {
   const auto bytes = random_bytes(5000);
   const uint64_t whole = bit_by_bit(bytes);
