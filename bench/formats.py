@@ -107,8 +107,9 @@ def formats(session: Session) -> None:
             entrants = [Entrant(name, name, {"work": work}) for name in ("inrush", "tensorizer")]
             if work == "list":  # the package's own way, beside tensorizer's interface
                 entrants.append(Entrant("inrush:open", "inrush", {"work": "names"}))
-            pages.warm([folder / f"{name}.tensors" for name in ("plain", "secret", "many")])
+            warm(folder, source)
             session.cell(Cell(f"formats/{work}", file, "memory", job="formats"), entrants)
+        warm(folder, source)  # what was saved may have taken the place of some of it
         ways = [Entrant(name, "inrush", {"work": work}) for name, work in CRC.items()]
         session.cell(Cell("formats/crc", place, "memory", job="formats"), ways)
         same = {"work": "open", "source": str(source.folder)}  # the same bytes as safetensors
@@ -120,6 +121,11 @@ def formats(session: Session) -> None:
         entrants = [Entrant("inrush", "inrush", {"work": "convert"})]
         session.cell(Cell("formats/convert", place, "cold", job="formats"), entrants)
         session.results.note("formats limits", {**limits(), **converting(folder)})
+
+
+def warm(folder: Path, source: Place) -> None:
+    written = [folder / f"{name}.tensors" for name in ("plain", "secret", "many")]
+    pages.warm([*written, *source.files])
 
 
 def converting(folder: Path) -> dict[str, float]:
