@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <cerrno>
 #include <cstdint>
 
 #include "inrush/base/align.h"
@@ -12,6 +13,17 @@ namespace inrush {
 bool huge_pages_pay() {
   static const bool pay = !is_free_memory_taken_back();
   return pay;
+}
+
+int populate(void* data, size_t size, bool alone) {
+  constexpr int kMostTries = 100;
+  if (alone) ::madvise(data, size, MADV_RANDOM);
+  int failed = EAGAIN;
+  for (int tries = 0; tries < kMostTries && (failed == EINTR || failed == EAGAIN); ++tries) {
+    failed = ::madvise(data, size, kPopulateRead) == 0 ? 0 : errno;
+  }
+  if (alone) ::madvise(data, size, MADV_NORMAL);
+  return failed == EINTR ? EAGAIN : failed;
 }
 
 bool advise_huge_pages(void* data, size_t size) {

@@ -7,6 +7,10 @@ namespace inrush {
 
 inline constexpr int kPopulateRead = 22;  // MADV_POPULATE_READ: Linux 5.14, glibc 2.35
 
+// Brings the pages of a file's mapping in: 0 or errno. `alone`: faults shall not read ahead of
+// themselves, for readahead(2) went before them and made small pages.
+int populate(void* data, size_t size, bool alone);
+
 // Whether fresh memory is had sooner in huge pages. Not where a virtual machine's host takes back
 // what is free: it does so by 2 MiB and more, so huge pages are those that it no longer backs, and
 // each 4 KiB of them costs a fault of the host's when touched. Small pages mostly come from what is

@@ -41,9 +41,10 @@ Completion cancelled(const Read& read) {
   return {.tag = read.tag, .error = Error(ErrorCode::cancelled, "the read was cancelled")};
 }
 
-std::optional<Error> read_once(Shared& shared, const Read& read) {
+std::optional<Error> read_once(BlockingSource& source, const Read& read,
+                               const std::atomic<bool>& stop) {
   try {
-    return shared.source->read(read, shared.stop);
+    return source.read(read, stop);
   } catch (const Error& error) {
     return error;
   } catch (const std::exception& error) {
@@ -61,7 +62,7 @@ void work(const std::shared_ptr<Shared>& shared) {
     const Read read = shared->queue.front();
     shared->queue.pop_front();
     lock.unlock();
-    Completion completion{.tag = read.tag, .error = read_once(*shared, read)};
+    Completion completion{.tag = read.tag, .error = read_once(*shared->source, read, shared->stop)};
     lock.lock();
     shared->completed.push_back(std::move(completion));
     shared->wake.ring();
@@ -160,39 +161,42 @@ class BlockingEngine final : public Engine {
 class OnLaneEngine final : public Engine {
  public:
   OnLaneEngine(std::shared_ptr<BlockingSource> source, int wake_fd)
-      : shared_(std::move(source), wake_fd) {}
+      : source_(std::move(source)), wake_(wake_fd) {}
 
-  [[nodiscard]] EngineTraits traits() const override { return shared_.source->traits(); }
+  [[nodiscard]] EngineTraits traits() const override { return source_->traits(); }
 
-  uint32_t open(const Blob& blob) override { return shared_.source->open(blob); }
+  uint32_t open(const Blob& blob) override { return source_->open(blob); }
 
-  void attach(const Region& region) override { shared_.source->attach(region); }
+  void attach(const Region& region) override { source_->attach(region); }
 
   void submit(std::span<const Read> reads) override {
-    shared_.source->accept(reads, shared_.queue.size());
-    shared_.queue.insert(shared_.queue.end(), reads.begin(), reads.end());
+    source_->accept(reads, queue_.size());
+    queue_.insert(queue_.end(), reads.begin(), reads.end());
   }
 
   size_t wait(std::span<Completion> done, Deadline deadline) override {
-    const bool rang = shared_.wake.take();
-    if (shared_.queue.empty() || done.empty()) {
-      if (!rang && shared_.wake.sleep(deadline)) shared_.wake.take();
+    const bool rang = wake_.take();
+    if (queue_.empty() || done.empty()) {
+      if (!rang && wake_.sleep(deadline)) wake_.take();
       return 0;
     }
-    const Read read = shared_.queue.front();
-    shared_.queue.pop_front();
-    done[0] = shared_.stop ? cancelled(read)
-                           : Completion{.tag = read.tag, .error = read_once(shared_, read)};
+    const Read read = queue_.front();
+    queue_.pop_front();
+    done[0] = stop_ ? cancelled(read)
+                    : Completion{.tag = read.tag, .error = read_once(*source_, read, stop_)};
     return 1;
   }
 
   void cancel() override {
-    shared_.stop = true;
-    shared_.wake.ring();
+    stop_ = true;
+    wake_.ring();
   }
 
  private:
-  Shared shared_;
+  std::shared_ptr<BlockingSource> source_;
+  Wake wake_;
+  std::atomic<bool> stop_{false};
+  std::deque<Read> queue_;
 };
 
 }  // namespace

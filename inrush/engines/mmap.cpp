@@ -50,7 +50,6 @@ namespace {
 // Between two, a thread looks whether it shall stop.
 constexpr uint64_t kMostBetweenLooks = 8 * kMiB;
 constexpr uint32_t kMostThreads = 16;
-constexpr int kMostTries = 100;
 // Below this size of a region, fetching 2 MiB beyond its end would be a large part of it.
 constexpr uint64_t kSmallRegion = 16 * kMiB;
 
@@ -86,7 +85,9 @@ class MmapSource final : public BlockingSource {
 
   uint32_t open(const Blob& blob) override {
     if (!direct_) {
-      if (!huge_ && read_ahead_kib(blob.fd) * kKiB < kHugePage) read_ahead_ = true;
+      // All files of a load lie in one place.
+      if (!huge_ && !asked_) read_ahead_ = read_ahead_kib(blob.fd) * kKiB < kHugePage;
+      asked_ = true;
       return files_.open(blob);
     }
     throw Error(
@@ -118,7 +119,8 @@ class MmapSource final : public BlockingSource {
   std::optional<Error> fetch(const Read& read, const std::atomic<bool>& stop) const;
 
   bool direct_;
-  bool huge_;  // huge pages are asked for
+  bool asked_ = false;  // how far the kernel reads ahead
+  bool huge_;           // huge pages are asked for
   // readahead(2) comes first: faults fetch little, or memory that nothing backs.
   mutable std::atomic<bool> read_ahead_;
   uint64_t page_size_ = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
@@ -200,16 +202,9 @@ std::optional<Error> MmapSource::populate(const Read& read, uint64_t wanted,
 
 // 0 or errno.
 int MmapSource::populate_pages(const LocalFile& file, const Pages& pages) const {
-  const bool small = read_ahead_ && !huge_;
-  if (read_ahead_) ::readahead(file.fd.get(), static_cast<off_t>(pages.offset), pages.size);
-  // Else faults go on reading ahead of themselves in pages as large as before.
-  if (small) ::madvise(pages.data, pages.size, MADV_RANDOM);
-  int failed = EAGAIN;
-  for (int tries = 0; tries < kMostTries && (failed == EINTR || failed == EAGAIN); ++tries) {
-    failed = ::madvise(pages.data, pages.size, kPopulateRead) == 0 ? 0 : errno;
-  }
-  if (small) ::madvise(pages.data, pages.size, MADV_NORMAL);
-  return failed == EINTR ? EAGAIN : failed;
+  const bool small = read_ahead_;
+  if (small) ::readahead(file.fd.get(), static_cast<off_t>(pages.offset), pages.size);
+  return inrush::populate(pages.data, pages.size, small && !huge_);
 }
 
 // Where most samples are slow, the hypervisor backs single pages there.

@@ -15,7 +15,6 @@
 #include "inrush/base/align.h"
 #include "inrush/base/backing.h"
 #include "inrush/base/fd.h"
-#include "inrush/base/filesystem.h"
 #include "inrush/base/madvise.h"
 #include "inrush/base/thread.h"
 #include "inrush/policy/facts.h"
@@ -33,8 +32,10 @@ constexpr uint64_t kStep = 2 * kMiB;
 constexpr uint64_t kLarge = 16 * kMiB;
 
 // A private mapping of a file at a multiple of 2 MiB, so that huge pages of the page cache fit it.
+// `ahead_kib`: what the kernel reads ahead there.
 struct Mapping {
-  explicit Mapping(const Blob& blob) : size(blob.size), reserved(align_up(blob.size + 1, kStep)) {
+  Mapping(const Blob& blob, uint32_t ahead_kib)
+      : size(blob.size), reserved(align_up(blob.size + 1, kStep)) {
     void* room = ::mmap(nullptr, reserved + kStep, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (room == MAP_FAILED) return;
     const auto address = reinterpret_cast<uintptr_t>(room);
@@ -47,7 +48,7 @@ struct Mapping {
                           MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, blob.fd, 0);
     mapped = placed != MAP_FAILED;
     huge = mapped && size >= kLarge && advise_huge_pages(start, size);
-    small = !huge && read_ahead_kib(blob.fd) * kKiB < kStep;
+    small = !huge && ahead_kib * kKiB < kStep;
   }
   ~Mapping() {
     if (data != nullptr) ::munmap(data, reserved);
@@ -122,13 +123,9 @@ class ReadAhead {
 
   // And finds out whether small pages are better.
   static void populate(Mapping& mapping, int fd, uint64_t offset, uint64_t size) {
-    std::byte* const data = mapping.data + offset;
-    // Else faults go on reading ahead of themselves in pages as large as before.
-    if (mapping.small) ::madvise(data, size, MADV_RANDOM);
-    const bool populated = ::madvise(data, size, kPopulateRead) == 0;
-    if (!populated && errno == EINVAL) ::readahead(fd, static_cast<off64_t>(offset), size);
-    if (mapping.small) ::madvise(data, size, MADV_NORMAL);
-    if (!mapping.huge && populated && is_unbacked(fd, offset, size)) mapping.small = true;
+    const int failed = inrush::populate(mapping.data + offset, size, mapping.small);
+    if (failed == EINVAL) ::readahead(fd, static_cast<off64_t>(offset), size);
+    if (!mapping.huge && failed == 0 && is_unbacked(fd, offset, size)) mapping.small = true;
   }
 
   std::mutex mutex_;
@@ -182,7 +179,7 @@ void View::State::open_shard(uint32_t index) {
   std::shared_ptr<Mapping> mapping;
   // A far place is mapped only where all of it is resident: touching it asks nobody then.
   if (place.may_map || (place.sequential && is_warm(blob))) {
-    mapping = std::make_shared<Mapping>(blob);
+    mapping = std::make_shared<Mapping>(blob, place.read_ahead_kib);
   }
   if (!mapping || !mapping->mapped) {
     shard.refused = true;
