@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "inrush/base/governor.h"
 #include "inrush/core/ledger.h"
 #include "inrush/core/sink.h"
 #include "inrush/load/counts.h"
@@ -20,7 +21,6 @@
 #include "inrush/load/preparation.h"
 #include "inrush/load/queue.h"
 #include "inrush/load/sources.h"
-#include "inrush/policy/governor.h"
 
 namespace inrush {
 

@@ -22,7 +22,7 @@ constexpr uint64_t kDeviceBlock = 4 * kMiB;
 // What is registered at a time, and the budget that this needs.
 constexpr uint64_t kWindow = 4 * kMiB;
 constexpr uint64_t kLeastForWindows = 32 * kMiB;
-constexpr uint32_t kStreams = 4;
+constexpr GovernorLimits kStreams{.first = 4, .most = 8, .least = 1};
 constexpr auto kPatienceAtEnd = std::chrono::seconds(2);
 
 // What a device that does not answer may still read or write. It is never freed.

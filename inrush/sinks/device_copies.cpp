@@ -20,6 +20,7 @@ struct Pending {
   vendor::Event event;
   uint64_t tag;
   uint64_t order;  // of submission
+  uint64_t bytes;
 };
 
 struct CopyStream {
@@ -32,7 +33,8 @@ struct CopyStream {
 
 // The thread keeps it alive where the device does not answer.
 struct DeviceCopies::Shared {
-  explicit Shared(std::shared_ptr<const Device> on) : device(std::move(on)) {}
+  Shared(std::shared_ptr<const Device> on, const GovernorLimits& limits)
+      : device(std::move(on)), governor(limits) {}
   ~Shared() { give_back(); }
   Shared(const Shared&) = delete;
   Shared& operator=(const Shared&) = delete;
@@ -53,7 +55,8 @@ struct DeviceCopies::Shared {
 
   std::mutex mutex;
   std::condition_variable changed;
-  std::vector<CopyStream> streams;
+  Governor governor;                  // of how many streams take copies
+  std::vector<CopyStream> streams;    // as many as it may come to
   std::vector<vendor::Event> events;  // not in use
   vendor::Event fence = nullptr;
   uint64_t fences = 0;
@@ -86,7 +89,8 @@ vendor::Event DeviceCopies::Shared::take_event() {
 }
 
 CopyStream& DeviceCopies::Shared::next_stream() {
-  return *std::min_element(streams.begin(), streams.end(), [](const auto& a, const auto& b) {
+  const auto end = streams.begin() + governor.target();
+  return *std::min_element(streams.begin(), end, [](const auto& a, const auto& b) {
     return a.pending.size() < b.pending.size();
   });
 }
@@ -108,8 +112,10 @@ std::optional<vendor::Event> DeviceCopies::Shared::oldest() const {
 }
 
 void DeviceCopies::Shared::sweep(std::vector<uint64_t>& done) {
+  const Clock::time_point now = Clock::now();
   for (CopyStream& one : streams) {
     while (!one.pending.empty() && device->is_done(one.pending.front().event)) {
+      governor.delivered(one.pending.front().bytes, now);
       done.push_back(one.pending.front().tag);
       events.push_back(one.pending.front().event);
       one.pending.pop_front();
@@ -159,10 +165,10 @@ void DeviceCopies::Shared::quiet() noexcept {
   changed.notify_all();
 }
 
-DeviceCopies::DeviceCopies(std::shared_ptr<const Device> device, uint32_t streams,
+DeviceCopies::DeviceCopies(std::shared_ptr<const Device> device, const GovernorLimits& streams,
                            Callbacks callbacks)
-    : shared_(std::make_shared<Shared>(std::move(device))) {
-  shared_->make(streams);
+    : shared_(std::make_shared<Shared>(std::move(device), streams)) {
+  shared_->make(streams.most);
   shared_->callbacks = std::move(callbacks);
   thread_ = start_thread("copies to a device", [shared = shared_] {
     stay_on(shared->device->numa());
@@ -185,15 +191,24 @@ void DeviceCopies::submit(std::span<const DeviceCopy> copies, uint64_t tag) {
   CopyStream& stream = shared.next_stream();
   shared.heed_fences(stream);
   const vendor::Event event = shared.take_event();
+  uint64_t bytes = 0;
   try {
-    for (const DeviceCopy& copy : copies) shared.device->copy(copy, stream.stream);
+    for (const DeviceCopy& copy : copies) {
+      shared.device->copy(copy, stream.stream);
+      bytes += copy.rows * copy.row_size;
+    }
     shared.device->record(event, stream.stream);
   } catch (...) {
     shared.events.push_back(event);
     throw;
   }
-  stream.pending.push_back({event, tag, shared.submitted++});
+  stream.pending.push_back({event, tag, shared.submitted++, bytes});
   shared.changed.notify_all();
+}
+
+uint32_t DeviceCopies::streams() const {
+  const std::lock_guard lock(shared_->mutex);
+  return shared_->governor.target();
 }
 
 void DeviceCopies::fill_zeros(vendor::Address target, uint64_t size) {

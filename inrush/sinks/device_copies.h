@@ -1,5 +1,6 @@
 // Copies to one device, on several streams, each batch followed by an event. A thread waits for
-// the events and says which batches are done; nobody else ever waits for the device.
+// the events and says which batches are done; nobody else ever waits for the device. How many
+// streams take part a governor finds, by the rate at which batches get done.
 // Any thread. What a batch reads must stay as it is until the batch is done, or finish() is true.
 #pragma once
 
@@ -9,6 +10,7 @@
 #include <span>
 #include <thread>
 
+#include "inrush/base/governor.h"
 #include "inrush/core/engine.h"
 #include "inrush/shim/device.h"
 
@@ -22,7 +24,8 @@ class DeviceCopies {
     std::function<void(const Error&)> failed;  // once; nothing more is done after that
   };
 
-  DeviceCopies(std::shared_ptr<const Device> device, uint32_t streams, Callbacks callbacks);
+  DeviceCopies(std::shared_ptr<const Device> device, const GovernorLimits& streams,
+               Callbacks callbacks);
   ~DeviceCopies();  // finish(), without asking what came of it
   DeviceCopies(const DeviceCopies&) = delete;
   DeviceCopies& operator=(const DeviceCopies&) = delete;
@@ -32,6 +35,9 @@ class DeviceCopies {
 
   // Throws what the driver says; part of the batch may be under way then, and stays unannounced.
   void submit(std::span<const DeviceCopy> copies, uint64_t tag);
+
+  // Streams that copies are spread over at present.
+  [[nodiscard]] uint32_t streams() const;
 
   // Zeros, before it returns.
   void fill_zeros(vendor::Address target, uint64_t size);

@@ -1,7 +1,12 @@
 #include "inrush/sinks/device_copies.h"
 
+#include <chrono>
 #include <cstring>
 #include <future>
+#include <mutex>
+#include <numeric>
+#include <semaphore>
+#include <vector>
 
 #include "inrush/base/align.h"
 #include "inrush/sinks/pinned_ring.h"
@@ -27,7 +32,7 @@ TEST_F(DeviceTest, what_waits_for_copies_stays_on_the_devices_node) {
   const vendor::Address target = device->allocate(kMiB);
   std::promise<bool> there;
   {
-    DeviceCopies copies(device, 2,
+    DeviceCopies copies(device, {.first = 2, .most = 2},
                         {[&](uint64_t) { there.set_value(TwoNodes::here(cpu)); },
                          [&](const Error& error) { ADD_FAILURE() << error.what(); }});
     DeviceCopy copy;
@@ -38,6 +43,53 @@ TEST_F(DeviceTest, what_waits_for_copies_stays_on_the_devices_node) {
     EXPECT_TRUE(there.get_future().get());
   }
   EXPECT_FALSE(TwoNodes::here(cpu));
+  device->free(target);
+}
+
+// Each stream of this driver copies one batch in 1 ms, whatever the others do.
+TEST_F(DeviceTest, more_streams_copy_while_that_is_faster) {
+  constexpr uint32_t kBatches = 32;  // under way
+  constexpr uint64_t kSize = 64 * kKiB;
+  driver.set("copy_delay_us", 1000);
+  const auto device = std::make_shared<const Device>(DeviceDriver::load(DeviceVendor::cuda), 0);
+  PinnedRing ring(device, kSize, 2);
+  std::memset(ring.slot(0), 7, kSize);
+  const vendor::Address target = device->allocate(kBatches * kSize);
+  std::counting_semaphore<kBatches> room(kBatches);
+  std::mutex mutex;
+  std::vector<uint64_t> free(kBatches);  // parts of the target that nothing writes to
+  std::iota(free.begin(), free.end(), 0);
+  uint32_t streams = 0;
+  {
+    DeviceCopies copies(device, {.first = 2, .most = 8},
+                        {[&](uint64_t part) {
+                           {
+                             const std::lock_guard lock(mutex);
+                             free.push_back(part);
+                           }
+                           room.release();
+                         },
+                         [&](const Error& error) { ADD_FAILURE() << error.what(); }});
+    EXPECT_EQ(copies.streams(), 2U);
+    const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+    while (streams < 8 && std::chrono::steady_clock::now() < until) {
+      room.acquire();
+      DeviceCopy copy;
+      uint64_t part = 0;
+      {
+        const std::lock_guard lock(mutex);
+        part = free.back();
+        free.pop_back();
+      }
+      copy.target = target + part * kSize;
+      copy.source = ring.slot(0);
+      copy.row_size = kSize;
+      copies.submit({&copy, 1}, part);
+      streams = copies.streams();
+    }
+    EXPECT_TRUE(copies.finish(Clock::now() + std::chrono::seconds(10)));
+  }
+  EXPECT_EQ(streams, 8U);
   device->free(target);
 }
 

@@ -1,4 +1,4 @@
-#include "inrush/policy/governor.h"
+#include "inrush/base/governor.h"
 
 #include <gtest/gtest.h>
 
