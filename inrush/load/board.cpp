@@ -170,13 +170,15 @@ void Board::settle_queue() {
   const auto count = static_cast<uint32_t>(plan.ranges.size());
   resident_.resize(count);
   std::vector<bool> done(count);
-  bool populates = false;
-  for (const LaneChoice& lane : preparation_.choice.lanes) populates |= lane.engine == "mmap";
+  const Choice& choice = preparation_.choice;
+  const bool populates = std::any_of(choice.lanes.begin(), choice.lanes.end(),
+                                     [](const auto& lane) { return lane.engine == "mmap"; });
   std::vector<uint32_t> whole;
   for (uint32_t i = 0; i < count; ++i) {
     resident_[i] = sources_.count() == 1 && !preparation_.choice.to_device &&
                    is_resident(plan.ranges[i], preparation_.facts);
-    done[i] = sink_->layout().placements[i] == Placement::mapped && (resident_[i] || !populates);
+    const bool ready = !populates || (resident_[i] && !choice.populate_warm);
+    done[i] = sink_->layout().placements[i] == Placement::mapped && ready;
     if (done[i]) place_range(i, false, whole);
   }
   queue_ = std::make_unique<RangeQueue>(resident_, done);
@@ -196,10 +198,11 @@ void Board::cover_all() {
   }
 }
 
-void Board::start_lane(const LaneChoice& lane) {
+bool Board::start_lane(const LaneChoice& lane, uint32_t most) {
   uint32_t number = 0;
   {
     const std::lock_guard lock(mutex_);
+    if (lanes_started_ >= most) return false;
     number = lanes_started_++;
     ++lanes_alive_;
   }
@@ -216,6 +219,7 @@ void Board::start_lane(const LaneChoice& lane) {
     --lanes_alive_;
     throw;
   }
+  return true;
 }
 
 void Board::lane_began(int wake_fd) {
@@ -365,14 +369,12 @@ void Board::count_budget_wait(double seconds) {
 uint32_t Board::streams(uint64_t delivered_bytes) {
   if (!stream_governor_) return 1;
   uint32_t target = 0;
-  bool more = false;
   {
     const std::lock_guard lock(mutex_);
     stream_governor_->delivered(delivered_bytes, Clock::now());
     target = stream_governor_->target();
-    more = target > lanes_started_ && !stopped();
   }
-  for (; more; more = target > lanes_started_) start_lane(preparation_.choice.lanes.front());
+  while (!stopped() && start_lane(preparation_.choice.lanes.front(), target)) continue;
   return target;
 }
 

@@ -82,7 +82,7 @@ class Board : public std::enable_shared_from_this<Board> {
   void settle_queue();
   bool decode(uint32_t target);
   void cover_all();
-  void start_lane(const LaneChoice& lane);
+  bool start_lane(const LaneChoice& lane, uint32_t most = UINT32_MAX);  // unless there were so many
   bool may_retry(const Grant& grant);
   void leave(const LaneChoice& lane, const Error& error);
   void place_range(uint32_t range, bool cached, std::vector<uint32_t>& whole);
