@@ -379,8 +379,10 @@ Choice choose_mapping(Question& ask) {
   }
   const double populating = ask.rate_of("mmap");
   const double around = direct == nullptr ? 0 : ask.rate_of(short_name(*direct));
-  if (populating > 0 && around * ask.missing_share() >= kClearlyBetter * populating &&
-      facts.others_loading == 0) {
+  // What was loaded within the hour and is cold went around the page cache: whoever comes back
+  // twice comes back a third time.
+  const bool alone = facts.others_loading == 0 && !facts.loaded_recently;
+  if (populating > 0 && around * ask.missing_share() >= kClearlyBetter * populating && alone) {
     return read_direct(ask, *direct, true,
                        fmt::format("measured here at {} a second, against {} for populating "
                                    "mappings",

@@ -301,6 +301,12 @@ TEST(Choose, what_was_measured_overturns_what_is_believed_if_it_is_clearly_bette
             "pread_buffered");
 }
 
+TEST(Choose, a_restart_is_left_warm_though_direct_reads_are_faster) {
+  Facts facts = cold_ext4();
+  facts.loaded_recently = true;
+  EXPECT_EQ(choose(facts, seen("mmap", 2e9, "uring", 2.5e9), {}).name, "mmap");
+}
+
 TEST(Choose, filling_holes_asks_the_disk_for_less_than_reading_all_of_it) {
   Facts facts = cold_ext4();
   facts.mixed_bytes = kWanted;
