@@ -22,6 +22,7 @@
 
 #include <algorithm>
 #include <array>
+#include <set>
 #include <utility>
 
 #include "inrush/base/json.h"
@@ -186,6 +187,7 @@ class LinesParser {
       read_line(entries_.emplace_back());
     }
     check_end();
+    settle_names();
     return std::move(entries_);
   }
 
@@ -202,12 +204,12 @@ class LinesParser {
     }
     entry.header = line.header;
     entry.tensor.offset = line.offset;
-    settle_name(entry);
+    read_name(entry);
     settle_type(entry, line.size);
     check_place(entry);
   }
 
-  void settle_name(TensorsEntry& entry) {
+  void read_name(TensorsEntry& entry) {
     if (entry.path.empty()) bytes_.fail("a tensor without a name");
     if (!is_utf8(entry.path)) {
       bytes_.fail(fmt::format("name {} is not valid UTF-8", quoted(entry.path)));
@@ -220,6 +222,35 @@ class LinesParser {
     if (entry.kind > kStateDict) fail(entry, fmt::format("kind {} is not known", entry.kind));
     if (entry.path.front() == kStructured && entry.kind != kStateDict) {
       fail(entry, "a structured path that is not of a state dict");
+    }
+    plain_ = plain_ && entry.path.front() != kStructured && !is_of_root(entry);
+  }
+
+  // A module's own parameter: tensorizer joins the module's empty name and its own with a dot.
+  static bool is_of_root(const TensorsEntry& entry) {
+    return entry.kind != kStateDict && entry.path.size() > 1 && entry.path.front() == '.';
+  }
+
+  // Parameters of the root have the names that the module knows. Structured paths that joined are
+  // somebody else's name, as {"a": {"b": ...}} beside {"a.b": ...}, go by their JSON.
+  void settle_names() {
+    if (plain_) return;
+    std::set<std::string_view> names;
+    std::set<std::string_view> paths;
+    for (const TensorsEntry& entry : entries_) {
+      if (entry.path.front() != kStructured) names.insert(entry.path);
+    }
+    for (TensorsEntry& entry : entries_) {
+      if (!paths.insert(entry.path).second) continue;  // a duplicate, which the index refuses
+      const bool structured = entry.path.front() == kStructured;
+      if (!structured && !is_of_root(entry)) continue;
+      std::string& name = entry.tensor.name;
+      if (is_of_root(entry) && !names.contains(std::string_view(name).substr(1))) {
+        name.erase(0, 1);
+        names.insert(name);
+      } else if (structured && !names.insert(name).second) {
+        name = entry.path.substr(1);
+      }
     }
   }
 
@@ -282,7 +313,8 @@ class LinesParser {
   Bytes bytes_;
   const Blob& blob_;
   TensorizerHead head_;
-  uint64_t end_;  // of what is known so far: the index, then one record after the other
+  bool plain_ = true;  // every path is the tensor's name
+  uint64_t end_;       // of what is known so far: the index, then one record after the other
   std::vector<TensorsEntry> entries_;
 };
 

@@ -49,7 +49,7 @@ struct TensorsEntry {
   std::vector<uint64_t> shape;
   bool wide = false;    // the record's header has lengths of 64 bits
   uint64_t header = 0;  // where the record begins
-  TensorInfo tensor;    // what is delivered; its name is the path with dots
+  TensorInfo tensor;    // what is delivered; its name is the path with dots, and unique
 };
 
 struct TensorsFile {

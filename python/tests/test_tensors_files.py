@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import os
 import struct
 import warnings
@@ -333,6 +335,71 @@ def test_nested_structures_are_named_by_their_way(tmp_path):
     path = written(tmp_path / "x.tensors", nested)
     flat = {"a.0": nested["a"][0], "a.1.b é": nested["a"][1]["b é"], "c": nested["c"]}
     check(path, flat, verify="full")
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        ([("a.b",), ("a", "b")], ["a.b", '["a","b"]']),
+        ([("a", "b"), ("a.b",)], ['["a","b"]', "a.b"]),
+        ([("a.0",), ("a", 0)], ["a.0", '["a",0]']),
+        ([("a", "b.c"), ("a", "b", "c")], ["a.b.c", '["a","b","c"]']),
+    ],
+)
+def test_paths_that_join_to_one_name_are_two_tensors(tmp_path, paths, names):
+    from inrush.tensorizer import TensorDeserializer
+
+    state = {}
+    for i, way in enumerate(paths):
+        below = state
+        for part, following in itertools.pairwise(way):
+            below = below.setdefault(part, [] if following == 0 else {})
+        if way[-1] == 0:
+            below.append(torch.rand(i + 1))
+        else:
+            below[way[-1]] = torch.rand(i + 1)
+    serializer = tensorizer.TensorSerializer(str(tmp_path / "x"))
+    serializer.write_state_dict(state)
+    serializer.close()
+    loaded = inrush.open(tmp_path / "x", verify="full", framework="pt").load()
+    assert sorted(loaded) == sorted(names)
+    for lazy in (False, True):
+        for place in (tmp_path / "x", io.BytesIO((tmp_path / "x").read_bytes())):
+            tree = TensorDeserializer(place, device="cpu", lazy_load=lazy, verify_hash=True)
+            for way, name in zip(paths, names, strict=True):
+                tensor = tree
+                for part in way:
+                    tensor = tensor[part]
+                assert torch.equal(tensor, loaded[name])
+
+
+def test_parameters_of_the_module_itself_have_the_names_that_it_knows(tmp_path):
+    def module():
+        made = torch.nn.Module()
+        made.cls_token = torch.nn.Parameter(torch.rand(3))
+        made.head = torch.nn.Linear(2, 3)
+        return made
+
+    written = module()
+    serializer = tensorizer.TensorSerializer(str(tmp_path / "x"))
+    serializer.write_module(written)
+    serializer.close()
+    assert set(inrush.open(tmp_path / "x")) == set(written.state_dict())
+    filled = module()
+    inrush.torch.load_into(filled, tmp_path / "x")
+    for name, tensor in written.state_dict().items():
+        assert torch.equal(filled.state_dict()[name], tensor)
+
+
+def test_a_module_and_a_state_dict_in_one_file_keep_their_names_apart(tmp_path):
+    module = torch.nn.Module()
+    module.w = torch.nn.Parameter(torch.rand(3))
+    serializer = tensorizer.TensorSerializer(str(tmp_path / "x"))
+    serializer.write_module(module)
+    serializer.write_state_dict({"w": torch.rand(2)})
+    serializer.close()
+    shapes = {name: info.shape for name, info in inrush.open(tmp_path / "x").items()}
+    assert shapes == {".w": (3,), "w": (2,)}
 
 
 def test_it_is_known_by_its_content(tmp_path):

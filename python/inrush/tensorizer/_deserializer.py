@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Mapping
 
@@ -15,13 +16,7 @@ from inrush._tensors_file import HEAD_SIZE, parse_record
 from inrush.tensorizer._crypto import CryptographyError, DecryptionParams
 from inrush.tensorizer._devices import bytes_of, chosen_device, raw_array, settled_device
 from inrush.tensorizer._lines import Lines
-from inrush.tensorizer._paths import (
-    dotted,
-    frozen,
-    nest,
-    plain,
-    way_of,
-)
+from inrush.tensorizer._paths import frozen, nest, plain, way_of
 from inrush.tensorizer._redis import write_tensors
 from inrush.tensorizer._source import in_groups, open_as_source, readable
 from inrush.tensorizer._types import (
@@ -199,21 +194,30 @@ class TensorDeserializer(Mapping):  # type: ignore[type-arg]
             for _ in self._arriving(missing, verify):
                 pass
 
+    @functools.cached_property
+    def _names(self) -> list[str]:
+        """What the engine calls the tensors, in the order of the file's lines."""
+        return list(self._checkpoint or ())
+
     def _arriving(self, paths: list[Path], verify: bool | None) -> Iterator[Path]:
         """Each of these when its tensor is here, in their order."""
         if not paths:
             return
         if self._checkpoint is None:
             raise ValueError("I/O operation on closed file.")
-        names = {dotted(path): path for path in paths}
         checked = self._verify if verify is None else verify
-        options: Any = {"order": list(names), "verify": "full" if checked else "none"}
+        options: Any = {"verify": "full" if checked else "none"}
         try:
-            lines = sorted((self._lines[path] for path in paths), key=lambda line: line.header)
-            with self._source.holding(lines) as place:
-                stable = self._source.stable
-                checkpoint = self._checkpoint if stable else self._opened(place, verify=verify)
-                for name, tensor in checkpoint.tensors(**options):
+            by_place = sorted(paths, key=lambda path: self._lines[path].header)
+            with self._source.holding(self._lines[path] for path in by_place) as place:
+                if self._source.stable:
+                    checkpoint = self._checkpoint
+                    names = {self._names[self._lines.number(path)]: path for path in paths}
+                else:
+                    checkpoint = self._opened(place, verify=verify)
+                    known = dict(zip(by_place, checkpoint, strict=True))
+                    names = {known[path]: path for path in paths}
+                for name, tensor in checkpoint.tensors(order=list(names), **options):
                     path = names[name]
                     self._tensors[path] = self._parameter(tensor, self._lines[path])
                     yield path

@@ -64,6 +64,10 @@ class Lines(Mapping["Path", "Line"]):
         below = self.layers[name]
         return (name,) if self._index.flat else below
 
+    def number(self, path: Path) -> int:
+        """Which line of the file it is, from 0."""
+        return self._numbers[path]
+
     def __getitem__(self, path: Path) -> Line:
         line = self._read.get(path)
         if line is None:

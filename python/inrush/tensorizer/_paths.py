@@ -119,11 +119,6 @@ def way_of(path: Path) -> tuple[str | int, ...]:
     return (path,) if isinstance(path, str) else path
 
 
-def dotted(path: Path) -> str:
-    """What Inrush calls it."""
-    return ".".join(map(str, way_of(path)))
-
-
 def layers_of(paths: Iterable[Path]) -> dict[Any, list[Path]]:
     """The paths by their first parts, in order."""
     layers: dict[Any, list[Path]] = {}
