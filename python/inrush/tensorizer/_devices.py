@@ -11,9 +11,31 @@ if TYPE_CHECKING:
 
 def bytes_of(tensor: torch.Tensor) -> memoryview:
     """A tensor's bytes, contiguous and on the CPU; a view where it is both already."""
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    whole = tensor.detach()
+    if whole.element_size() == 1:  # of such types torch copies some by no other name
+        whole = whole.view(torch.uint8)
+    flat = whole.cpu().contiguous()
+    # A single element is contiguous whatever its stride is; views want a stride of 1.
+    flat = flat.as_strided((flat.numel(),), (1,))
     array: Any = flat.view(torch.uint8).numpy()
     return memoryview(array)
+
+
+def tensor_of(array: Any) -> torch.Tensor:
+    """A numpy array or scalar as a tensor, a view where it is contiguous.
+
+    Raises
+    ------
+    TypeError
+        If it is neither, or torch lacks its dtype.
+    """
+    import numpy
+
+    if isinstance(array, (numpy.ndarray, numpy.generic)):
+        whole = numpy.asarray(array, order="C")
+        # There and back, as a single element is contiguous with a negative stride, too.
+        array = whole.reshape(-1).reshape(whole.shape)
+    return torch.from_numpy(array)
 
 
 def raw_array(tensor: torch.Tensor, code: str) -> Any:

@@ -21,7 +21,7 @@ from inrush._tensors_file import (
     version_of,
 )
 from inrush.tensorizer._crypto import EncryptionParams
-from inrush.tensorizer._devices import bytes_of
+from inrush.tensorizer._devices import bytes_of, tensor_of
 from inrush.tensorizer._paths import TakenPaths, check_paths, encode_path, flatten
 from inrush.tensorizer._types import TensorType, code_of
 from inrush.tensorizer.stream_io import open_stream
@@ -105,10 +105,10 @@ class TensorSerializer:
             Number of its module, at most 65535.
         name : str or tuple
         tensor_type : TensorType
-        tensor : torch.Tensor or numpy.ndarray
+        tensor : torch.Tensor, or numpy's array or scalar
         """
         if not isinstance(tensor, torch.Tensor):
-            tensor = torch.from_numpy(tensor)
+            tensor = tensor_of(tensor)
         self._write([(idx, name, TensorType(tensor_type), tensor, None)])
 
     def write_state_dict(self, state_dict: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from inrush.tensorizer import tensors_pb2
+from inrush.tensorizer._devices import bytes_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,9 +40,7 @@ def serialize_tensor(t: torch.Tensor, attribute: int | None = None) -> Any:
     """
     if t.is_quantized or t.dtype not in DtypePbs:
         raise NotImplementedError(f"tensors of {t.dtype} have no message")
-    flat = t.detach().cpu().contiguous().reshape(-1)
-    array: Any = flat.view(torch.uint8).numpy()
-    made = tensors_pb2.Tensor(dtype=DtypePbs[t.dtype], shape=t.shape, data=array.tobytes())
+    made = tensors_pb2.Tensor(dtype=DtypePbs[t.dtype], shape=t.shape, data=bytes(bytes_of(t)))
     if attribute is not None:
         made.attr_type = attribute
     return made
