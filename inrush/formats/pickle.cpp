@@ -11,6 +11,7 @@
 #include "inrush/base/json.h"
 #include "inrush/core/quoted.h"
 #include "inrush/formats/pickle_stack.h"
+#include "inrush/formats/rivals.h"
 
 namespace inrush {
 namespace {
@@ -43,6 +44,18 @@ constexpr std::array kStorages{
 constexpr std::array<std::string_view, 3> kClasses{"torch.Tensor", "torch.nn.parameter.Parameter",
                                                    "torch.nn.parameter.Buffer"};
 
+// Keys and indices from the top to a value.
+struct Way {
+  std::string name{};   // joined by dots
+  std::string parts{};  // as JSON, without the brackets
+  size_t depth = 0;
+
+  [[nodiscard]] Way below(const std::string& part, const std::string& json) const {
+    return {name.empty() ? part : name + "." + part, depth == 0 ? json : parts + "," + json,
+            depth + 1};
+  }
+};
+
 class Machine : private PickleStack {
  public:
   explicit Machine(std::span<const std::byte> pickle) : PickleStack(pickle) {}
@@ -51,7 +64,10 @@ class Machine : private PickleStack {
     while (step()) {
     }
     if (stack_.size() != 1) bytes_.fail("it does not end with one value");
-    visit(stack_.front(), "", 0);
+    visit(stack_.front(), {});
+    Rivals rivals;
+    for (size_t i = 0; i < found_.size(); ++i) rivals.add(found_[i].name, std::move(parts_[i]));
+    rivals.settle();
     return std::move(found_);
   }
 
@@ -72,11 +88,13 @@ class Machine : private PickleStack {
   void check_names(uint32_t attributes);
   void make_tensor(const std::vector<uint32_t>& arguments, const TorchType* type);
   const TorchType* type_of(const std::string& global);
-  void visit(uint32_t index, const std::string& name, size_t depth);
+  void visit(uint32_t index, const Way& way);
+  void visit_dictionary(const Value& here, const Way& way);
 
   std::vector<PickledStorage> storages_;
   std::vector<PickledTensor> tensors_;
   std::vector<PickledTensor> found_;
+  std::vector<std::string> parts_;  // of their ways, as JSON; empty where it is one part
   size_t visits_ = 0;
 };
 
@@ -427,29 +445,38 @@ void Machine::make_tensor(const std::vector<uint32_t>& arguments, const TorchTyp
   tensors_.push_back(std::move(tensor));
 }
 
-void Machine::visit(uint32_t index, const std::string& name, size_t depth) {
-  if (depth > kDeepestValue)
+void Machine::visit(uint32_t index, const Way& way) {
+  if (way.depth > kDeepestValue)
     bytes_.fail(fmt::format("nested deeper than {} levels", kDeepestValue));
   if (++visits_ > kMostVisits) bytes_.fail("more than 16,777,216 values");
   const Value& here = values_[index];
-  const auto below = [&](const std::string& part) {
-    return name.empty() ? part : name + "." + part;
-  };
   if (here.kind == ValueKind::tensor) {
+    if (!is_utf8(way.name))
+      bytes_.fail(fmt::format("tensor {}: not valid UTF-8", quoted(way.name)));
     found_.push_back(tensors_[static_cast<size_t>(here.number)]);
-    found_.back().name = name.empty() ? "tensor" : name;
-    if (!is_utf8(name)) bytes_.fail(fmt::format("tensor {}: not valid UTF-8", quoted(name)));
+    found_.back().name = way.name.empty() ? "tensor" : way.name;
+    parts_.push_back(way.depth > 1 ? "[" + way.parts + "]" : "");
   } else if (here.kind == ValueKind::sequence) {
     for (size_t i = 0; i < here.items.size(); ++i) {
-      visit(here.items[i], below(std::to_string(i)), depth + 1);
+      const std::string number = std::to_string(i);
+      visit(here.items[i], way.below(number, number));
     }
   } else if (here.kind == ValueKind::dictionary) {
-    for (size_t i = 0; i + 1 < here.items.size(); i += 2) {
-      const Value& key = values_[here.items[i]];
-      if (key.kind != ValueKind::text && key.kind != ValueKind::number) continue;
-      visit(here.items[i + 1],
-            below(key.kind == ValueKind::text ? key.text : std::to_string(key.number)), depth + 1);
-    }
+    visit_dictionary(here, way);
+  }
+}
+
+// Keys of other kinds are of no interest where no tensor stands below them.
+void Machine::visit_dictionary(const Value& here, const Way& way) {
+  for (size_t i = 0; i + 1 < here.items.size(); i += 2) {
+    const Value& key = values_[here.items[i]];
+    const bool text = key.kind == ValueKind::text;
+    const std::string part = text ? key.text : std::to_string(key.number);
+    const size_t before = found_.size();
+    visit(here.items[i + 1], way.below(part, text ? json_string(part) : part));
+    if (text || key.kind == ValueKind::number || found_.size() == before) continue;
+    const std::string where = way.name.empty() ? "" : " below " + quoted(way.name);
+    bytes_.fail(fmt::format("a tensor{} under a key that is neither text nor a number", where));
   }
 }
 

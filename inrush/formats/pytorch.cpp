@@ -32,8 +32,6 @@ using namespace std::string_view_literals;
 constexpr uint64_t kLargestPickle = 100'000'000;  // bytes
 constexpr std::string_view kPickle = "data.pkl";
 constexpr size_t kMostReaders = 8;  // headers on a far store come one round trip after the other
-// A view that repeats its storage (stride 0) may come to more than the file holds, up to here.
-constexpr uint64_t kMostRepeated = 64ULL << 20;
 
 constexpr std::array kSuffixes{".bin"sv, ".pt"sv, ".pth"sv, ".ckpt"sv};
 // What trainers leave beside the weights.
@@ -161,9 +159,9 @@ class Storages {
       fail(fmt::format("its bytes [{}, +{}) reach past the end of its storage, which has {}", begin,
                        tensor.size, place.size));
     }
-    const uint64_t delivered = delivered_size(tensor);
-    if (delivered > blob.size && delivered > kMostRepeated) {
-      fail(fmt::format("its strides repeat {} bytes until they are {}", tensor.size, delivered));
+    if (repeats_too_much(tensor, blob.size)) {
+      fail(fmt::format("its strides repeat {} bytes until they are {}", tensor.size,
+                       delivered_size(tensor)));
     }
     tensor.offset = place.offset + begin;
     return tensor;

@@ -193,6 +193,10 @@ class IndexParser {
       fail(tensor,
            fmt::format("{} takes {} bytes, but its size is {}", shape, tensor.size, storage));
     }
+    if (repeats_too_much(tensor, begins_.back())) {
+      fail(tensor, fmt::format("its strides repeat {} bytes until they are {}", tensor.size,
+                               delivered_size(tensor)));
+    }
   }
 
   void place(TensorInfo& tensor, uint64_t storage, std::optional<uint64_t> partition) {

@@ -22,13 +22,13 @@
 
 #include <algorithm>
 #include <array>
-#include <set>
 #include <utility>
 
 #include "inrush/base/json.h"
 #include "inrush/core/error.h"
 #include "inrush/core/quoted.h"
 #include "inrush/formats/bytes.h"
+#include "inrush/formats/rivals.h"
 #include "inrush/formats/torch_types.h"
 
 namespace inrush {
@@ -231,27 +231,19 @@ class LinesParser {
     return entry.kind != kStateDict && entry.path.size() > 1 && entry.path.front() == '.';
   }
 
-  // Parameters of the root have the names that the module knows. Structured paths that joined are
-  // somebody else's name, as {"a": {"b": ...}} beside {"a.b": ...}, go by their JSON.
+  // Parameters of the root go by the names that the module knows, structured paths by their parts.
   void settle_names() {
     if (plain_) return;
-    std::set<std::string_view> names;
-    std::set<std::string_view> paths;
-    for (const TensorsEntry& entry : entries_) {
-      if (entry.path.front() != kStructured) names.insert(entry.path);
-    }
+    Rivals rivals;
     for (TensorsEntry& entry : entries_) {
-      if (!paths.insert(entry.path).second) continue;  // a duplicate, which the index refuses
+      const bool of_root = is_of_root(entry);
       const bool structured = entry.path.front() == kStructured;
-      if (!structured && !is_of_root(entry)) continue;
-      std::string& name = entry.tensor.name;
-      if (is_of_root(entry) && !names.contains(std::string_view(name).substr(1))) {
-        name.erase(0, 1);
-        names.insert(name);
-      } else if (structured && !names.insert(name).second) {
-        name = entry.path.substr(1);
-      }
+      if (of_root) entry.tensor.name.erase(0, 1);
+      rivals.add(entry.tensor.name, of_root      ? entry.path
+                                    : structured ? entry.path.substr(1)
+                                                 : std::string());
     }
+    rivals.settle();
   }
 
   void settle_type(TensorsEntry& entry, uint64_t size) {

@@ -9,6 +9,8 @@ namespace {
 
 // No file is longer, and no sum of a few of them overflows.
 constexpr uint64_t kLargestStorage = 1ULL << 60;
+// A view that repeats its storage (stride 0) may come to more than the files hold, up to here.
+constexpr uint64_t kMostRepeated = 64ULL << 20;
 
 constexpr std::array kTorchTypes{
     TorchType{"bool", Dtype::boolean, 1},
@@ -119,6 +121,10 @@ bool set_torch_type(const TorchType& type, TensorInfo& tensor) {
   tensor.dtype = *type.dtype;
   if (packed) tensor.shape.back() *= 2;
   return true;
+}
+
+bool repeats_too_much(const TensorInfo& tensor, uint64_t checkpoint_size) {
+  return delivered_size(tensor) > std::max(checkpoint_size, kMostRepeated);
 }
 
 }  // namespace inrush

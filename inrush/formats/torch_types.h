@@ -24,4 +24,7 @@ const TorchType* torch_type(std::string_view name);
 // no more than C order does are dropped. False if that many bytes cannot be.
 bool set_torch_type(const TorchType& type, TensorInfo& tensor);
 
+// Whether strides repeat what a checkpoint of so many bytes has until it is far more: a bomb.
+bool repeats_too_much(const TensorInfo& tensor, uint64_t checkpoint_size);
+
 }  // namespace inrush

@@ -355,3 +355,20 @@ def test_flipped_bytes_never_do_more_than_raise(tmp_path):
         except inrush.DataError as error:
             assert "flipped.bin" in str(error)
         data[at] ^= 0xFF
+
+
+@pytest.mark.parametrize("key", [("a", 1), 1.5, None, b"x"])
+def test_a_tensor_under_a_key_that_makes_no_name_is_refused_not_dropped(tmp_path, key):
+    tensor = torch.rand(2)
+    for value in ({key: tensor, "c": tensor}, {"m": [{key: [tensor]}]}):
+        with pytest.raises(inrush.DataError, match="under a key that is neither text nor a number"):
+            inrush.open(saved(tmp_path, value))
+    check(saved(tmp_path, {key: 3, "c": tensor}), {"c": tensor})
+
+
+def test_ways_that_join_to_one_name_are_two_tensors(tmp_path):
+    a, b, c = torch.rand(1), torch.rand(2), torch.rand(3)
+    check(saved(tmp_path, {"a": {"b": a}, "a.b": b}), {"a.b": b, '["a","b"]': a})
+    check(saved(tmp_path, {"a": {"b.c": a, "b": {"c": b}}}), {"a.b.c": a, '["a","b","c"]': b})
+    value = {"a": [a], "a.0": b, 'a"': {"é": c}, 'a".é': a}
+    check(saved(tmp_path, value), {"a.0": b, '["a",0]': a, 'a".é': a, '["a\\"","é"]': c})

@@ -177,6 +177,7 @@ def test_files_cut_anywhere_are_refused(tmp_path, dialect):
         ([0, 8, [2], [2**62], "torch.float32"], "overflows"),
         ([0, 8, [2], [2], "torch.float32"], "takes 12 bytes"),
         ([0, 8, [2], [1, 1], "torch.float32"], "2 strides"),
+        ([0, 4, [200_000_000], [0], "torch.float32"], "repeat 4 bytes until they are 800000000"),
         ([0, 8, [1] * 65, [1] * 65, "torch.float32"], "dimensions"),
         ([-1, 8, [2], [1], "torch.float32"], "unsigned"),
         ([0.5, 8, [2], [1], "torch.float32"], "unsigned"),
