@@ -45,7 +45,7 @@ class KeyRing {
         derivation->memory > given_.most_memory) {
       refuse(fmt::format(
           "to derive its key takes {} operations and {} bytes of memory, over the "
-          "limits of {} and {}",
+          "limits of {} and {} (INRUSH_KEY_OPERATIONS and INRUSH_KEY_MEMORY raise them)",
           derivation->operations, derivation->memory, given_.most_operations, given_.most_memory));
     }
     const std::lock_guard lock(mutex_);  // the first derives, the others wait for it

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from inrush import _core
+from inrush._errors import UsageError
 from inrush._keys import key_at
 from inrush._options import environment
+from inrush._sizes import parse_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from inrush._keys import Key
     from inrush._options import Options
 
 _VERIFY = {"none": _core.Verify.none, "crc": _core.Verify.crc, "full": _core.Verify.full}
@@ -39,12 +42,23 @@ def _decrypting(checkpoint: _core.Checkpoint, options: Options) -> _core.Checks:
         key = None if path is None else key_at(path)
     if key is not None and checkpoint.format == "tensorizer":
         _warn()
+    if key is None:
+        return _core.Checks.make(checkpoint, _VERIFY[options.verify])
     return _core.Checks.make(
-        checkpoint,
-        _VERIFY[options.verify],
-        None if key is None else key.key,
-        None if key is None else key.passphrase,
+        checkpoint, _VERIFY[options.verify], key.key, key.passphrase, *_limits(key)
     )
+
+
+def _limits(key: Key) -> tuple[int | None, int | None]:
+    """Operations and bytes that a file may ask for, where somebody said so."""
+    operations, memory = key.most_operations, key.most_memory
+    if operations is None and (text := environment("key_operations")) is not None:
+        if not text.isdecimal():
+            raise UsageError(f"INRUSH_KEY_OPERATIONS {text!r}: expected a whole number")
+        operations = int(text)
+    if memory is None and (text := environment("key_memory")) is not None:
+        memory = parse_size(text, "INRUSH_KEY_MEMORY")
+    return operations, memory
 
 
 def _warn() -> None:

@@ -916,8 +916,10 @@ class Checks:
     """Checksums and keys of one checkpoint's tensors."""
 
     @staticmethod
-    def make(checkpoint: Checkpoint, verify: Verify, key: bytearray | None = None, passphrase: bytearray | None = None) -> Checks:
-        """A key has 32 bytes."""
+    def make(checkpoint: Checkpoint, verify: Verify, key: bytearray | None = None, passphrase: bytearray | None = None, most_operations: int | None = None, most_memory: int | None = None) -> Checks:
+        """
+        A key has 32 bytes. The limits are of what a file asks for to derive one.
+        """
 
     def add_to(self, options: LoadOptions) -> None:
         """Have a load check and decrypt before anything else sees the bytes."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from inrush._errors import SourceError, UsageError
+from inrush._sizes import parse_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,6 +35,11 @@ class Key:
         32 bytes.
     passphrase : bytes, bytearray or str, optional
         Text is UTF-8. Exactly one of the two is given.
+    most_operations : int, optional
+        Passes over memory that a file may ask for to derive its key from the passphrase;
+        INRUSH_KEY_OPERATIONS, else 16.
+    most_memory : int or str, optional
+        Bytes that it may ask for, such as ``"2GiB"``; INRUSH_KEY_MEMORY, else 1 GiB.
 
     Attributes
     ----------
@@ -45,16 +51,20 @@ class Key:
         If the key has another length, or not exactly one of the two is given.
     """
 
-    __slots__ = ("key", "passphrase")
+    __slots__ = ("key", "most_memory", "most_operations", "passphrase")
 
     def __init__(
         self,
         key: bytes | bytearray | memoryview | None = None,
         *,
         passphrase: bytes | bytearray | str | None = None,
+        most_operations: int | None = None,
+        most_memory: int | str | None = None,
     ) -> None:
         self.key: bytearray | None = None
         self.passphrase: bytearray | None = None
+        self.most_operations = most_operations
+        self.most_memory = None if most_memory is None else parse_size(most_memory, "most_memory")
         if (key is None) == (passphrase is None):
             raise UsageError("encryption: either a key or a passphrase is needed")
         if key is not None:

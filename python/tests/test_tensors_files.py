@@ -169,6 +169,26 @@ def test_what_a_file_asks_of_memory_and_time_to_derive_its_key_is_limited(tmp_pa
             opened(path, encryption=inrush.Key(passphrase="test")).load()
 
 
+def test_whoever_trusts_the_file_raises_the_limits_of_the_key_s_cost(tmp_path, monkeypatch):
+    torch = pytest.importorskip("torch")
+    tensorizer = pytest.importorskip("tensorizer")
+    given = tensorizer.EncryptionParams.from_string("open", 17, 8192)
+    path = written(tmp_path / "x.tensors", {"a": torch.ones(3)}, encryption=given)
+    with pytest.raises(inrush.UsageError, match="INRUSH_KEY_OPERATIONS"):
+        opened(path, encryption=inrush.Key(passphrase="open")).load()
+    with pytest.raises(inrush.UsageError, match="limits of 17 and 1024"):
+        key = inrush.Key(passphrase="open", most_operations=17, most_memory=1024)
+        opened(path, encryption=key).load()
+    for key in (inrush.Key(passphrase="open", most_operations=17), inrush.Key(passphrase="open")):
+        loaded = opened(path, encryption=key, framework="np").load()
+        assert loaded["a"].tolist() == [1, 1, 1]
+        monkeypatch.setenv("INRUSH_KEY_OPERATIONS", "17")
+        monkeypatch.setenv("INRUSH_KEY_MEMORY", "1MiB")
+    monkeypatch.setenv("INRUSH_KEY_OPERATIONS", "many")
+    with pytest.raises(inrush.UsageError, match="INRUSH_KEY_OPERATIONS 'many'"):
+        opened(path, encryption=inrush.Key(passphrase="open")).load()
+
+
 def test_a_format_without_checksums_says_so(every_dtype):
     path, _ = every_dtype
     with pytest.raises(inrush.UsageError, match="no checksums of its own"):
