@@ -22,8 +22,8 @@ struct Checks {
 };
 
 Checks make(const Checkpoint& checkpoint, Verify verify, const std::optional<nb::bytearray>& key,
-            const std::optional<nb::bytearray>& passphrase, std::optional<uint64_t> most_operations,
-            std::optional<uint64_t> most_memory) {
+            const std::optional<nb::bytearray>& passphrase,
+            std::pair<std::optional<uint64_t>, std::optional<uint64_t>> limits) {
   CheckOptions options;
   options.verify = verify;
   if (key) {
@@ -35,8 +35,8 @@ Checks make(const Checkpoint& checkpoint, Verify verify, const std::optional<nb:
   } else if (passphrase) {
     options.key.emplace().passphrase.assign(passphrase->c_str(), passphrase->size());
   }
-  if (options.key && most_operations) options.key->most_operations = *most_operations;
-  if (options.key && most_memory) options.key->most_memory = *most_memory;
+  if (options.key && limits.first) options.key->most_operations = *limits.first;
+  if (options.key && limits.second) options.key->most_memory = *limits.second;
   const GilReleased released;
   return {checks_of(checkpoint, options)};
 }
@@ -164,9 +164,9 @@ void bind_checks(nb::module_& module) {
   nb::class_<Checks>(module, "Checks", "Checksums and keys of one checkpoint's tensors.")
       .def_static("make", &make, nb::arg("checkpoint"), nb::arg("verify"),
                   nb::arg("key").none() = nb::none(), nb::arg("passphrase").none() = nb::none(),
-                  nb::arg("most_operations").none() = nb::none(),
-                  nb::arg("most_memory").none() = nb::none(),
-                  "A key has 32 bytes. The limits are of what a file asks for to derive one.")
+                  nb::arg("limits") = std::pair<std::optional<uint64_t>, std::optional<uint64_t>>(),
+                  "A key has 32 bytes. `limits`: operations and bytes that a file may ask for to "
+                  "derive one.")
       .def(
           "add_to", [](const Checks& checks, LoadOptions& options) { add(options, checks); },
           nb::arg("options"), "Have a load check and decrypt before anything else sees the bytes.");

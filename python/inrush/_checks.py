@@ -45,7 +45,7 @@ def _decrypting(checkpoint: _core.Checkpoint, options: Options) -> _core.Checks:
     if key is None:
         return _core.Checks.make(checkpoint, _VERIFY[options.verify])
     return _core.Checks.make(
-        checkpoint, _VERIFY[options.verify], key.key, key.passphrase, *_limits(key)
+        checkpoint, _VERIFY[options.verify], key.key, key.passphrase, _limits(key)
     )
 
 

@@ -916,9 +916,9 @@ class Checks:
     """Checksums and keys of one checkpoint's tensors."""
 
     @staticmethod
-    def make(checkpoint: Checkpoint, verify: Verify, key: bytearray | None = None, passphrase: bytearray | None = None, most_operations: int | None = None, most_memory: int | None = None) -> Checks:
+    def make(checkpoint: Checkpoint, verify: Verify, key: bytearray | None = None, passphrase: bytearray | None = None, limits: tuple[int | None, int | None] = (None, None)) -> Checks:
         """
-        A key has 32 bytes. The limits are of what a file asks for to derive one.
+        A key has 32 bytes. `limits`: operations and bytes that a file may ask for to derive one.
         """
 
     def add_to(self, options: LoadOptions) -> None:
