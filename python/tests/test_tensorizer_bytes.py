@@ -108,3 +108,48 @@ def test_arrays_and_scalars_of_numpy_are_written(name):
     array = arrays()[name]
     data = both(lambda serializer: serializer.write_tensor(3, "a", KIND, array))
     assert read_back(data)["a"].numpy().tolist() == array.tolist()
+
+
+def opaque_types() -> list:
+    """All of torch's that numpy lacks, but for the quantised."""
+    found = dict.fromkeys(one for one in vars(torch).values() if isinstance(one, torch.dtype))
+    return [one for one in found if opaque(one)]
+
+
+def opaque(dtype) -> bool:
+    if str(dtype).removeprefix("torch.").startswith(("qint", "quint")):
+        return False
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            torch.empty(1, dtype=dtype).numpy()
+    except (TypeError, RuntimeError):
+        return True
+    return False
+
+
+@pytest.mark.parametrize("dtype", opaque_types(), ids=str)
+def test_types_that_numpy_lacks_are_written(dtype):
+    raw = torch.randint(0, 256, (6, 2 * dtype.itemsize), dtype=torch.uint8)
+    tensors = {"a": raw.view(dtype), "s": raw.view(dtype)[1, 1]}
+    data = both(lambda serializer: serializer.write_state_dict(tensors))
+    for name, tensor in read_back(data).items():
+        assert tensor.dtype == dtype and tensor.shape == tensors[name].shape
+        assert torch.equal(bits(tensor), bits(tensors[name]))
+    turned = raw.view(dtype).T  # of these torch, and so tensorizer, cannot copy all
+    file = Kept()
+    KITS[0].TensorSerializer(file).write_state_dict({"t": turned})
+    assert torch.equal(bits(read_back(file.getvalue())["t"].T), bits(turned.T))
+
+
+INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def bits(tensor):
+    return tensor.view(INTEGERS[tensor.element_size()])
+
+
+def test_quantised_tensors_are_refused():
+    tensor = torch.quantize_per_tensor(torch.rand(3), 0.1, 0, torch.quint8)
+    for kit in KITS:
+        with pytest.raises(NotImplementedError):
+            kit.TensorSerializer(Kept()).write_state_dict({"a": tensor})

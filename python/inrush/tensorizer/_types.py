@@ -9,17 +9,17 @@ from typing import NamedTuple
 import torch
 
 from inrush._dtypes import FRAMEWORK_NAMES
-from inrush._tensors_file import OPAQUE, PLAIN
+from inrush._tensors_file import PLAIN
 
 FilterFuncType = Callable[[str | tuple[str | int, ...]], bool]
 
-_OPAQUE_CODES = {text.rpartition("\0")[2]: text for text in OPAQUE.values()} | {
-    "torch.complex32": "<V4\0torch.complex32"
-}
 _PLAIN_CODES = {getattr(torch, FRAMEWORK_NAMES[name]): code for name, code in PLAIN.items()} | {
     torch.complex128: "<c16"
 }
 _TORCH_TYPES = {code: dtype for dtype, code in _PLAIN_CODES.items()}
+
+# Their tensors have a scale, for which a file has no place.
+_QUANTISED = {torch.qint8, torch.quint8, torch.qint32, torch.quint4x2, torch.quint2x4}
 
 
 class HashMismatchError(Exception):
@@ -49,11 +49,17 @@ class FileHeader(NamedTuple):
 
 
 def code_of(dtype: torch.dtype) -> str:
-    """How a file names this dtype."""
-    code = _PLAIN_CODES.get(dtype) or _OPAQUE_CODES.get(str(dtype))
-    if code is None:
+    """How a file names this dtype.
+
+    Raises
+    ------
+    NotImplementedError
+        For a quantised one.
+    """
+    if dtype in _QUANTISED:
         raise NotImplementedError(f"tensors of {dtype} cannot be written")
-    return code
+    order = "|" if dtype.itemsize == 1 else "<"
+    return _PLAIN_CODES.get(dtype) or f"{order}V{dtype.itemsize}\0{dtype}"
 
 
 def type_of(code: str) -> torch.dtype:
