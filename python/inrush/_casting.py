@@ -54,7 +54,22 @@ class Cast:
 
         if not len(data):
             return data
-        with numpy.errstate(over="ignore"):  # infinity, as torch has it
-            made = numpy.frombuffer(data, dtype=numpy_dtype(dtype)).astype(self._type)
-        raw: Any = made.view(numpy.uint8)
+        source: Any = numpy.frombuffer(data, dtype=numpy_dtype(dtype))
+        with numpy.errstate(over="ignore", invalid="ignore"):  # infinity and NaN, as torch has them
+            made = source.astype(self._type)
+            raw: Any = made.view(numpy.uint8)
+            if self._name == "F8_E4M3":
+                _saturate(raw, source)
         return memoryview(raw)
+
+
+def _saturate(raw: Any, source: Any) -> None:
+    """Have the largest number, not NaN, where float8_e4m3fn has none for a number or infinity.
+
+    So does torch 2.13, for this type alone: e5m2 has infinity, and the fnuz types become NaN.
+    """
+    import numpy
+
+    (lost,) = numpy.nonzero((raw & 0x7F) == 0x7F)
+    numbers = lost[~numpy.isnan(source[lost])]
+    raw[numbers] -= 1  # the largest is the code before NaN's, of either sign
