@@ -16,25 +16,25 @@ import sys
 import tempfile
 import threading
 import time
-import types
 
 import inrush.tensorizer as ours
 import pytest
 import redis
 import torch
 import transformers
-from inrush.tensorizer import protobuf, serialization, stream_io, tensors_pb2, torch_compat, utils
+from inrush.tensorizer import (
+    _crypt,
+    protobuf,
+    serialization,
+    stream_io,
+    tensors_pb2,
+    torch_compat,
+    utils,
+)
 
 sys.modules["tensorizer"] = ours
-for module in (protobuf, serialization, stream_io, tensors_pb2, torch_compat, utils):
+for module in (_crypt, protobuf, serialization, stream_io, tensors_pb2, torch_compat, utils):
     sys.modules["tensorizer." + module.__name__.rpartition(".")[2]] = module
-crypt = types.ModuleType("tensorizer._crypt")
-crypt.available = True
-sys.modules["tensorizer._crypt"] = crypt
-# Imported by name; the test that puts another one in its place is not run.
-serialization.TensorHash = None
-# torch.load's default.
-vars(torch_compat)["_LOAD_WRAPPER_DEFAULT_MODULE"] = None
 
 for word in [word for word in os.environ if word.startswith("AWS_")]:
     del os.environ[word]

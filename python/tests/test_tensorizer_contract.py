@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
 import io
@@ -36,9 +37,7 @@ def test_all_names_are_there(name):
 
 
 # What docs/tensorizer.md leaves out, and what others' modules gave it.
-LEFT_OUT = {
-    "curl_path", "TensorEntry", "TensorHash", "HashType", "Model", "lz4", "pynvml", "cpu_count",
-}  # fmt: skip
+LEFT_OUT = {"curl_path", "Model", "lz4", "pynvml", "cpu_count"}
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -51,6 +50,33 @@ def test_names_beyond_the_lists_are_there_too(name):
         assert hasattr(ours, each), each
         if inspect.isfunction(value):
             assert parameters(getattr(ours, each)) == parameters(value), each
+
+
+def test_checksums_and_entries_have_the_same_fields():
+    ours, theirs = both(".serialization")
+    assert [(one.name, one.value) for one in ours.HashType] == [
+        (one.name, one.value) for one in theirs.HashType
+    ]
+    for name in ("TensorHash", "TensorEntry"):
+        mine, other = getattr(ours, name), getattr(theirs, name)
+        assert members(mine) == members(other)
+        assert [one.name for one in dataclasses.fields(mine)] == [
+            one.name for one in dataclasses.fields(other)
+        ]
+        assert parameters(mine) == parameters(other)
+    for length, version in ((12, 1), (0, 5)):
+        values = (version, "a", ours.TensorType.PARAM, "<f4", (2, 3), 0, 100, length, None, None)
+        mine, other = (kit.TensorEntry(*values) for kit in (ours, theirs))
+        assert mine.deserialized_length == other.deserialized_length
+        assert mine.is_long_tensor == other.is_long_tensor
+    assert ours.TensorHash(ours.HashType.CRC32, b"a") < ours.TensorHash(ours.HashType.SHA256, b"")
+
+
+def test_private_names_that_their_tests_import_are_there():
+    ours, theirs = both("._crypt")
+    assert ours.available is theirs.available is True
+    ours, theirs = both(".torch_compat")
+    assert ours._LOAD_WRAPPER_DEFAULT_MODULE is theirs._LOAD_WRAPPER_DEFAULT_MODULE is None
 
 
 def parameters(function) -> list:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
+import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from inrush._dtypes import FRAMEWORK_NAMES
-from inrush._tensors_file import PLAIN
+from inrush._tensors_file import LONG_VERSION, PLAIN
 
 FilterFuncType = Callable[[str | tuple[str | int, ...]], bool]
 
@@ -26,12 +28,55 @@ class HashMismatchError(Exception):
     """A tensor's bytes are not those that its checksums were made of."""
 
 
+class HashType(enum.IntEnum):
+    """What a checksum was made by."""
+
+    CRC32 = 0
+    SHA256 = 1
+
+
+@dataclasses.dataclass(order=True, slots=True)
+class TensorHash:
+    """A checksum of a record's header."""
+
+    type: HashType
+    hash: bytes
+
+
 class TensorType(enum.IntEnum):
     """What a tensor of a file was."""
 
     PARAM = 0
     BUFFER = 1
     STATE_DICT = 2
+
+
+@dataclasses.dataclass(order=True, slots=True)
+class TensorEntry:
+    """A line of the index, for those who make or annotate with tensorizer's; Inrush makes none."""
+
+    metadata_version: int
+    name: Any
+    type: TensorType
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    data_offset: int
+    data_length: int
+    hashes: list[TensorHash] | None
+    header_hashes: dict[HashType, Any] | None
+
+    @property
+    def deserialized_length(self) -> int:
+        """Bytes in memory: a meta tensor has some there and none in the file."""
+        import numpy
+
+        return self.data_length or numpy.dtype(self.dtype).itemsize * math.prod(self.shape)
+
+    @property
+    def is_long_tensor(self) -> bool:
+        """Its lengths have 64 bits."""
+        return self.metadata_version >= LONG_VERSION
 
 
 class FileFeatureFlags(enum.IntFlag):

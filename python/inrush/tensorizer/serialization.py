@@ -10,7 +10,14 @@ from inrush.tensorizer._deserializer import TensorDeserializer
 from inrush.tensorizer._devices import current_cuda_device as _resolve_cuda_device
 from inrush.tensorizer._serializer import TensorSerializer
 from inrush.tensorizer._types import FileFeatureFlags as _FileFeatureFlags
-from inrush.tensorizer._types import FilterFuncType, HashMismatchError, TensorType
+from inrush.tensorizer._types import (
+    FilterFuncType,
+    HashMismatchError,
+    HashType,
+    TensorEntry,
+    TensorHash,
+    TensorType,
+)
 
 __all__ = [
     "CryptographyError",
@@ -23,7 +30,9 @@ __all__ = [
 ]
 
 # Beyond tensorizer's own list, what its users and tests take from here.
-_ALSO = (HashMismatchError, _FileFeatureFlags, _resolve_cuda_device)
+_ALSO = (
+    HashMismatchError, HashType, TensorEntry, TensorHash, _FileFeatureFlags, _resolve_cuda_device,
+)  # fmt: skip
 
 logger = logging.getLogger(__name__)
 
