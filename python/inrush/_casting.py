@@ -46,7 +46,11 @@ class Cast:
             return item
         count = item.nbytes // numpy_dtype(item.dtype).itemsize
         size = count * self._type.itemsize
-        return Item(item.name, self._name, item.shape, size, item.encoding)
+        cast = Item(item.name, self._name, item.shape, size, item.encoding)
+        if item.kept is not None:
+            cast.kept = item.kept
+            cast.kept.dtype = ""
+        return cast
 
     def data(self, data: memoryview, dtype: str) -> memoryview:
         """These bytes, which are of `dtype`, cast."""

@@ -13,6 +13,7 @@ from inrush._checkpoint import Checkpoint, place_of
 from inrush._destination import Folder, Remote
 from inrush._errors import DataError, UsageError
 from inrush._job import Job
+from inrush._kept import check_together, kept_of
 from inrush._keys import key_of
 from inrush._layouts import (
     Item,
@@ -97,7 +98,8 @@ def convert(
         As for `inrush.open`.
     dtype : str, optional
         Cast tensors of floating point to this: safetensors' or torch's name (``'BF16'``,
-        ``'float16'``). It takes numpy, and ml_dtypes for types that numpy lacks.
+        ``'float16'``). It takes numpy, and ml_dtypes for types that numpy lacks. Numbers beyond
+        the type become what torch makes of them: the largest in float8_e4m3fn.
     ranks : int, optional
         For ServerlessLLM: that many folders ``rank_0``, ``rank_1``, ..., each with whole tensors of
         about as many bytes, so that as many processes load at once. Tensors are not sliced.
@@ -149,8 +151,7 @@ def convert(
         given["storage_options"] = storage_options
     words |= {word: value for word, value in given.items() if value is not None}
     with Checkpoint(source, **words) as checkpoint:
-        # Its own options: the source's key is asked for once.
-        work = _Work(checkpoint, checkpoint._options, single, to, key)
+        work = _Work(checkpoint, source, single, to, key)
         work.cast = None if dtype is None else Cast(dtype)
         size = 0 if shard_size is None else parse_size(shard_size, "shard_size")
         work.settle(size, 0 if ranks is None else ranks)
@@ -185,7 +186,7 @@ class _Work:
     def __init__(
         self,
         checkpoint: Checkpoint,
-        options: Options,
+        source: object,
         single: str | None,
         to: str,
         key: Key | None,
@@ -195,7 +196,8 @@ class _Work:
         self._written: dict[str, str] = {}  # what `_again` says of what this call wrote
         self._checkpoint = checkpoint
         self._core = checkpoint._opened()
-        self._options = options
+        self._options = checkpoint._options  # its own: the source's key is asked for once
+        self._source = source
         self._to = to
         self._key = key
         self.single = single
@@ -211,6 +213,8 @@ class _Work:
         items = [
             Item(info.name, info.dtype, info.shape, info.nbytes, info.encoding) for info in infos
         ]
+        if self._checkpoint.format == "tensorizer":
+            self._keep(items, infos)
         if self.cast is not None:
             items = [self.cast.item(item) for item in items]
         if ranks:
@@ -237,6 +241,21 @@ class _Work:
                 )
             cipher = None if self._key is None else Cipher(self._key)
             self._layout = tensorizer_layout(items, file=self.single or "", cipher=cipher)
+
+    def _keep(self, items: list[Item], infos: list[_core.TensorInfo]) -> None:
+        """Tell of tensors of `.tensors` files how they stand there."""
+        again = self._to == "tensorizer"
+        options = self._options.storage_options
+        kept = kept_of(self._core, self._source, options, modules=again)
+        for item in items:
+            one = kept[item.name]
+            # What is encrypted or has no bytes is said to be that, whatever its type is.
+            if item.dtype == "U8" and item.encoding and one.torch_name:
+                item.encoding = one.torch_name
+            if again:
+                item.kept = one
+        if again and len({info.file for info in infos}) > 1:
+            check_together(kept[item.name] for item in items)
 
     def run(self, partial: Folder | Remote) -> _core.Ledger:
         """Write what is not written yet; the ledger of all that was."""
@@ -291,7 +310,8 @@ class _Work:
         name = self._renamed[source]
         place = self._layout.places[name]
         # A view of no bytes cannot be cast.
-        data = memoryview(tensor.as_bytes()).cast("B") if tensor.nbytes else memoryview(b"")
+        none = tensor.nbytes == 0 or place.is_empty
+        data = memoryview(b"") if none else memoryview(tensor.as_bytes()).cast("B")
         changed = self.cast is not None and self.cast.changes(tensor.dtype)
         if self.cast is not None and changed:
             data = self.cast.data(data, tensor.dtype)
@@ -321,6 +341,7 @@ class _Work:
         with Checkpoint(path, **partial.words) as written:
             core = written._opened()
             words |= passing(core, self._options.budget)
+            self._name_as(core)
 
             def digesting(asked: _core.LoadOptions) -> None:
                 self._again.add_again(asked, set(self._written))
@@ -334,3 +355,12 @@ class _Work:
                 raise DataError(f"convert: tensor {name!r} in {path} is not what was written there")
         if len(found) != len(self.digests):
             raise DataError(f"convert: {path} has {len(found)} tensors, not {len(self.digests)}")
+
+    def _name_as(self, written: _core.Checkpoint) -> None:
+        """Call tensors of a `.tensors` file as it is opened, which its paths decide together."""
+        if self._to != "tensorizer" or len(written) != len(self._layout.places):
+            return
+        places = self._layout.places  # in the order of their records, as those of any such file
+        names = dict(zip(places, written.names(), strict=True))
+        self.digests = {names[name]: digest for name, digest in self.digests.items()}
+        self._written = {names[name]: digest for name, digest in self._written.items()}

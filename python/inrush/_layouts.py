@@ -26,6 +26,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from inrush._kept import Kept
     from inrush._keys import Key
     from inrush._tensors_file import Buffer, Cipher
 
@@ -38,6 +39,8 @@ _PARTITION = 10 << 30  # bytes, as sllm_store fills them
 _LENGTH_SIZE = 8  # bytes that begin a header of safetensors
 _PAGE = 4096  # what readers past the page cache need the size of a file to be a multiple of
 _ALIGNMENT = 256  # bytes: of a tensor in a partition
+# Bytes of an element of those of torch's types that safetensors lacks; 1 of all others.
+_ELEMENTS = {"torch.complex128": 16, "torch.complex32": 4, "torch.bits16": 2}
 
 
 class Item:
@@ -51,13 +54,16 @@ class Item:
     nbytes : int
     encoding : str
         As of `TensorInfo`: '' for plain bytes of the dtype.
+    kept : Kept, optional
+        How it stands in the ``.tensors`` file that it comes from.
     """
 
-    __slots__ = ("dtype", "encoding", "name", "nbytes", "shape")
+    __slots__ = ("dtype", "encoding", "kept", "name", "nbytes", "shape")
 
     def __init__(
         self, name: str, dtype: str, shape: Sequence[int], nbytes: int, encoding: str = ""
     ) -> None:
+        self.kept: Kept | None = None
         self.name = name
         self.dtype = dtype
         self.shape = tuple(shape)
@@ -77,6 +83,11 @@ class Place:
         self.offset = offset
         self.size = size
         self.record = record
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether none of the tensor's bytes stand there, as of a meta tensor."""
+        return isinstance(self.record, Record) and self.record.size == 0
 
     def pieces(self, data: memoryview) -> list[tuple[int, Buffer]]:
         """(offset in the file, bytes) to be written."""
@@ -309,13 +320,15 @@ def _close(layout: Layout, file: str, used: int) -> int:
 
 
 def tensorizer_layout(items: Sequence[Item], *, file: str, cipher: Cipher | None) -> Layout:
-    """One file as tensorizer writes a state dict, byte for byte where nothing is encrypted.
+    """One file as tensorizer writes it, byte for byte where nothing is encrypted.
 
-    Its index has 256 KiB, and more only where the tensors need it, which tensorizer refuses to
-    write and reads.
+    What comes from a ``.tensors`` file stands there as it stood in it; anything else is a state
+    dict. Its index has 256 KiB, and more only where the tensors need it, which tensorizer refuses
+    to write and reads.
     """
     records = [_record_of(item, cipher) for item in items]
-    version = version_of(records, encrypted=cipher is not None)
+    meta = any(item.kept is not None and item.kept.meta for item in items)
+    version = version_of(records, encrypted=cipher is not None, meta=meta)
     tagged = any(record.long for record in records)
     lines = sum(len(record.line(0, tagged=tagged)) for record in records)
     layout = Layout()
@@ -337,17 +350,34 @@ def tensorizer_layout(items: Sequence[Item], *, file: str, cipher: Cipher | None
 
 
 def _record_of(item: Item, cipher: Cipher | None) -> Record:
-    shape = item.shape
+    kept = item.kept
+    if kept is not None:
+        dtype = kept.dtype or _code_of(item)[0]
+        size = 0 if kept.meta else item.nbytes
+        return Record(
+            kept.path, dtype, kept.shape, size, kind=kept.kind, module=kept.module, cipher=cipher
+        )
+    dtype, shape = _code_of(item)
+    path = item.name.encode()
+    if path.startswith(b"\x1e"):
+        raise _refuse(item, "tensorizer", "reads a name that begins with 0x1E as a structure")
+    return Record(path, dtype, shape, item.nbytes, cipher=cipher)
+
+
+def _code_of(item: Item) -> tuple[str, Sequence[int]]:
+    """How tensorizer names its dtype, and its lengths as torch counts elements."""
     if item.encoding.startswith("torch."):
-        raise _refuse(item, "tensorizer's writer here", f"has no type for {item.encoding}")
+        # Delivered as bytes, with one more dimension where an element has several.
+        width = _ELEMENTS.get(item.encoding, 1)
+        shape = item.shape if width == 1 else item.shape[:-1]
+        if item.encoding == "torch.complex128":
+            return f"<c{width}", shape
+        return f"{'|' if width == 1 else '<'}V{width}\0{item.encoding}", shape
     if item.encoding not in ("", "zeros", "secretbox"):
         raise _refuse(item, "tensorizer", f"has no type for {item.encoding}")
     dtype = PLAIN.get(item.dtype) or OPAQUE.get(item.dtype)
     if dtype is None:
         raise _refuse(item, "tensorizer", f"has no type for {item.dtype}")
     if item.dtype in PACKED:
-        shape = (*shape[:-1], shape[-1] // PACKED[item.dtype])
-    path = item.name.encode()
-    if path.startswith(b"\x1e"):
-        raise _refuse(item, "tensorizer", "reads a name that begins with 0x1E as a structure")
-    return Record(path, dtype, shape, item.nbytes, cipher=cipher)
+        return dtype, (*item.shape[:-1], item.shape[-1] // PACKED[item.dtype])
+    return dtype, item.shape
