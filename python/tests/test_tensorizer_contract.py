@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import inspect
 import io
+import os
 import warnings
 
 import pytest
@@ -402,6 +403,13 @@ WRONG = {
     "no key": lambda kit: kit.DecryptionParams.from_key(b""),
     "no passphrase": lambda kit: kit.EncryptionParams.from_string(""),
     "no passphrase to decrypt": lambda kit: kit.DecryptionParams.from_string(b""),
+    "None as key": lambda kit: kit.DecryptionParams.from_key(None),
+    "None as passphrase": lambda kit: kit.EncryptionParams.from_string(None),
+    "None as passphrase to decrypt": lambda kit: kit.DecryptionParams.from_string(None),
+    "neither key nor passphrase": lambda kit: kit.TensorDeserializer(
+        saved(), device="cpu", encryption=kit.DecryptionParams()
+    ),
+    "hash of keys": lambda kit: {kit.DecryptionParams()},
     "number as passphrase": lambda kit: kit.DecryptionParams.from_string(5),
     "text as cost": lambda kit: kit.EncryptionParams.from_string("x", opslimit="1"),
     "costs exchanged": lambda kit: kit.EncryptionParams.from_string(
@@ -421,6 +429,36 @@ WRONG = {
     "text mode": lambda kit: kit.stream_io.open_stream("/dev/null", "r"),
     "no certificates": lambda kit: kit.stream_io.CAInfo(),
 }
+
+
+def test_params_say_what_they_were_made_of_and_are_compared_by_it():
+    key, other = os.urandom(32), os.urandom(32)
+    salt = os.urandom(16)
+    for kit in both():
+        decryption, encryption = kit.DecryptionParams, kit.EncryptionParams
+        by_key, by_text = decryption.from_key(key), decryption.from_string("open sesame")
+        assert (by_key.key, by_key.source) == (key, None)
+        assert (by_text.key, by_text.source) == (None, b"open sesame")
+        assert by_key == decryption.from_key(key) and by_text == decryption.from_string(
+            b"open sesame"
+        )
+        assert by_key != decryption.from_key(other) and by_key != by_text and by_key != key
+        blank = decryption()
+        assert blank == decryption() and (blank.key, blank.source) == (None, None)
+        blank.key = key
+        assert blank == by_key
+        assert encryption(key) == encryption(key) != encryption(other)
+        derived = [encryption.from_string("x", cost, 8192, salt) for cost in (1, 1, 2)]
+        assert derived[0] == derived[1] != derived[2]
+        assert derived[0] != encryption(derived[0].key)
+
+
+def test_params_show_no_secrets():
+    kit = both()[0]
+    key = os.urandom(32)
+    for shown in (kit.EncryptionParams(key), kit.DecryptionParams.from_key(key)):
+        assert repr(key)[2:-1] not in repr(shown)
+    assert "sesame" not in repr(kit.DecryptionParams.from_string("open sesame"))
 
 
 def saved() -> io.BytesIO:
