@@ -12,10 +12,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cctype>
+#include <iterator>
 #include <optional>
 #include <utility>
 
+#include "inrush/base/parallel.h"
 #include "inrush/base/text.h"
 #include "inrush/core/error.h"
 #include "inrush/core/quoted.h"
@@ -27,6 +30,9 @@ namespace {
 constexpr uint64_t kLargestIndex = 100'000'000;  // bytes of an index
 constexpr size_t kMostPartitions = 1 << 16;      // files of one index
 constexpr size_t kMostRanks = 1 << 12;
+constexpr size_t kRanksAtOnce = 32;  // asked for together: so many behind a gap are noticed
+constexpr size_t kRankThreads = 8;
+constexpr size_t kNamed = 5;         // in one error
 constexpr size_t kMostExtents = 64;  // dimensions, as torch has it
 
 struct Alias {
@@ -269,6 +275,8 @@ bool is_there(Store& store, const std::string& entry) {
   }
 }
 
+std::string rank_entry(size_t rank) { return fmt::format("rank_{}/{}", rank, kServerlessIndex); }
+
 std::vector<Blob> open_partitions(Store& store, const std::string& folder,
                                   const std::string& index) {
   const std::vector<std::string> listing =
@@ -322,13 +330,34 @@ std::vector<TensorInfo> parse_serverless_index(const JsonText& json, const std::
 }
 
 std::vector<std::string> serverless_ranks(Store& store) {
-  std::vector<std::string> entries;
-  while (entries.size() < kMostRanks) {
-    std::string entry = fmt::format("rank_{}/{}", entries.size(), kServerlessIndex);
-    if (!is_there(store, entry)) break;
-    entries.push_back(std::move(entry));
+  std::vector<std::string> found;
+  std::vector<std::string> missing;  // of those before the last that was found
+  std::vector<std::string> absent;
+  for (size_t first = 0; first < kMostRanks; first += kRanksAtOnce) {
+    std::array<std::string, kRanksAtOnce> entries;
+    std::array<char, kRanksAtOnce> there{};  // vector<bool>'s are not each thread's own
+    for (size_t i = 0; i < kRanksAtOnce; ++i) entries[i] = rank_entry(first + i);
+    parallel_for(kRanksAtOnce, kRankThreads,
+                 [&](size_t i) { there[i] = is_there(store, entries[i]) ? 1 : 0; });
+    const size_t before = found.size();
+    for (size_t i = 0; i < kRanksAtOnce; ++i) {
+      if (there[i] == 0) {
+        absent.push_back(std::move(entries[i]));
+        continue;
+      }
+      std::move(absent.begin(), absent.end(), std::back_inserter(missing));
+      absent.clear();
+      found.push_back(std::move(entries[i]));
+    }
+    if (found.size() == before) break;
   }
-  return entries;
+  if (missing.empty()) return found;
+  throw Error(
+      ErrorCode::data,
+      fmt::format("open {}: ranks up to {} are there, but {} of them {} not: {}{}", store.uri(),
+                  found.back(), missing.size(), missing.size() == 1 ? "is" : "are",
+                  fmt::join(std::span(missing).first(std::min(missing.size(), kNamed)), ", "),
+                  missing.size() > kNamed ? ", ..." : ""));
 }
 
 bool named_serverless(std::string_view entry) { return file_name(entry) == kServerlessIndex; }

@@ -22,7 +22,8 @@ inline constexpr std::string_view kServerlessIndex = "tensor_index.json";
 std::vector<TensorInfo> parse_serverless_index(const JsonText& json, const std::string& name,
                                                std::span<const uint64_t> partitions);
 
-// The index files in rank_0/, rank_1/, ... of a store, up to the first that is not there.
+// The index files in rank_0/, rank_1/, ... of a store. Throws Error{data} where one is missing
+// between others.
 std::vector<std::string> serverless_ranks(Store& store);
 
 bool named_serverless(std::string_view entry);

@@ -69,6 +69,9 @@ def test_a_conversion_goes_to_a_bucket_and_comes_back(
     for part in parts:
         found |= contents(part, storage_options=storage)
     assert found == tensors
+    if ranked:
+        whole = contents(place, storage_options=storage)
+        assert {name.partition("/")[2]: data for name, data in whole.items()} == tensors
     assert len(digests) == len(tensors)
     if not ranked:
         local = tmp_path / f"local-{name}"

@@ -117,6 +117,20 @@ def test_ranks_are_folders_and_go_before_the_names(tmp_path):
     check(inrush.open(tmp_path / "rank_1"), ranks[1])
 
 
+def test_a_rank_that_is_missing_is_named(tmp_path):
+    ranks = {i: contents() for i in (0, 1, 3)}
+    for i, tensors in ranks.items():
+        write_theirs(tmp_path / "m" / f"rank_{i}", tensors)
+    for act in (
+        lambda: inrush.open(tmp_path / "m"),
+        lambda: inrush.convert(tmp_path / "m", tmp_path / "to", to="safetensors"),
+    ):
+        with pytest.raises(inrush.DataError, match=r"1 of them is not: rank_2/tensor_index\.json"):
+            act()
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+    check(inrush.open(tmp_path / "m" / "rank_3"), ranks[3])
+
+
 def test_tied_tensors_share_bytes_and_each_gets_its_own(tmp_path):
     data = os.urandom(24)
     write_theirs(tmp_path, {"a": ("F32", [2, 3], data)}, files=1)
