@@ -153,3 +153,107 @@ def test_quantised_tensors_are_refused():
     for kit in KITS:
         with pytest.raises(NotImplementedError):
             kit.TensorSerializer(Kept()).write_state_dict({"a": tensor})
+
+
+def test_a_file_without_tensors_is_what_theirs_is():
+    data = both(lambda serializer: None)
+    assert data == both(lambda serializer: serializer.write_state_dict({}))
+    made = []
+    for kit in KITS:
+        with pytest.raises(ValueError, match="[tT]ensor"):
+            kit.TensorDeserializer(Kept(data), "cpu")
+        file = Kept()
+        kit.TensorSerializer(file, encryption=kit.EncryptionParams.random()).close()
+        made.append(file.getvalue())
+    assert made[0] == made[1]
+
+
+@pytest.mark.parametrize("start", [0, 30])
+def test_a_file_stands_at_the_end_of_the_tensors_and_keeps_what_is_written_there(start):
+    before, between, after = (torch.randint(0, 256, (60,)).numpy().tobytes() for _ in range(3))
+    tensors = [{"a": torch.rand(3)}, {"b": torch.rand(5), "L": torch.empty(2**32 + 1, 0)}]
+    made = []
+    for kit in KITS:
+        file = Kept(before)
+        file.seek(start)
+        serializer = kit.TensorSerializer(file)
+        places = [file.tell()]
+        for state, more in zip(tensors, (between, after), strict=True):
+            serializer.write_state_dict(state)
+            places.append(file.tell())
+            file.write(more)
+        serializer.close()
+        made.append((places, file.getvalue()))
+    assert made[0] == made[1]
+    data = made[0][1]
+    assert data.startswith(before[:start]) and between in data
+    assert data.endswith(after + bytes(8))
+    file = Kept(data)
+    file.seek(start)
+    with KITS[0].TensorDeserializer(file, "cpu", lazy_load=True) as found:
+        assert torch.equal(found["a"], tensors[0]["a"]) and torch.equal(found["b"], tensors[1]["b"])
+
+
+def test_a_write_that_fails_leaves_the_file_where_the_tensors_end():
+    file = Kept()
+    serializer = KITS[0].TensorSerializer(file)
+    state = {"a": torch.rand(300), "b": torch.rand(300)}
+    serializer.write_state_dict({"c": state["a"]})
+    place = file.tell()
+    write = file.write
+
+    def once(data):
+        file.write = write
+        write(bytes(data)[:7])
+        raise OSError("no space")
+
+    file.write = once
+    with pytest.raises(OSError, match="no space"):
+        serializer.write_state_dict(state)
+    assert file.tell() == place
+    serializer.write_state_dict(state)
+    serializer.close()
+    whole = both(lambda one: (one.write_state_dict({"c": state["a"]}), one.write_state_dict(state)))
+    assert file.getvalue() == whole
+
+
+class Plain:
+    """A file that can do what tensorizer needs, and no more."""
+
+    def __init__(self) -> None:
+        self.kept = Kept()
+        for name in ("read", "write", "seek", "tell", "close"):
+            setattr(self, name, getattr(self.kept, name))
+
+
+def test_files_without_flush_are_written():
+    tensor = torch.rand(7)
+    made = []
+    for kit in KITS:
+        file = Plain()
+        serializer = kit.TensorSerializer(file)
+        serializer.write_state_dict({"a": tensor})
+        serializer.close()
+        made.append(file.kept.getvalue())
+    assert made[0] == made[1]
+
+
+WRONG = [("a", -1), ("a", 1.5), ("a", None), ("a", True), ("a", ("b",)), ["a"], (), 3, None, b"a"]
+
+
+@pytest.mark.parametrize("name", WRONG, ids=repr)
+def test_names_that_could_not_be_read_are_refused(name):
+    for kit in KITS:
+        serializer = kit.TensorSerializer(Kept())
+        with pytest.raises(TypeError):
+            serializer.write_tensor(0, name, kit.TensorType.PARAM, torch.rand(2))
+
+
+def test_single_tensors_may_have_structured_names():
+    tensors = {"layers": [torch.rand(2), torch.rand(3)]}
+    file = Kept()
+    serializer = KITS[0].TensorSerializer(file)
+    for i, tensor in enumerate(tensors["layers"]):
+        kind = KITS[0].TensorType.STATE_DICT
+        serializer.write_tensor(0, ("layers", i), kind, tensor)
+    assert file.getvalue() == both(lambda one: one.write_state_dict(tensors))

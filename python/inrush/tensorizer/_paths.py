@@ -36,6 +36,19 @@ def encode_path(path: Path) -> bytes:
     return _STRUCTURED + json.dumps(path, separators=(",", ":")).encode()
 
 
+def check_parts(path: Any) -> None:
+    """Raise TypeError for what is neither text nor a tuple of text and numbers from 0 on."""
+    if isinstance(path, str):
+        return
+    parts = path if isinstance(path, tuple) else ()
+    if not parts or not all(isinstance(part, str) or _is_number(part) for part in parts):
+        raise TypeError(f"name {path!r}: neither text nor a tuple of text and numbers")
+
+
+def _is_number(part: Any) -> bool:
+    return isinstance(part, int) and not isinstance(part, bool) and part >= 0
+
+
 def decode_path(raw: str | bytes) -> Path:
     """From how it stands in a file: text, or the bytes of a structure."""
     if isinstance(raw, str):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import contextlib
 import io
 import json
 import os
@@ -22,7 +23,7 @@ from inrush._tensors_file import (
 )
 from inrush.tensorizer._crypto import EncryptionParams
 from inrush.tensorizer._devices import bytes_of, tensor_of
-from inrush.tensorizer._paths import TakenPaths, check_paths, encode_path, flatten
+from inrush.tensorizer._paths import TakenPaths, check_parts, check_paths, encode_path, flatten
 from inrush.tensorizer._types import TensorType, code_of
 from inrush.tensorizer.stream_io import open_stream
 
@@ -40,6 +41,9 @@ _AHEAD = 1 << 30  # bytes of copies that wait to be written: encrypted, or from 
 
 class TensorSerializer:
     """Writes a `.tensors` file. The file is whole after every call that writes.
+
+    It then stands where the tensors end. What somebody else writes there is kept: further tensors
+    go behind it.
 
     Parameters
     ----------
@@ -85,11 +89,12 @@ class TensorSerializer:
         self._records: list[tuple[Record, int]] = []  # with where each begins
         self._told = 0  # of them stand in the index
         self._paths = TakenPaths()
-        self._version = 0
-        self._index_size = 0
+        self._version = version_of((), encrypted=self._cipher is not None)
+        self._index_size = INDEX_SIZE
         self._index_used = 0
-        self._end = 0
+        self._end = self._start + HEAD_SIZE + INDEX_SIZE
         self._size = 0
+        self._commit()
 
     @property
     def total_tensor_bytes(self) -> int:
@@ -103,10 +108,16 @@ class TensorSerializer:
         ----------
         idx : int
             Number of its module, at most 65535.
-        name : str or tuple
+        name : str, or tuple of str and int
         tensor_type : TensorType
         tensor : torch.Tensor, or numpy's array or scalar
+
+        Raises
+        ------
+        TypeError
+            A part of the name is neither text nor a number from 0 on.
         """
+        check_parts(name)
         if not isinstance(tensor, torch.Tensor):
             tensor = tensor_of(tensor)
         self._write([(idx, name, TensorType(tensor_type), tensor, None)])
@@ -159,8 +170,17 @@ class TensorSerializer:
             encrypted=self._cipher is not None,
             meta=any(tensor.is_meta for tensor in tensors),
         )
+        self._end = max(self._end, self._file.tell())
         self._reserve(records, max(version, self._version))
-        encoded = self._encoded(records, tensors)
+        try:
+            self._append(specs, records, self._encoded(records, tensors))
+        except BaseException:
+            with contextlib.suppress(OSError, ValueError):
+                self._file.seek(self._end)  # the next one goes over what stands there in part
+            raise
+        self._commit()
+
+    def _append(self, specs: list[Any], records: list[Record], encoded: Iterator[Any]) -> None:
         for record, (_, path, _, _, owner) in zip(records, specs, strict=True):
             header, stored = next(encoded)
             self._put(self._end, header)
@@ -172,7 +192,6 @@ class TensorSerializer:
             if owner is not None:
                 module, attribute = owner
                 setattr(module, attribute, None)
-        self._commit()
 
     def _encoded(
         self, records: list[Record], tensors: list[torch.Tensor]
@@ -212,18 +231,18 @@ class TensorSerializer:
 
     def _reserve(self, records: list[Record], version: int) -> None:
         """Room for the lines, before anything is written that would not fit."""
-        first = not self._records
+        empty = self._end == self._start + HEAD_SIZE + self._index_size
         tagged = version >= LONG_VERSION
         if tagged and self._version < LONG_VERSION:  # those that stand there get tags too
             self._told = self._index_used = 0
         known = [record for record, _ in self._records[self._told :]]
         lines = (record.line(0, tagged=tagged) for record in (*known, *records))
         needed = self._index_used + sum(map(len, lines))
-        if first:
-            self._index_size = max(INDEX_SIZE, needed)
-            self._end = self._start + HEAD_SIZE + self._index_size
-        elif needed > self._index_size:
-            raise RuntimeError("Metadata overflow: write all tensors in one call")
+        if needed > self._index_size:
+            if not empty:
+                raise RuntimeError("Metadata overflow: write all tensors in one call")
+            self._index_size = needed
+            self._end = self._start + HEAD_SIZE + needed
         self._version = version
 
     def _put(self, offset: int, data: bytes | bytearray | memoryview) -> None:
@@ -240,7 +259,8 @@ class TensorSerializer:
             record.line(offset, tagged=tagged) for record, offset in self._records[self._told :]
         )
         at = self._index_used
-        fill = bytes(self._index_size - len(lines)) if at == 0 else b""
+        unwritten = at == 0 and (not lines or self._index_size > INDEX_SIZE)
+        fill = bytes(self._index_size - len(lines)) if unwritten else b""
         head = head_of(
             self._version,
             len(self._records),
@@ -253,10 +273,18 @@ class TensorSerializer:
         self._put(self._start, head)
         self._told = len(self._records)
         self._index_used = at + len(lines)
-        self._file.flush()
+        self._file.seek(self._end)
+        if hasattr(self._file, "flush"):
+            self._file.flush()
+
+    def _finish(self) -> None:
+        """The end, behind what somebody wrote after the tensors."""
+        if not getattr(self._file, "closed", False) and self._file.tell() > self._end:
+            self._put(self._file.tell(), bytes(8))
 
     def close(self) -> None:
         """Close the file."""
+        self._finish()
         self._file.close()
 
     def __enter__(self) -> TensorSerializer:
@@ -269,6 +297,8 @@ class TensorSerializer:
         trace: TracebackType | None,
     ) -> None:
         leave = getattr(self._file, "__exit__", None)
+        if kind is None:
+            self._finish()
         if leave is None:
             self.close()
         else:
