@@ -19,12 +19,11 @@ from inrush._layouts import (
     Item,
     Layout,
     Place,
-    in_ranks,
     safetensors_layout,
-    serverless_layout,
     tensorizer_layout,
 )
 from inrush._options import Options
+from inrush._partitions import DIALECTS, in_ranks, serverless_layout
 from inrush._selection import passing, wanted_names
 from inrush._sizes import parse_size
 from inrush._tensors_file import Cipher
@@ -63,6 +62,7 @@ def convert(
     budget: int | str | None = None,
     dtype: str | None = None,
     ranks: int | None = None,
+    dialect: str | None = None,
     resume: bool = False,
     storage_options: Mapping[str, Any] | None = None,
     progress: Callable[..., object] | None = None,
@@ -103,6 +103,8 @@ def convert(
     ranks : int, optional
         For ServerlessLLM: that many folders ``rank_0``, ``rank_1``, ..., each with whole tensors of
         about as many bytes, so that as many processes load at once. Tensors are not sliced.
+    dialect : {'original', 'tensora'}, optional
+        For ServerlessLLM: what its own ``sllm_store`` reads, the default, or what Tensora reads.
     resume : bool
         Go on with what an interrupted call with the same arguments left, on this machine.
     storage_options : mapping, optional
@@ -141,6 +143,11 @@ def convert(
         raise UsageError(
             f"convert: ranks={ranks!r}: expected 1 to {_MOST_RANKS}, and to='serverlessllm'"
         )
+    if dialect is not None and (to != "serverlessllm" or dialect not in DIALECTS):
+        raise UsageError(
+            f"convert: dialect={dialect!r}: expected one of {', '.join(DIALECTS)}, and "
+            "to='serverlessllm'"
+        )
     key = key_of(encrypt)
     if key is not None and to == "serverlessllm":
         raise UsageError("convert: ServerlessLLM cannot be encrypted; the others can")
@@ -153,6 +160,7 @@ def convert(
     with Checkpoint(source, **words) as checkpoint:
         work = _Work(checkpoint, source, single, to, key)
         work.cast = None if dtype is None else Cast(dtype)
+        work.dialect = dialect or DIALECTS[0]
         size = 0 if shard_size is None else parse_size(shard_size, "shard_size")
         work.settle(size, 0 if ranks is None else ranks)
         with partial:
@@ -205,6 +213,7 @@ class _Work:
         self._zeros: set[str] = set()  # tensors without bytes in the source
         self._renamed: dict[str, str] = {}  # the source's names to the destination's
         self.cast: Cast | None = None
+        self.dialect = DIALECTS[0]
 
     def settle(self, shard_size: int, ranks: int) -> None:
         """Decide where everything goes; raises before anything is written."""
@@ -231,7 +240,7 @@ class _Work:
                 key=self._key,
             )
         elif self._to == "serverlessllm":
-            self._layout = serverless_layout(items, shard_size=shard_size)
+            self._layout = serverless_layout(items, shard_size=shard_size, dialect=self.dialect)
         else:
             total = sum(item.nbytes for item in items)
             if 0 < shard_size < total:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 
 from inrush import _core
-from inrush._dtypes import FRAMEWORK_NAMES, PACKED
+from inrush._dtypes import PACKED
 from inrush._errors import UsageError
 from inrush._saving import seal_of
 from inrush._tensors_file import (
@@ -30,15 +30,7 @@ if TYPE_CHECKING:
     from inrush._keys import Key
     from inrush._tensors_file import Buffer, Cipher
 
-# All that sllm_store can give back.
-_SERVERLESS = {
-    name: f"torch.{FRAMEWORK_NAMES[name]}"
-    for name in ("F16", "F32", "F64", "I16", "I32", "I64", "U8", "I8", "BF16")
-}
-_PARTITION = 10 << 30  # bytes, as sllm_store fills them
 _LENGTH_SIZE = 8  # bytes that begin a header of safetensors
-_PAGE = 4096  # what readers past the page cache need the size of a file to be a multiple of
-_ALIGNMENT = 256  # bytes: of a tensor in a partition
 # Bytes of an element of those of torch's types that safetensors lacks; 1 of all others.
 _ELEMENTS = {"torch.complex128": 16, "torch.complex32": 4, "torch.bits16": 2}
 
@@ -140,7 +132,8 @@ class Layout:
         self.fixed.append((file, 0, data))
 
 
-def _refuse(item: Item, to: str, why: str) -> UsageError:
+def refuse(item: Item, to: str, why: str) -> UsageError:
+    """The error that a format cannot say this tensor."""
     return UsageError(f"convert {item.name!r}: {to} {why}; leave it out with exclude")
 
 
@@ -173,7 +166,7 @@ def safetensors_layout(
     filled = 0
     for item in items:
         if item.encoding not in ("", "zeros", "secretbox"):
-            raise _refuse(item, "safetensors", f"has no type for {item.encoding}")
+            raise refuse(item, "safetensors", f"has no type for {item.encoding}")
         if shard_size and shards[-1] and filled + item.nbytes > shard_size:
             shards.append([])
             filled = 0
@@ -231,94 +224,6 @@ def _add_safetensors(
         start += item.nbytes
 
 
-def _strides(shape: Sequence[int]) -> list[int]:
-    strides = [1] * len(shape)
-    for i in range(len(shape) - 1, 0, -1):
-        strides[i - 1] = strides[i] * max(shape[i], 1)
-    return strides
-
-
-def in_ranks(items: Sequence[Item], count: int) -> list[Item]:
-    """The tensors named for `count` folders, in their order, each with about as many bytes.
-
-    Parameters
-    ----------
-    items : sequence of Item
-    count : int
-        At most as many as there are tensors.
-    """
-    if count > len(items):
-        raise UsageError(f"convert: {count} ranks for {len(items)} tensors: one would have none")
-    total = sum(item.nbytes for item in items)
-    named = []
-    rank = before = 0
-    for place, item in enumerate(items):
-        due = before * count >= total * (rank + 1) or len(items) - place == count - rank - 1
-        if rank + 1 < count and due and place > rank:
-            rank += 1
-        before += item.nbytes
-        name = f"rank_{rank}/{item.name}"
-        named.append(Item(name, item.dtype, item.shape, item.nbytes, item.encoding))
-    return named
-
-
-def serverless_layout(items: Iterable[Item], *, shard_size: int) -> Layout:
-    """What sllm_store reads, and does not read short: no file ends within a page.
-
-    Tensors called ``rank_N/...`` go into the folder rank_N.
-
-    Parameters
-    ----------
-    items : iterable of Item
-    shard_size : int
-        Most bytes of a partition; 0 for 10 GiB, as sllm_store has it.
-    """
-    folders: dict[str, list[Item]] = {}
-    for item in items:
-        if item.encoding not in ("", "zeros", "secretbox") or item.dtype not in _SERVERLESS:
-            kind = item.encoding or item.dtype
-            raise _refuse(item, "ServerlessLLM", f"cannot restore {kind}")
-        head, slash, _ = item.name.partition("/")
-        ranked = bool(slash) and head.startswith("rank_") and head[5:].isdigit()
-        folders.setdefault(head + "/" if ranked else "", []).append(item)
-    wanted = {f"rank_{rank}/" for rank in range(len(folders))}
-    if folders.keys() - {""} and folders.keys() != wanted:
-        raise UsageError(
-            f"convert: tensors' names want the folders {sorted(folders)}, and ServerlessLLM's are "
-            "all called rank_0, rank_1, ...; leave the others out with exclude"
-        )
-    layout = Layout()
-    for folder, members in folders.items():
-        _add_partitions(layout, folder, members, shard_size or _PARTITION)
-    return layout
-
-
-def _add_partitions(layout: Layout, folder: str, items: Iterable[Item], largest: int) -> None:
-    index: dict[str, object] = {}
-    base = used = number = 0  # the partition's first byte over all of them, and its size so far
-    for item in items:
-        begin = used + -used % _ALIGNMENT
-        if used and begin + item.nbytes > largest:
-            base += _close(layout, f"{folder}tensor.data_{number}", used)
-            number += 1
-            begin = 0
-        used = begin + item.nbytes
-        file = f"{folder}tensor.data_{number}"
-        layout.places[item.name] = Place(file, begin, item.nbytes)
-        index[item.name.removeprefix(folder)] = [
-            base + begin, item.nbytes, item.shape, _strides(item.shape), _SERVERLESS[item.dtype],
-        ]  # fmt: skip
-    _close(layout, f"{folder}tensor.data_{number}", used)
-    layout.add_text(f"{folder}tensor_index.json", json.dumps(index))
-
-
-def _close(layout: Layout, file: str, used: int) -> int:
-    # Readers know where the next partition begins by the size of the file: zeros count.
-    size = max(used + -used % _PAGE, _PAGE)
-    layout.sizes[file] = size
-    return size
-
-
 def tensorizer_layout(items: Sequence[Item], *, file: str, cipher: Cipher | None) -> Layout:
     """One file as tensorizer writes it, byte for byte where nothing is encrypted.
 
@@ -360,7 +265,7 @@ def _record_of(item: Item, cipher: Cipher | None) -> Record:
     dtype, shape = _code_of(item)
     path = item.name.encode()
     if path.startswith(b"\x1e"):
-        raise _refuse(item, "tensorizer", "reads a name that begins with 0x1E as a structure")
+        raise refuse(item, "tensorizer", "reads a name that begins with 0x1E as a structure")
     return Record(path, dtype, shape, item.nbytes, cipher=cipher)
 
 
@@ -374,10 +279,10 @@ def _code_of(item: Item) -> tuple[str, Sequence[int]]:
             return f"<c{width}", shape
         return f"{'|' if width == 1 else '<'}V{width}\0{item.encoding}", shape
     if item.encoding not in ("", "zeros", "secretbox"):
-        raise _refuse(item, "tensorizer", f"has no type for {item.encoding}")
+        raise refuse(item, "tensorizer", f"has no type for {item.encoding}")
     dtype = PLAIN.get(item.dtype) or OPAQUE.get(item.dtype)
     if dtype is None:
-        raise _refuse(item, "tensorizer", f"has no type for {item.dtype}")
+        raise refuse(item, "tensorizer", f"has no type for {item.dtype}")
     if item.dtype in PACKED:
         return dtype, (*item.shape[:-1], item.shape[-1] // PACKED[item.dtype])
     return dtype, item.shape

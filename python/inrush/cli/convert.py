@@ -47,6 +47,10 @@ Dtype = Annotated[
 
 Ranks = Annotated[int | None, typer.Option(help="Folders rank_0, rank_1, ...: serverlessllm only.")]
 
+Dialect = Annotated[
+    str | None, typer.Option(help="original or tensora: how serverlessllm is written.")
+]
+
 EncryptKeyFile = Annotated[
     str | None, typer.Option(metavar="FILE", help="Encrypt with this key: not serverlessllm.")
 ]
@@ -88,6 +92,7 @@ def convert(
     encrypt_key_command: EncryptKeyCommand = None,
     dtype: Dtype = None,
     ranks: Ranks = None,
+    dialect: Dialect = None,
     budget: Budget = None,
     storage_options: StorageOptions = None,
     resume: Annotated[
@@ -117,6 +122,7 @@ def convert(
             encrypt=target_key,
             dtype=dtype,
             ranks=ranks,
+            dialect=dialect,
             budget=budget,
             resume=resume,
             **load_words(storage_options=storage_options),
