@@ -8,11 +8,15 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
+#include <span>
 #include <string>
 
 #include "inrush/checkpoint.h"
 #include "inrush/core/decoder.h"
+#include "inrush/core/plan.h"
+#include "inrush/manifest.h"
 
 namespace inrush {
 
@@ -56,5 +60,26 @@ void check_unused(const Checkpoint& checkpoint, const std::function<bool()>& sto
 
 // Both, one after the other, over the same bytes; the digest is the second's. Either may be empty.
 DecoderFactory in_turn(DecoderFactory first, DecoderFactory second);
+
+// What a manifest expects of a checkpoint. A value; any thread.
+class Expectation {
+ public:
+  // Throws Error{data} for tensors that should be there and are not.
+  Expectation(const Checkpoint& checkpoint, std::shared_ptr<const Manifest> manifest);
+
+  // Holds tensors that are taken whole against what is expected, leaf by leaf where those are
+  // known. Throws Error{data}, as making one does, for tensors that are something else, or of which
+  // no digest is known.
+  [[nodiscard]] DecoderFactory decoder() const;
+
+  // Slices are seen by no decoder: reads the leaves that they lie in, on several threads, and
+  // compares those. Throws Error{usage} besides, for tensors whose leaves are not known or lie in
+  // their file in another order.
+  void check_slices(std::span<const Selection> selections) const;
+
+ private:
+  class Expected;
+  std::shared_ptr<const Expected> expected_;
+};
 
 }  // namespace inrush

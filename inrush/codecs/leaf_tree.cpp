@@ -12,8 +12,6 @@
 namespace inrush {
 namespace {
 
-std::string hex(const LeafDigest& digest) { return fmt::format("{:02x}", fmt::join(digest, "")); }
-
 std::string root_of(const std::vector<LeafDigest>& leaves) {
   return hex(sha256_leaf(std::as_bytes(std::span(leaves))));
 }
@@ -30,6 +28,8 @@ class LeafTree final : public Decoder {
     const size_t count = (tensor.size + kLeafSize - 1) / kLeafSize;
     leaves_.resize(count);
     seen_.resize(count);
+    const auto& expected = manner_->options.expected_leaves;
+    if (expected) expected_ = expected(tensor);
   }
 
   [[nodiscard]] DecoderTraits traits() const override {
@@ -51,6 +51,7 @@ class LeafTree final : public Decoder {
       const size_t i = offset / kLeafSize;
       leaves_[i] = manner_->hash(leaf);
       seen_[i] = 1;
+      check_leaf(i, leaf.size());
       data = data.subspan(leaf.size());
       offset += leaf.size();
     }
@@ -67,16 +68,27 @@ class LeafTree final : public Decoder {
     std::string root = root_of(leaves_);
     const TreeOptions& options = manner_->options;
     const std::string expected = options.expected ? options.expected(tensor_) : "";
-    if (!expected.empty() && expected != root) {
-      throw Error(ErrorCode::data, fmt::format("digest of {} [0, +{}): {}, but {} is expected",
-                                               quoted(tensor_.name), tensor_.size, root, expected));
-    }
+    if (!expected.empty() && expected != root) fail(0, tensor_.size, root, expected);
     if (options.leaves) options.leaves(tensor_, leaves_in_hex());
     if (options.root) options.root(tensor_, root);
     return root;
   }
 
  private:
+  void check_leaf(size_t i, uint64_t size) const {
+    if (expected_.empty()) return;
+    const std::string found = hex(leaves_[i]);
+    if (i >= expected_.size() || found != expected_[i]) {
+      fail(i * kLeafSize, size, found, i < expected_.size() ? expected_[i] : "nothing");
+    }
+  }
+
+  [[noreturn]] void fail(uint64_t offset, uint64_t size, const std::string& found,
+                         const std::string& expected) const {
+    throw Error(ErrorCode::data, fmt::format("digest of {} [{}, +{}): {}, but {} is expected",
+                                             quoted(tensor_.name), offset, size, found, expected));
+  }
+
   std::vector<std::string> leaves_in_hex() const {
     std::vector<std::string> out;
     out.reserve(leaves_.size());
@@ -86,11 +98,14 @@ class LeafTree final : public Decoder {
 
   const TensorInfo tensor_;
   const std::shared_ptr<const Manner> manner_;  // a decoder may outlive its factory
+  std::span<const std::string> expected_;
   std::vector<LeafDigest> leaves_;
   std::vector<uint8_t> seen_;  // bytes: threads set them at once
 };
 
 }  // namespace
+
+std::string hex(const LeafDigest& digest) { return fmt::format("{:02x}", fmt::join(digest, "")); }
 
 LeafDigest sha256_leaf(std::span<const std::byte> data) {
   return *checksums_of({}, data, false, true).sha256;

@@ -24,6 +24,9 @@ struct TreeOptions {
   // The digest that a tensor must have, 64 hex digits; "" for any. A decoder whose tensor has
   // another one throws Error{data} at its end.
   std::function<std::string(const TensorInfo&)> expected;
+  // Those that its leaves must have, or nothing: it throws as soon as one has another. They live
+  // as long as the decoder.
+  std::function<std::span<const std::string>(const TensorInfo&)> expected_leaves;
   // Is given the leaves' digests in hex, in order, when a tensor is complete; and the root.
   std::function<void(const TensorInfo&, std::vector<std::string>)> leaves;
   std::function<void(const TensorInfo&, const std::string&)> root;
@@ -34,6 +37,8 @@ DecoderFactory leaf_tree(LeafHash hash, TreeOptions options);
 
 // The root of bytes that are there already.
 std::string leaf_tree_root(const LeafHash& hash, std::span<const std::byte> data);
+
+std::string hex(const LeafDigest& digest);
 
 LeafDigest sha256_leaf(std::span<const std::byte> data);
 

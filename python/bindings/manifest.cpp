@@ -85,6 +85,13 @@ void add_digests(LoadOptions& options, const std::shared_ptr<Leaves>& leaves) {
   options.decoder = sha256_tree(std::move(tree));
 }
 
+// What the load takes whole its lanes compare; slices are looked at before it begins.
+void add(LoadOptions& options, const Expectation& expectation) {
+  const GilReleased released;
+  options.decoder = in_turn(expectation.decoder(), std::move(options.decoder));
+  expectation.check_slices(options.selections);
+}
+
 Manifest make(const Checkpoint& checkpoint, const std::map<std::string, std::string>& digests,
               const std::shared_ptr<Leaves>& leaves) {
   return make_manifest(checkpoint.index(), digests, leaves->all());
@@ -134,6 +141,17 @@ void bind_manifest(nb::module_& module) {
                   "From its JSON; `source` is what errors call it.")
       .def("to_json", [](const Manifest& manifest) { return to_json(manifest); })
       .def("__len__", [](const Manifest& manifest) { return manifest.tensors.size(); });
+  nb::class_<Expectation>(module, "Expectation", "What a manifest expects of a checkpoint.")
+      .def(
+          "__init__",
+          [](Expectation* self, const Checkpoint& checkpoint, const Manifest& manifest) {
+            new (self) Expectation(checkpoint, std::make_shared<const Manifest>(manifest));
+          },
+          nb::arg("checkpoint"), nb::arg("manifest"))
+      .def(
+          "add_to", [](const Expectation& self, LoadOptions& options) { add(options, self); },
+          nb::arg("options"),
+          "Have a load compare every tensor; compares at once what its slices lie in.");
   module.def("compare", &compare, nb::arg("expected"), nb::arg("actual"),
              "What differs between two manifests; nothing if they agree.");
 }

@@ -118,6 +118,9 @@ def open(
         size. In place where its address allows what reads it, else by one copy.
     verify : {'none', 'crc', 'full'}
         Check the format's own checksums while reading: none, those that cost next to nothing, all.
+    manifest : str, os.PathLike or Manifest, optional
+        What `inrush manifest` wrote, or where it lies: every tensor is compared with it while it
+        is read, and of a slice the leaves that it lies in.
     encryption : Key, bytes or str, optional
         The key of an encrypted checkpoint: 32 bytes, or where it is: ``'file:PATH'``,
         ``'passphrase-file:PATH'``, ``'exec:COMMAND'``.

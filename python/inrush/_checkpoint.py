@@ -176,7 +176,8 @@ class Checkpoint(Mapping[str, _core.TensorInfo]):
     def _whole(self, info: _core.TensorInfo, options: OptionWords) -> _core.Tensor:
         chosen = Options({**options, **one_tensor(info.name)}, self._options)
         mapped = None
-        if chosen.mapping == "auto" and not chosen.backend and chosen.verify == "none":
+        unchecked = chosen.verify == "none" and chosen.manifest is None
+        if chosen.mapping == "auto" and not chosen.backend and unchecked:
             mapped = self._mapped(info)
         return self._only(chosen) if mapped is None else mapped
 

@@ -35,6 +35,24 @@ def checks_of(checkpoint: _core.Checkpoint, options: Options) -> _core.Checks:
     return checks
 
 
+def expectation_of(checkpoint: _core.Checkpoint, options: Options) -> _core.Expectation:
+    """What the manifest of the options expects: the same for loads with options made from these.
+
+    Raises
+    ------
+    DataError
+        If tensors of it are missing.
+    """
+    assert options.manifest is not None
+    which = (id(checkpoint), id(options.manifest))
+    known = options.derived.get(which)
+    if known is None:
+        made = _core.Expectation(checkpoint, options.manifest)
+        known = options.derived[which] = (made, checkpoint, options.manifest)
+    expectation: _core.Expectation = known[0]
+    return expectation
+
+
 def _decrypting(checkpoint: _core.Checkpoint, options: Options) -> _core.Checks:
     key = options.key
     if key is None:

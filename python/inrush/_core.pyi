@@ -867,6 +867,16 @@ class Manifest:
 
     def __len__(self) -> int: ...
 
+class Expectation:
+    """What a manifest expects of a checkpoint."""
+
+    def __init__(self, checkpoint: Checkpoint, manifest: Manifest) -> None: ...
+
+    def add_to(self, options: LoadOptions) -> None:
+        """
+        Have a load compare every tensor; compares at once what its slices lie in.
+        """
+
 def compare(expected: Manifest, actual: Manifest) -> list[Difference]:
     """What differs between two manifests; nothing if they agree."""
 

@@ -136,6 +136,10 @@ class Job:
         if digesting is not None:
             digesting(asked)
         self._checkpoint = checkpoint
+        if options.manifest is not None:
+            from inrush._checks import expectation_of
+
+            expectation_of(checkpoint, options).add_to(asked)
         if options.key is not None or options.verify != "none" or checkpoint.encrypted:
             from inrush._checks import checks_of  # few need it, and importing it takes time
 

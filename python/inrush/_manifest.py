@@ -82,6 +82,13 @@ def read_manifest(
     return _core.Manifest.parse(text, str(path))
 
 
+def manifest_of(
+    given: str | os.PathLike[str] | _core.Manifest, storage_options: Mapping[str, Any] | None
+) -> _core.Manifest:
+    """The manifest that an option means: read, where it is a place."""
+    return given if isinstance(given, _core.Manifest) else read_manifest(given, storage_options)
+
+
 def write_manifest(
     manifest: _core.Manifest,
     path: str | os.PathLike[str],

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import Any, TypedDict
 
+    from inrush._core import Manifest
     from inrush._keys import Encryption, Key
 
     Pattern = str | re.Pattern[str] | Callable[[str], bool]
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
         slices: Mapping[str, Any] | str | None
         out: Mapping[str, Any] | None
         verify: str
+        manifest: str | os.PathLike[str] | Manifest | None
         encryption: Encryption | Key | None
         mirrors: str | Iterable[str] | None
         cache_dir: str | os.PathLike[str] | None
@@ -104,6 +106,7 @@ _DEFAULTS: dict[str, Any] = {
     "slices": None,
     "out": None,
     "verify": "none",
+    "manifest": None,
     "encryption": None,
     "mirrors": None,
     "cache_dir": None,
@@ -317,6 +320,12 @@ class Options:
         # Resolved once: a command may cost something, and a pipe is read once.
         self.key: Key | None = _key(values["encryption"])
         values["encryption"] = self.key
+        self.manifest: Manifest | None = None
+        if values["manifest"] is not None:
+            from inrush._manifest import manifest_of  # few need it, and importing it takes time
+
+            storage = _storage_words(values["storage_options"])
+            self.manifest = values["manifest"] = manifest_of(values["manifest"], storage)
         # What is derived from keys at some cost, for all options that are made from these.
         self.derived: dict[Any, Any] = base.derived if base else {}
         self.mirrors: list[bytes] = _places(values["mirrors"])

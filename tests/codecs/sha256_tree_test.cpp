@@ -99,6 +99,25 @@ TEST(Sha256Tree, throws_when_the_digest_is_not_the_expected_one) {
   EXPECT_TRUE(contains(text, expected));
 }
 
+TEST(Sha256Tree, throws_at_the_first_leaf_that_is_not_the_expected_one) {
+  std::string bytes = random_text(2 * kLeafSize + 3);
+  const std::vector<std::string> leaves = {hex(sha256(bytes.substr(0, kLeafSize))),
+                                           hex(sha256(bytes.substr(kLeafSize, kLeafSize))),
+                                           hex(sha256(bytes.substr(2 * kLeafSize)))};
+  TreeOptions options;
+  options.expected_leaves = [&](const TensorInfo&) { return std::span(leaves); };
+  const auto factory = sha256_tree(options);
+  const auto good = factory(tensor_of(bytes));
+  feed(*good, bytes, 0, bytes.size());
+  EXPECT_EQ(good->finish(), root_of(bytes));
+  bytes[kLeafSize + 7] = static_cast<char>(bytes[kLeafSize + 7] ^ 1);
+  const auto bad = factory(tensor_of(bytes));
+  feed(*bad, bytes, 0, kLeafSize);
+  const auto text = message_of(ErrorCode::data, [&] { feed(*bad, bytes, kLeafSize, kLeafSize); });
+  EXPECT_TRUE(contains(text, "[1048576, +1048576)"));
+  EXPECT_TRUE(contains(text, leaves[1]));
+}
+
 TEST(Sha256Tree, gives_its_leaves_to_those_who_ask) {
   std::string bytes = random_text(kLeafSize + 3);
   std::vector<std::string> seen;

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 import typer
 
 import inrush
+from inrush import _core
+from inrush._manifest import read_manifest
 from inrush._memory import Memory
 from inrush._saving import check_place, save_file
 from inrush._storage import without_secrets
@@ -53,6 +55,18 @@ from inrush.cli._progress import progress_bar
 Words = dict[str, str] | None
 
 
+Manifest = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Compare with this manifest while loading."),
+]
+Trace = Annotated[
+    str | None, typer.Option(metavar="FILE", help="Write a trace for ui.perfetto.dev.")
+]
+Plot = Annotated[
+    str | None, typer.Option(metavar="FILE", help="Draw the time line: .png, .svg, .pdf.")
+]
+
+
 def load(
     sources: Sources,
     *,
@@ -67,6 +81,7 @@ def load(
     exclude: Exclude = None,
     slices: Slices = None,
     verify: Verify = None,
+    manifest: Manifest = None,
     mirrors: Mirrors = None,
     cache_dir: CacheDir = None,
     cache_size: CacheSize = None,
@@ -80,12 +95,8 @@ def load(
     explain: Annotated[
         bool, typer.Option("--explain", help="Facts, choice, and the ratio to the limit.")
     ] = False,
-    trace: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Write a trace for ui.perfetto.dev.")
-    ] = None,
-    plot: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Draw the time line: .png, .svg, .pdf.")
-    ] = None,
+    trace: Trace = None,
+    plot: Plot = None,
     json: Json = False,
 ) -> None:
     """Load a checkpoint into memory; several files are one checkpoint."""
@@ -101,6 +112,7 @@ def load(
         exclude=exclude,
         slices=slices,
         verify=verify,
+        manifest=_expected(manifest, storage_options),
         mirrors=mirrors,
         cache_dir=cache_dir,
         cache_size=cache_size,
@@ -123,6 +135,10 @@ def load(
     _print(job, stats, limit if explain else None, explain=explain)
     for path in filter(None, (out, trace, plot)):
         console().print(f"[dim]wrote[/] {shown(without_secrets(path))}")
+
+
+def _expected(manifest: str | None, storage: str | None) -> _core.Manifest | None:
+    return None if manifest is None else read_manifest(manifest, of_other(storage, manifest))
 
 
 def _loaded(checkpoint: inrush.Checkpoint, *, strict: bool, trace: bool) -> inrush.Job:
