@@ -454,7 +454,23 @@ def test_ctrl_c_exits_with_130_within_a_second(tmp_path):
     assert errors == "inrush: interrupted\n"
 
 
-def test_output_into_a_closed_pipe_is_no_error(sharded):
-    command = f"{sys.executable} -m inrush inspect {sharded[0]} --all | head -1"
+@pytest.mark.parametrize("words", ["inspect {} --all", "load {} --json", "doctor {}", "--help"])
+def test_a_closed_pipe_leaves_the_exit_code_as_it_is(sharded, words):
+    command = f"{sys.executable} -m inrush {words.format(sharded[0])} | true"
+    command += "; exit ${PIPESTATUS[0]}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
-    assert "Traceback" not in done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_closed_pipe_leaves_an_error_an_error(sharded, tmp_path, inrush_command):
+    manifest = tmp_path / "m.json"
+    assert inrush_command("manifest", sharded[0], "-o", manifest).returncode == 0
+    values = json.loads(manifest.read_text())
+    for tensor in values["tensors"].values():
+        tensor["digest"] = "0" * 64
+        tensor.pop("leaves", None)
+    manifest.write_text(json.dumps(values))
+    command = f"{sys.executable} -m inrush verify {sharded[0]} --manifest {manifest} | head -1"
+    command += "; exit ${PIPESTATUS[0]}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "")

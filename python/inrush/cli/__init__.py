@@ -15,7 +15,7 @@ import warnings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, TextIO
 
     import typer
 
@@ -27,6 +27,7 @@ def main() -> None:
             setattr(sys, stream, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
         # Names are shown whatever the locale's encoding: what it lacks is escaped.
         getattr(sys, stream).reconfigure(errors="backslashreplace")
+    sys.stdout = _Unread(sys.stdout)
     warnings.showwarning = _warned
     code = run(sys.argv[1:])
     try:
@@ -36,6 +37,29 @@ def main() -> None:
         if not isinstance(error, BrokenPipeError):
             code = code or _fail(_told(error), 3)
     sys.exit(code)
+
+
+class _Unread:
+    """Standard output that somebody may stop reading: the command's code is its own all the same."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except BrokenPipeError:
+            _silence()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except BrokenPipeError:
+            _silence()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def run(arguments: list[str]) -> int:
