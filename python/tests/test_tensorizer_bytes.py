@@ -160,7 +160,7 @@ def test_a_file_without_tensors_is_what_theirs_is():
     assert data == both(lambda serializer: serializer.write_state_dict({}))
     made = []
     for kit in KITS:
-        with pytest.raises(ValueError, match="[tT]ensor"):
+        with pytest.raises(ValueError, match=r"[tT]ensor"):
             kit.TensorDeserializer(Kept(data), "cpu")
         file = Kept()
         kit.TensorSerializer(file, encryption=kit.EncryptionParams.random()).close()

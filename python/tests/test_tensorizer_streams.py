@@ -8,6 +8,7 @@ import io
 import os
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 import tracemalloc
@@ -480,8 +481,11 @@ def test_redis_gives_back_what_it_was_given(redis_port, data, tensors, lazy, mon
     redis = pytest.importorskip("redis")
     client = redis.Redis(port=redis_port, password=SECRET)
     client.set("model[1]:of others", b"x")
-    source = tensorizer.TensorDeserializer(io.BytesIO(data), "cpu", lazy_load=lazy)
-    source.to_redis(client, "model[1]")
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        source = tensorizer.TensorDeserializer(file.name, "cpu", lazy_load=lazy)
+        source.to_redis(client, "model[1]")
     with tensorizer.TensorDeserializer(
         f"redis://:{SECRET}@127.0.0.1:{redis_port}/model[1]", "cpu", lazy_load=lazy
     ) as found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
 from collections.abc import Mapping
@@ -13,7 +14,8 @@ from inrush._arguments import WHOLE
 from inrush._checkpoint import Checkpoint
 from inrush._errors import DataError, UsageError
 from inrush._tensors_file import HEAD_SIZE, parse_record
-from inrush.tensorizer._crypto import CryptographyError, DecryptionParams
+from inrush.tensorizer._arguments import check_arguments, check_key
+from inrush.tensorizer._crypto import CryptographyError
 from inrush.tensorizer._devices import bytes_of, chosen_device, raw_array, settled_device
 from inrush.tensorizer._lines import Lines
 from inrush.tensorizer._paths import frozen, nest, plain, way_of
@@ -30,11 +32,12 @@ from inrush.tensorizer._types import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, KeysView, Sequence
     from types import TracebackType
     from typing import Any
 
     from inrush._tensors_file import Line
+    from inrush.tensorizer._crypto import DecryptionParams
     from inrush.tensorizer._paths import Path
     from inrush.tensorizer._types import FilterFuncType
 
@@ -89,32 +92,33 @@ class TensorDeserializer(Mapping):  # type: ignore[type-arg]
         encryption: DecryptionParams | None = None,
     ) -> None:
         del plaid_mode, plaid_mode_buffers
-        _check_arguments(encryption, num_readers, dtype)
+        check_key(encryption)
         self._device = chosen_device(device)
         self._dtype = dtype
         self._verify = verify_hash
         self._key = encryption
-        self._own: Any = None
-        self._file = readable(file_obj)
-        if self._file is not file_obj:
-            self._own = self._file
+        self._eager = not lazy_load
         self._lock = threading.RLock()
         self._tensors: dict[Path, torch.nn.Parameter] = {}
         self._next = 0  # of the lines, for read_tensors
-        try:
+        self._file = readable(file_obj)
+        with contextlib.ExitStack() as opened:
+            opened.callback(self._file.close)
+            check_arguments(num_readers, dtype)
             self._source = open_as_source(self._file, num_readers)
+            opened.callback(self._source.close)
             self._checkpoint: Checkpoint | None = self._opened()
+            opened.callback(self._checkpoint.close)
             self._check_encryption(self._checkpoint)
             self._lines = self._wanted(filter_func)
             if self._source.alone and min(num_readers or 1, len(self._lines)) > 1:
                 raise ValueError(
                     "num_readers: this kind of file cannot be opened again, and so has one reader"
                 )
-            if not lazy_load:
+            if self._eager:
                 self._load(list(self._lines))
-        except BaseException:
-            self.close()
-            raise
+                self._file.close()
+            self._closing = opened.pop_all()
 
     def _opened(self, path: str | None = None, *, verify: bool | None = None) -> Checkpoint:
         words: dict[str, Any] = {**WHOLE, "encryption": self._key, **self._source.options}
@@ -163,8 +167,8 @@ class TensorDeserializer(Mapping):  # type: ignore[type-arg]
 
     @property
     def total_tensor_bytes(self) -> int:
-        """Bytes of the tensors that are wanted, once they are loaded."""
-        return sum(line.nbytes for line in self._lines.values())
+        """Bytes of the tensors that are wanted; after an eager load, of what stood in the file."""
+        return sum(line.size if self._eager else line.nbytes for line in self._lines.values())
 
     @property
     def total_file_bytes(self) -> int:
@@ -293,13 +297,17 @@ class TensorDeserializer(Mapping):  # type: ignore[type-arg]
     def __contains__(self, key: object) -> bool:
         return key in self._lines.layers
 
+    def keys(self) -> KeysView[Any]:
+        """The names of the first layer, in the file's order."""
+        return self._lines.layers.keys()
+
     def load_into_module(
         self,
         m: torch.nn.Module,
         filter_func: FilterFuncType | None = None,
         verify_hash: bool | None = None,
     ) -> int:
-        """Put the tensors into a module; how many they were.
+        """Put the tensors into a module, and close the file; how many they were.
 
         Raises
         ------
@@ -325,6 +333,7 @@ class TensorDeserializer(Mapping):  # type: ignore[type-arg]
             else:
                 transient = name in module._non_persistent_buffers_set
                 module.register_buffer(name, tensor.detach(), persistent=not transient)
+        self._file.close()
         return len(paths)
 
     def verify_module(self, m: torch.nn.Module) -> tuple[bool, list[tuple[Any, bool]]]:
@@ -356,9 +365,8 @@ class TensorDeserializer(Mapping):  # type: ignore[type-arg]
     def _has_checksums(self, tensor: torch.Tensor, line: Line) -> bool:
         if code_of(tensor.dtype) != line.dtype or tuple(tensor.shape) != tuple(line.shape):
             return False
-        header = self._source.read(line.header, line.data - line.header)
         encrypted = self._key is not None
-        record = parse_record(header, wide=line.wide, encrypted=encrypted)
+        record = parse_record(self._source.header(line), wide=line.wide, encrypted=encrypted)
         return record.matches(bytes_of(tensor) if line.size else memoryview(b""))
 
     def _selected(
@@ -375,14 +383,14 @@ class TensorDeserializer(Mapping):  # type: ignore[type-arg]
         arriving = self._arriving(missing, verify) if stable else iter(())
         groups = in_groups([] if stable else missing, self._lines)
         lines = [self._lines[path] for _, path in wanted]
-        modules = self._source.read_many([(line.header + 8, 2) for line in lines])
-        for (i, path), line, module in zip(wanted, lines, modules, strict=True):
+        headers = self._source.headers(lines)
+        for (i, path), line, header in zip(wanted, lines, headers, strict=True):
             while path not in self._tensors and next(arriving, None) is not None:
                 pass
             while path not in self._tensors:
                 self._load(next(groups, [path]), verify=verify)
             self._next = i + 1
-            yield int.from_bytes(module, "little"), TensorType(line.kind), path
+            yield int.from_bytes(header[8:10], "little"), TensorType(line.kind), path
         if num_tensors < 0 or len(wanted) < num_tensors:
             self._next = len(self._lines)
 
@@ -450,15 +458,9 @@ class TensorDeserializer(Mapping):  # type: ignore[type-arg]
         write_tensors(redis_client, key_prefix, self._lines.values(), self._source, force=force)
 
     def close(self) -> None:
-        """Close the file; what was loaded stays."""
-        checkpoint = getattr(self, "_checkpoint", None)
-        if checkpoint is not None:
-            checkpoint.close()
-            self._checkpoint = None
-        if getattr(self, "_source", None) is not None:
-            self._source.close()
-        if self._own is not None:
-            self._own.close()
+        """Close the file, the caller's too; what was loaded stays."""
+        self._checkpoint = None
+        self._closing.close()
 
     def __enter__(self) -> TensorDeserializer:
         return self
@@ -470,17 +472,6 @@ class TensorDeserializer(Mapping):  # type: ignore[type-arg]
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def _check_arguments(encryption: Any, num_readers: Any, dtype: Any) -> None:
-    if dtype is not None and not isinstance(dtype, torch.dtype):
-        raise TypeError(f"dtype: expected a torch.dtype, not {type(dtype).__name__}")
-    if encryption is not None and not isinstance(encryption, DecryptionParams):
-        raise TypeError("encryption: expected DecryptionParams")
-    if num_readers is not None and (not isinstance(num_readers, int) or num_readers is True):
-        raise TypeError("num_readers: expected an int")
-    if num_readers is not None and num_readers < 1:
-        raise ValueError("num_readers: at least 1")
 
 
 def _wants(filter_func: FilterFuncType | None, path: Path) -> bool:

@@ -16,7 +16,7 @@ from inrush._storage import storage_for
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any
 
 _TIMEOUT = 30  # seconds without a byte
@@ -184,19 +184,25 @@ class RemoteFile(io.BufferedIOBase):
         """Nobody asked for a part of it, and nothing of it was read."""
         return self._where == 0 and self._end is None
 
-    def read_at(self, offset: int, size: int) -> bytes:
-        """These bytes, wherever it stands."""
-        data = bytearray(size)
-        self._fetch(offset, memoryview(data))
-        return bytes(data)
+    def reader(self) -> Callable[[int, int], bytes]:
+        """What gives (offset, size), wherever it stands, and when it is closed, too."""
+        file = self._file
 
-    def _fetch(self, offset: int, target: memoryview) -> None:
-        if self._file is None:
+        def read(offset: int, size: int) -> bytes:
+            data = bytearray(size)
+            self._fetch(offset, memoryview(data), file)
+            return bytes(data)
+
+        return read
+
+    def _fetch(self, offset: int, target: memoryview, kept: _core.File | None = None) -> None:
+        file = self._file if kept is None else kept
+        if file is None:
             raise OSError(f"{type(self).__name__} closed.")
         if not len(target):
             return
         try:
-            self._file.read(offset, _core.buffer_address(target), len(target))
+            file.read(offset, _core.buffer_address(target), len(target))
         except Error as error:
             raise _os_error("; ".join([str(error), *self._notes])) from None
 
@@ -427,7 +433,7 @@ class RedisStreamFile(RemoteFile):
         self.setup_latency = self._seconds_to_open
         self.response_latencies: list[float] = []
 
-    def _fetch(self, offset: int, target: memoryview) -> None:
+    def _fetch(self, offset: int, target: memoryview, kept: _core.File | None = None) -> None:
         began = time.monotonic()
-        super()._fetch(offset, target)
+        super()._fetch(offset, target, kept)
         self.response_latencies.append(time.monotonic() - began)

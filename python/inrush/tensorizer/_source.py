@@ -12,6 +12,7 @@ import contextlib
 import io
 import os
 import struct
+import weakref
 
 from inrush._errors import DataError
 from inrush._tensors_file import HEAD_SIZE, MAGIC
@@ -20,7 +21,7 @@ from inrush.tensorizer.stream_io import open_stream
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
     from typing import Any
 
     from inrush._tensors_file import Line
@@ -44,25 +45,27 @@ def open_as_source(file: Any, readers: int | None) -> Source:
     """
     if isinstance(file, RemoteFile) and file.whole and file.fileno() < 0:
         return _Remote(file, readers)
-    path = _path_of(file)
-    if path is not None and file.tell() == 0:
-        return Source(file, path)
-    return _Copied(file)
+    descriptor = _descriptor_of(file)
+    if descriptor is None or file.tell() != 0:
+        return _Copied(file)
+    name = getattr(file, "name", None)
+    if isinstance(name, str) and _leads_to(name, descriptor):
+        return Source(file, name)
+    return _Nameless(file, descriptor)
 
 
-def _path_of(file: Any) -> str | None:
-    """A path under which the engine finds this very file."""
+def _leads_to(path: str, descriptor: int) -> bool:
+    return os.path.exists(path) and os.path.samestat(os.stat(path), os.fstat(descriptor))
+
+
+def _descriptor_of(file: Any) -> int | None:
+    """That of a regular file, which the engine can open again."""
     try:
-        descriptor = file.fileno()
-        status = os.fstat(descriptor)
+        descriptor: int = file.fileno()
+        os.fstat(descriptor)
     except (OSError, AttributeError):
         return None
-    if not os.path.isfile(f"/proc/self/fd/{descriptor}"):
-        return None
-    name = getattr(file, "name", None)
-    if isinstance(name, str) and os.path.exists(name) and os.path.samestat(os.stat(name), status):
-        return name
-    return f"/proc/self/fd/{descriptor}"
+    return descriptor if os.path.isfile(_path_of_descriptor(descriptor)) else None
 
 
 def readable(file_obj: Any) -> Any:
@@ -86,7 +89,7 @@ def readable(file_obj: Any) -> Any:
 
 
 class Source:
-    """A file that has a path.
+    """A file that has a path. What it says stays to be had when the file is closed.
 
     Attributes
     ----------
@@ -124,12 +127,28 @@ class Source:
         with open(self.path, "rb", buffering=0) as file:
             return _pread(file.fileno(), offset, size, self.path)
 
-    def read_many(self, ranges: Sequence[tuple[int, int]]) -> Iterator[bytes]:
-        """The bytes of each (offset, size)."""
-        return (self.read(offset, size) for offset, size in ranges)
+    def header(self, line: Line) -> bytes:
+        """What stands before the tensor's bytes."""
+        return self.read(line.header, line.data - line.header)
+
+    def headers(self, lines: Iterable[Line]) -> Iterator[bytes]:
+        """The same of each."""
+        return map(self.header, lines)
 
     def close(self) -> None:
         """Forget what was copied."""
+
+
+class _Nameless(Source):
+    """A file that no path leads to any more: it is kept by a descriptor of its own."""
+
+    def __init__(self, file: Any, descriptor: int) -> None:
+        own = os.dup(descriptor)
+        self._closing = weakref.finalize(self, os.close, own)
+        super().__init__(file, _path_of_descriptor(own))
+
+    def close(self) -> None:
+        self._closing()
 
 
 class _Remote(Source):
@@ -140,14 +159,17 @@ class _Remote(Source):
         if readers is not None and not file.place.startswith("redis"):
             options["connections"] = readers
         super().__init__(file, file.place, {"storage_options": options})
+        self._reader = file.reader()
 
     def read(self, offset: int, size: int) -> bytes:
-        data: bytes = self.file.read_at(offset, size)
-        return data
+        return self._reader(offset, size)
 
-    def read_many(self, ranges: Sequence[tuple[int, int]]) -> Iterator[bytes]:
+    def headers(self, lines: Iterable[Line]) -> Iterator[bytes]:
         with concurrent.futures.ThreadPoolExecutor(_WIDTH) as pool:
-            yield from pool.map(lambda one: self.read(*one), ranges)
+            yield from pool.map(self.header, lines)
+
+    def close(self) -> None:
+        self._reader = _closed
 
 
 class _Copied(Source):
@@ -155,15 +177,17 @@ class _Copied(Source):
 
     def __init__(self, file: Any) -> None:
         self._descriptor = os.memfd_create("inrush", os.MFD_CLOEXEC)
+        self._closing = weakref.finalize(self, os.close, self._descriptor)
         super().__init__(file, _path_of_descriptor(self._descriptor))
         self.stable = False
         self.alone = not isinstance(file, RemoteFile)
         self._index_end = 0
         self._fetched = 0
+        self._headers: dict[int, bytes] = {}  # of what was copied, by their offsets
         try:
             self._begin()
         except BaseException:
-            os.close(self._descriptor)
+            self.close()
             raise
 
     def _begin(self) -> None:
@@ -231,6 +255,9 @@ class _Copied(Source):
             _put(excerpt, HEAD_SIZE, b"".join(line.raw for line in wanted))
             for offset, size in _pieces([_record_of(line) for line in wanted]):
                 _put(excerpt, offset, self._from_stream(offset, size))
+            for line in wanted:
+                size = line.data - line.header
+                self._headers[line.header] = _pread(excerpt, line.header, size, "the stream")
             yield _path_of_descriptor(excerpt)
         finally:
             os.close(excerpt)
@@ -247,10 +274,16 @@ class _Copied(Source):
             return _pread(self._descriptor, offset, size, "the stream")
         return self._from_stream(offset, size)
 
+    def header(self, line: Line) -> bytes:
+        return self._headers.get(line.header) or super().header(line)
+
     def close(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        self._descriptor = -1
+        self._closing()
+
+
+def _closed(offset: int, size: int) -> bytes:
+    raise ValueError("I/O operation on closed file.")
 
 
 def _path_of_descriptor(descriptor: int) -> str:
