@@ -222,3 +222,21 @@ def test_names_of_the_first_layer_go_backwards(state):
     assert list(one.keys()) == list(other.keys())
     assert list(reversed(one.keys())) == list(reversed(other.keys()))
     assert one.keys() == other.keys() and type(one.keys()) is type(other.keys())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.bfloat16, None])
+def test_arrays_are_the_files_own_whatever_tensors_are_cast_to(path, dtype):
+    rows = []
+    for kit in KITS:
+        with kit.TensorDeserializer(str(path), "cpu", lazy_load=True, dtype=dtype) as found:
+            arrays = list(found.read_numpy_arrays(allow_raw_data=True, num_tensors=2))
+            arrays += found.read_numpy_arrays(allow_raw_data=True)
+            rows.append(
+                [(*row[:3], row[3].dtype.str, row[3].tobytes(), *row[4:]) for row in arrays]
+            )
+    assert rows[0] == rows[1] and len(rows[0]) == 4
+    with KITS[0].TensorDeserializer(str(path), "cpu", dtype=dtype) as found:
+        eager = found.read_numpy_arrays(allow_raw_data=True)
+        assert [row[3].tobytes() for row in eager] == [row[4] for row in rows[0]]
+        cast = dtype or torch.bfloat16
+        assert {found[name].dtype for name in found} <= {cast, dtype or torch.float32}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import threading
 from collections.abc import Mapping
@@ -431,8 +432,14 @@ class TensorDeserializer(Mapping):  # type: ignore[type-arg]
         """
         if self._device.type != "cpu":
             raise RuntimeError("read_numpy_arrays: only possible on the CPU")
-        for module, kind, path in self._selected(filter_func, num_tensors, verify_hash):
-            tensor = self._tensors[path].detach()
+        whole = self if self._dtype is None else copy.copy(self)
+        if whole is not self:  # arrays are the file's own, whatever tensors are cast to
+            whole._dtype, whole._tensors = None, {}
+        for module, kind, path in whole._selected(filter_func, num_tensors, verify_hash):
+            self._next = whole._next
+            tensor = whole._tensors[path].detach()
+            if whole is not self:
+                del whole._tensors[path]
             width, _, name = self._lines[path].dtype.partition("\0")
             if name and not allow_raw_data:
                 raise ValueError(
@@ -443,6 +450,7 @@ class TensorDeserializer(Mapping):  # type: ignore[type-arg]
                 yield module, kind, path, raw_array(tensor, integer), True, name
             else:
                 yield module, kind, path, tensor.numpy(), False, None
+        self._next = whole._next
 
     def to_redis(self, redis_client: Any, key_prefix: str, force: bool = False) -> None:
         """Write the file into a Redis server, from where ``redis://HOST/PREFIX`` reads it.
