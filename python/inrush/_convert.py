@@ -26,6 +26,7 @@ from inrush._options import Options
 from inrush._partitions import DIALECTS, in_ranks, serverless_layout
 from inrush._selection import passing, wanted_names
 from inrush._sizes import parse_size
+from inrush._storage import without_secrets
 from inrush._tensors_file import Cipher
 
 TYPE_CHECKING = False
@@ -129,6 +130,8 @@ def convert(
     if to not in FORMATS:
         raise UsageError(f"convert: to={to!r}: expected one of {', '.join(FORMATS)}")
     target = os.fsdecode(_core.local_path(os.fsencode(destination)))
+    if "\0" in target:
+        raise UsageError(f"convert: {target!r}: a NUL byte in a path")
     remote = "://" in target
     target = target if remote else os.path.abspath(target)
     name = target.rpartition("/")[2]
@@ -158,6 +161,7 @@ def convert(
         given["storage_options"] = storage_options
     words |= {word: value for word, value in given.items() if value is not None}
     with Checkpoint(source, **words) as checkpoint:
+        partial.check_sources(name for name, _ in checkpoint.files)
         work = _Work(checkpoint, source, single, to, key)
         work.cast = None if dtype is None else Cast(dtype)
         work.dialect = dialect or DIALECTS[0]
@@ -348,7 +352,9 @@ class _Work:
             "budget": self._options.budget or None,
         }  # fmt: skip
         with Checkpoint(path, **partial.words) as written:
+            path = without_secrets(path)
             core = written._opened()
+            self._check_files(path, core)
             words |= passing(core, self._options.budget)
             self._name_as(core)
 
@@ -364,6 +370,17 @@ class _Work:
                 raise DataError(f"convert: tensor {name!r} in {path} is not what was written there")
         if len(found) != len(self.digests):
             raise DataError(f"convert: {path} has {len(found)} tensors, not {len(self.digests)}")
+
+    def _check_files(self, path: str, written: _core.Checkpoint) -> None:
+        """What is read again must be what was written, not what else is there."""
+        if self.single is not None:
+            return
+        mine = sorted(name for name in self._layout.sizes if not name.endswith(".json"))
+        found = [name for name, _ in written.files]
+        if len(mine) != len(found) or not all(map(str.endswith, found, mine)):
+            raise DataError(
+                f"convert: {path} is opened as other files than were written: {found[:3]}"
+            )
 
     def _name_as(self, written: _core.Checkpoint) -> None:
         """Call tensors of a `.tensors` file as it is opened, which its paths decide together."""

@@ -13,7 +13,7 @@ from inrush._storage import storage_for, without_secrets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from concurrent.futures import Future, ThreadPoolExecutor
     from types import TracebackType
     from typing import Any
@@ -61,14 +61,34 @@ class Folder:
         self._resume = resume
         self._files: dict[str, _core.Writer] = {}
         self._lock = -1
+        self._made: list[str] = []  # folders above it, the deepest first
         self._keep = False
         self._fresh = False
         self._disk: ThreadPoolExecutor | None = None  # one thread, that waits for it
         self._kept: Future[None] | None = None
 
+    def check_sources(self, files: Iterable[str]) -> None:
+        """Raise UsageError where one lies in the folder, which is emptied.
+
+        Parameters
+        ----------
+        files : iterable of str
+            As a checkpoint names them: paths where they are of this machine.
+        """
+        folder = os.path.realpath(self.path) + os.sep
+        for file in files:
+            if os.path.realpath(file).startswith(folder):
+                raise UsageError(
+                    f"convert: {file} lies where {self._target} is put together: move it first"
+                )
+
     def __enter__(self) -> Folder:
         import fcntl
 
+        above = self._parent
+        while not os.path.lexists(above):
+            self._made.append(above)
+            above = os.path.dirname(above)
         try:
             os.makedirs(self.path, exist_ok=True)
             self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
@@ -104,6 +124,9 @@ class Folder:
         wrong = isinstance(error, DataError) or refused or useless
         if error is None or (wrong and not self._keep):
             shutil.rmtree(self.path, ignore_errors=True)
+            for folder in self._made if error is not None else ():
+                with contextlib.suppress(OSError):  # others use it meanwhile
+                    os.rmdir(folder)
         os.close(self._lock)
         if interrupted and error is None:
             raise KeyboardInterrupt
@@ -257,6 +280,9 @@ class Remote:
         self.words: OptionWords = {"storage_options": options}
         self._files: dict[str, _Object] = {}
 
+    def check_sources(self, files: Iterable[str]) -> None:
+        """Nothing: none is emptied, and what is there is refused."""
+
     def __enter__(self) -> Remote:
         return self
 
@@ -283,6 +309,9 @@ class Remote:
     def allocate(self, layout: Layout) -> None:
         """Begin every file; an error if one of them is there."""
         storage = storage_for([os.fsencode(self.place)], self._options)
+        if self._single is None and _has_checkpoint(os.fsencode(self.place), storage):
+            shown = without_secrets(self.place)
+            raise UsageError(f"convert: {shown}: a checkpoint is there already")
         for name, size in layout.sizes.items():
             place = os.fsencode(self.place if self._single is not None else self.place + name)
             shown = without_secrets(os.fsdecode(place))
@@ -321,6 +350,15 @@ def _is_there(place: bytes, storage: _core.StorageOptions) -> bool:
     try:
         _core.File.open(place, storage)
     except Error:  # what cannot be reached cannot be written either, which says why
+        return False
+    return True
+
+
+def _has_checkpoint(place: bytes, storage: _core.StorageOptions) -> bool:
+    """Whether what is written there would be hidden by another, or taken for a part of it."""
+    try:
+        _core.Checkpoint.open(place, storage)
+    except Error:
         return False
     return True
 

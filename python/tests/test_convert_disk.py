@@ -113,3 +113,75 @@ def test_ctrl_c_while_the_disk_is_waited_for_leaves_nothing_locked(tmp_path, mon
             inrush.convert(source, target, to="safetensors")
         assert len(waited) == 3
     assert sorted(inrush.convert(source, target, to="safetensors", resume=True)) == ["a"]
+
+
+def test_a_source_is_not_removed_with_what_was_left(tmp_path):
+    contents = {"a": random_tensor("U8", [300])}
+    partial = tmp_path / ".out.inrush-partial"
+    partial.mkdir()
+    source = write_file(partial / "model.safetensors", contents)
+    for given in (source, partial):
+        with pytest.raises(inrush.UsageError, match="move it first"):
+            inrush.convert(given, tmp_path / "out", to="safetensors")
+    assert bytes(inrush.open(source).load()["a"].as_bytes()) == contents["a"][2]
+
+
+def test_folders_that_were_made_for_it_go_again_when_it_fails(tmp_path, monkeypatch):
+    source = write_file(tmp_path / "m.safetensors", {"a": random_tensor("U8", [300])})
+    target = tmp_path / "some" / "where" / "out.safetensors"
+    with monkeypatch.context() as patched:
+        _failing(patched)
+        with pytest.raises(inrush.SourceError, match="No space left"):
+            inrush.convert(source, target, to="safetensors")
+    assert not (tmp_path / "some").exists()
+    inrush.convert(source, target, to="safetensors")
+    assert [path.name for path in target.parent.iterdir()] == ["out.safetensors"]
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_a_source_is_never_its_own_destination(tmp_path, link):
+    source = write_file(tmp_path / "m.safetensors", {"a": random_tensor("U8", [300])})
+    before, target = source.read_bytes(), source
+    if link:
+        target = tmp_path / "link.safetensors"
+        target.symlink_to(source)
+    with pytest.raises(inrush.UsageError, match="is there already"):
+        inrush.convert(source, target, to="safetensors", dtype="F16")
+    assert source.read_bytes() == before
+    with pytest.raises(inrush.UsageError, match="NUL"):
+        inrush.convert(source, "a\0b", to="safetensors")
+
+
+def test_a_ledger_that_has_no_room_leaves_what_it_last_said(tmp_path, monkeypatch):
+    """Tensors have their room from the beginning; the ledger takes it as it grows."""
+    contents = {f"w{i}": random_tensor("U8", [1 << 16]) for i in range(20)}
+    source, target = write_file(tmp_path / "m.safetensors", contents), tmp_path / "out.safetensors"
+    from inrush import _convert, _destination
+
+    monkeypatch.setattr(_convert, "_RECORD_EVERY", 0)
+    bring, brought = _destination.Folder._bring, []
+
+    def full(self, recorded):
+        brought.append(recorded)
+        if len(brought) > 7:
+            raise inrush.SourceError("write: No space left on device")
+        bring(self, recorded)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(_destination.Folder, "_bring", full)
+        with pytest.raises(inrush.SourceError, match="No space left"):
+            inrush.convert(source, target, to="safetensors")
+    write, sizes = _destination.Folder.write, []
+
+    def counts(self, name, offset, data):
+        sizes.append(len(data))
+        write(self, name, offset, data)
+
+    monkeypatch.setattr(_destination.Folder, "write", counts)
+    inrush.convert(source, target, to="safetensors", resume=True)
+    assert sizes.count(1 << 16) == len(contents) - 7
+    found = inrush.open(target).load()
+    assert {n: bytes(t.as_bytes()) for n, t in found.items()} == {
+        n: data for n, (*_, data) in contents.items()
+    }
+    assert nothing_left(tmp_path)

@@ -111,6 +111,38 @@ def test_what_fails_leaves_nothing_in_a_bucket(
     assert "Contents" not in client_of(endpoint).list_objects_v2(Bucket=root[5:])
 
 
+@pytest.mark.parametrize("to", ["safetensors", "serverlessllm"])
+def test_a_place_that_has_a_checkpoint_is_left_alone(
+    model: tuple[Path, dict[str, bytes]], bucket: tuple[str, str], to: str
+) -> None:
+    """Also as another format or in other files: what is there would hide what is written."""
+    path, tensors = model
+    endpoint, root = bucket
+    place, storage = f"{root}/m/", words(endpoint)
+    inrush.convert(path, place, to="safetensors", shard_size=5_000_000, storage_options=storage)
+    listed = client_of(endpoint).list_objects_v2(Bucket=root[5:])["Contents"]
+    for source in (str(path), place):
+        with pytest.raises(inrush.UsageError, match="a checkpoint is there already"):
+            inrush.convert(source, place, to=to, storage_options=storage)
+    now = client_of(endpoint).list_objects_v2(Bucket=root[5:])["Contents"]
+    assert [one["Key"] for one in now] == [one["Key"] for one in listed]
+    assert contents(place, storage_options=storage) == tensors
+
+
+def test_what_is_compared_is_what_was_written(
+    model: tuple[Path, dict[str, bytes]], bucket: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from inrush import _destination
+
+    path, _ = model
+    endpoint, root = bucket
+    place, storage = f"{root}/m/", words(endpoint)
+    inrush.convert(path, place, to="safetensors", shard_size=5_000_000, storage_options=storage)
+    monkeypatch.setattr(_destination, "_has_checkpoint", lambda *_: False)  # it comes meanwhile
+    with pytest.raises(inrush.DataError, match="opened as other files than were written"):
+        inrush.convert(path, place, to="serverlessllm", storage_options=storage)
+
+
 @pytest.mark.parametrize("to", ["safetensors", "tensorizer"])
 @pytest.mark.filterwarnings("ignore:tensorizer.s encryption")
 @pytest.mark.parametrize("encrypt", [None, KEY])
