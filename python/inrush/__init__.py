@@ -115,7 +115,7 @@ def open(
         or ``'0:512, :'``.
     out : mapping, optional
         Name to tensor or array that is filled: writable, C-contiguous, of the tensor's dtype and
-        size. In place where its address allows what reads it, else by one copy.
+        shape, or flat. In place where its address allows what reads it, else by one copy.
     verify : {'none', 'crc', 'full'}
         Check the format's own checksums while reading: none, those that cost next to nothing, all.
     manifest : str, os.PathLike or Manifest, optional

@@ -88,13 +88,14 @@ class Memory:
         self.shape = buffer.shape if isinstance(buffer, Tensor) else (self.nbytes,)
 
 
-def destination(name: str, array: Any, dtype: str, nbytes: int) -> Memory:
+def destination(name: str, array: Any, dtype: str, nbytes: int, shape: tuple[int, ...]) -> Memory:
     """The memory of `out[name]`, checked against what will be placed there.
 
     Raises
     ------
     UsageError
-        If it is read-only, strided, of another dtype or of another size.
+        If it is read-only, strided, of another dtype, size or shape; flat memory is of any, and
+        dimensions of one element count for nothing.
     """
     try:
         memory = Memory(array.detach() if is_torch(array) else array)
@@ -110,8 +111,16 @@ def destination(name: str, array: Any, dtype: str, nbytes: int) -> Memory:
         problem = f"has dtype {getattr(array, 'dtype', memory.dtype)}, the tensor {wanted}"
     elif memory.nbytes != nbytes:
         problem = f"holds {memory.nbytes} bytes, the tensor {nbytes}"
+    elif memory.dtype and not _is_alike(memory.shape, shape):
+        problem = f"has shape {tuple(array.shape)}, the tensor {shape}"
     elif is_torch(array) and (array.is_conj() or array.is_neg()):
         problem = "is a conjugate or a negative of what its memory holds"
     if problem:
         raise UsageError(f"out[{name!r}] {problem}")
     return memory
+
+
+def _is_alike(given: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    if len(given) <= 1:
+        return True
+    return [n for n in given if n != 1] == [n for n in wanted if n != 1]

@@ -139,13 +139,15 @@ def _add_out(
     out: Any,
 ) -> None:
     sizes = None if selection is None else selection.sizes(checkpoint)
+    shapes = {} if selection is None else selection.shapes(checkpoint)
     memories: dict[str, Memory] = {}
     for name, array in out.items():
         info = checkpoint.find(name)
         size = info.nbytes if info is not None and sizes is None else (sizes or {}).get(name)
         if info is None or size is None:
             raise UsageError(f"out[{name!r}]: no tensor of that name is loaded")
-        memories[name] = destination(name, array, info.dtype, size)
+        shape = shapes.get(name, info.shape)
+        memories[name] = destination(name, array, info.dtype, size, shape)
     _refuse_overlap(memories)
     for name, memory in memories.items():
         asked.add_out(name, memory.address, memory.nbytes, memory.owner, memory.device)

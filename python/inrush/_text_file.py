@@ -77,13 +77,12 @@ def write_text(path: Path, text: str, storage_options: Mapping[str, Any] | None 
         _write(_core.Writer.open(place, storage_for([place], storage_options)), text.encode())
         return
     try:
-        target = os.path.realpath(path)
         data = text.encode()
-        if _is_special(target):
-            with open(os.open(target, os.O_WRONLY | os.O_CLOEXEC), "wb") as file:
+        if _is_special(path):  # /dev/stdout: what it links to may have no path
+            with open(os.open(path, os.O_WRONLY | os.O_CLOEXEC), "wb") as file:
                 file.write(data)
         else:
-            _write(_core.Writer.open(os.fsencode(target)), data)
+            _write(_core.Writer.open(os.fsencode(os.path.realpath(path))), data)
     except SourceError:
         raise
     except (OSError, ValueError) as error:
@@ -91,9 +90,9 @@ def write_text(path: Path, text: str, storage_options: Mapping[str, Any] | None 
         raise SourceError(f"write {os.fspath(path)}: {reason}") from None
 
 
-def _is_special(target: str) -> bool:
+def _is_special(path: Path) -> bool:
     try:
-        return not stat.S_ISREG(os.stat(target).st_mode)
+        return not stat.S_ISREG(os.stat(path).st_mode)
     except FileNotFoundError:
         return False
 

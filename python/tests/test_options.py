@@ -5,6 +5,7 @@ import re
 import inrush.instanttensor
 import inrush.numpy
 import inrush.torch
+import numpy as np
 import pytest
 import torch
 from conftest import random_tensor, write_file
@@ -252,3 +253,31 @@ def test_an_error_of_an_argument_names_the_argument(monkeypatch):
     monkeypatch.setenv("INRUSH_BUDGET", "abc")
     with pytest.raises(inrush.UsageError, match=r"^page_cache 'x'"):
         Options({"budget": "1GiB", "page_cache": "x"})
+
+
+def test_out_has_the_shape_of_what_it_takes_or_none(tmp_path):
+    values = np.random.default_rng().integers(0, 1 << 16, (3, 4), np.uint16)
+    inrush.numpy.save_file({"w": values}, tmp_path / "w.safetensors")
+    for shape in ((3, 4), (12,), (1, 3, 4, 1)):
+        array = np.zeros(shape, np.uint16)
+        inrush.open(tmp_path, out={"w": array}).load()
+        np.testing.assert_array_equal(array.reshape(3, 4), values)
+    plain = bytearray(24)
+    inrush.open(tmp_path, out={"w": plain}).load()
+    assert plain == values.tobytes()
+    part = np.zeros((3, 2), np.uint16)
+    inrush.open(tmp_path, slices={"w": ":, 1:3"}, out={"w": part}).load()
+    np.testing.assert_array_equal(part, values[:, 1:3])
+    for wrong in ((4, 3), (2, 6), (2, 2, 3)):
+        with pytest.raises(inrush.UsageError, match=r"shape .* the tensor \(3, 4\)"):
+            inrush.open(tmp_path, out={"w": np.zeros(wrong, np.uint16)}).load()
+    with pytest.raises(inrush.UsageError, match=r"shape \(2, 3\), the tensor \(3, 2\)"):
+        wrong_part = np.zeros((2, 3), np.uint16)
+        inrush.open(tmp_path, slices={"w": ":, 1:3"}, out={"w": wrong_part}).load()
+
+
+def test_a_manifest_goes_into_a_pipe(tmp_path, inrush_command):
+    inrush.numpy.save_file({"w": np.ones(3)}, tmp_path / "w.safetensors")
+    done = inrush_command("manifest", tmp_path, "-o", "/dev/stdout")
+    assert done.returncode == 0, done.stderr
+    assert '"w"' in done.stdout

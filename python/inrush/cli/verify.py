@@ -117,7 +117,8 @@ def _print(digested: Digested, different: list[_core.Difference], *, compared: b
         f"{time_text(stats['seconds'])}, {rate_text(stats['gb_per_s'] * 1e9)}"
     )
     if different:
-        out.print(f"[bold red]{len(different)} differences[/]  [dim]{read}[/]")
+        count = "1 difference" if len(different) == 1 else f"{len(different)} differences"
+        out.print(f"[bold red]{count}[/]  [dim]{read}[/]")
     elif compared:
         out.print(f"[bold green]all digests agree[/]  [dim]{read}[/]")
     elif digested.verified:
