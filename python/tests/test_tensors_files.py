@@ -156,6 +156,10 @@ def test_the_command_line_takes_keys_from_files(tmp_path, inrush_command):
     done = inrush_command("load", path, INRUSH_KEY_FILE=str(tmp_path / "key"))
     assert done.returncode == 1
     assert "key is wrong" in done.stderr
+    done = inrush_command("inspect", path, "--key-file", tmp_path / "key")
+    assert done.returncode == 1
+    assert "key is wrong" in done.stderr
+    assert inrush_command("inspect", path, "--passphrase-file", tmp_path / "phrase").returncode == 0
 
 
 def test_what_a_file_asks_of_memory_and_time_to_derive_its_key_is_limited(tmp_path):

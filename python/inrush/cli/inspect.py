@@ -50,12 +50,24 @@ def inspect(
     words |= encryption_words(key_file, passphrase_file, key_command)
     with inrush.open(one_or_several(sources), **words) as checkpoint:
         if checkpoint._options.key is not None:
-            checks_of(checkpoint._opened(), checkpoint._options)
+            _check_key(checkpoint)
         if json:
             print_json("inspect", _values(checkpoint))
             return
         rows = _each(checkpoint) if every else _folded(checkpoint)
         _print(checkpoint, rows)
+
+
+def _check_key(checkpoint: inrush.Checkpoint) -> None:
+    """Decrypt the least of each file: headers of tensorizer's files do not tell a wrong key."""
+    checks_of(checkpoint._opened(), checkpoint._options)
+    least: dict[str, inrush.TensorInfo] = {}
+    for info in checkpoint.values():
+        known = least.get(info.file)
+        if info.nbytes and (known is None or info.nbytes < known.nbytes):
+            least[info.file] = info
+    for info in least.values():
+        checkpoint.tensor(info.name, framework=None)
 
 
 def _values(checkpoint: inrush.Checkpoint) -> dict[str, Any]:
