@@ -40,7 +40,7 @@ def main() -> None:
 
 
 class _Unread:
-    """Standard output that somebody may stop reading: the command's code is its own all the same."""
+    """Standard output that somebody may stop reading: the exit code is the command's own."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
