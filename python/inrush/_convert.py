@@ -256,8 +256,10 @@ class _Work:
             self._layout = tensorizer_layout(items, file=self.single or "", cipher=cipher)
 
     def _keep(self, items: list[Item], infos: list[_core.TensorInfo]) -> None:
-        """Tell of tensors of `.tensors` files how they stand there."""
+        """Tell of tensors of `.tensors` files how they stand there, where it is of use."""
         again = self._to == "tensorizer"
+        if not again and not any(item.dtype == "U8" and item.encoding for item in items):
+            return
         options = self._options.storage_options
         kept = kept_of(self._core, self._source, options, modules=again)
         for item in items:

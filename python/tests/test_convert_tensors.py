@@ -181,7 +181,9 @@ def test_what_is_cast_keeps_the_rest(tmp_path):
         assert dtype == (torch.float16 if floats else old)
         if floats and data:
             wanted = torch.frombuffer(bytearray(data), dtype=torch.uint8).view(old)
-            assert cast == bytes(wanted.to(torch.float16).view(torch.uint8).numpy())
+            made = torch.frombuffer(bytearray(cast), dtype=torch.float16)
+            exactly = {"rtol": 0, "atol": 0, "equal_nan": True}
+            torch.testing.assert_close(made, wanted.to(torch.float16), **exactly)
         elif not floats:
             assert cast == data
     assert target.read_bytes()[5] == 4  # the meta tensor has no bytes
@@ -282,3 +284,28 @@ def test_a_file_that_is_replaced_while_it_is_opened_is_refused(tmp_path, monkeyp
     with pytest.raises(inrush.DataError, match="changed while it was opened"):
         inrush.convert(tmp_path / "a.tensors", tmp_path / "c.tensors", to="tensorizer")
     assert not (tmp_path / "c.tensors").exists()
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_files_of_the_hub_are_kept_too(tmp_path, monkeypatch, count):
+    pytest.importorskip("huggingface_hub")
+    from hub_server import TOKEN, running_hub
+
+    files = {}
+    for i in range(count):
+        path = tmp_path / f"{i}.tensors"
+        state = {f"part{i}": {"x": [torch.rand(3, 4), torch.rand(300)]}}
+        write_theirs(path, Model() if i == 0 else None, state)
+        files[path.name] = path.read_bytes()
+    for word in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HUB_OFFLINE", "HF_TOKEN_PATH"):
+        monkeypatch.delenv(word, raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    with running_hub() as hub:
+        hub.add("some/model", files, token=TOKEN)
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        for place in ("some/model", "hf://some/model/0.tensors"):
+            target = tmp_path / f"to{place[:2]}.tensors"
+            inrush.convert(place, target, to="tensorizer")
+            wanted = list(files) if place == "some/model" else ["0.tensors"]
+            assert lines_of(target) == [one for name in wanted for one in lines_of(tmp_path / name)]
