@@ -257,3 +257,12 @@ def test_single_tensors_may_have_structured_names():
         kind = KITS[0].TensorType.STATE_DICT
         serializer.write_tensor(0, ("layers", i), kind, tensor)
     assert file.getvalue() == both(lambda one: one.write_state_dict(tensors))
+
+
+def test_a_name_that_theirs_writes_and_does_not_read_is_refused():
+    file = Kept()
+    KITS[1].TensorSerializer(file).write_state_dict({"": torch.rand(2)})
+    with pytest.raises(ValueError, match="empty"):
+        KITS[1].TensorDeserializer(Kept(file.getvalue()), "cpu")
+    with pytest.raises(ValueError, match="empty"):
+        KITS[0].TensorSerializer(Kept()).write_state_dict({"": torch.rand(2)})
