@@ -227,7 +227,9 @@ def test_a_source_that_is_damaged_leaves_nothing(tmp_path, source):
     inrush.convert(path, tmp_path / "a.tensors", to="tensorizer")
     with open(tmp_path / "a.tensors", "r+b") as file:
         file.seek(-100, os.SEEK_END)
-        file.write(b"x")
+        byte = file.read(1)[0]
+        file.seek(-100, os.SEEK_END)
+        file.write(bytes([byte ^ 1]))
     with pytest.raises(inrush.DataError, match=r"SHA-256|CRC-32"):
         inrush.convert(tmp_path / "a.tensors", tmp_path / "b", to="safetensors", verify="full")
     assert nothing_left(tmp_path)
