@@ -153,6 +153,8 @@ def serverless_seeds() -> list[bytes]:
         {"a": [0, 24, [2, 3], [3, 1], "f32", 7]},
         {"a": [0, 8.5, [1], [1], "f64", 0]},
         {"a": [True, None, "x", {}, 3, []]},
+        # One element of 8 bytes, repeated: as a plan it had an error that named no file.
+        {"t": [0, 48, [444444444444444443, 2], [0, 3], "torch.float32"]},
     ]
     packed = {
         "a": [0, 64, [4, 8], [8, 1], "torch.bfloat16"],
