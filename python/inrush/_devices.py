@@ -95,7 +95,7 @@ def delivery_of(
         if framework is None:
             raise UsageError(f"device {device}: only torch moves tensors there (framework='pt')")
         return None, device
-    if options.key is not None or options.verify != "none" or checkpoint.encrypted:
+    if _is_read_by_host(checkpoint, options):
         if framework is None or on_device:
             raise UsageError(
                 f"device {device}: what is checked or decrypted is read by the host; load it with "
@@ -108,13 +108,19 @@ def delivery_of(
     return Delivery(list(dict.fromkeys(devices)), {}, framework), None
 
 
+def _is_read_by_host(checkpoint: _core.Checkpoint, options: Options) -> bool:
+    """Whether what is delivered is decrypted or compared first."""
+    checked = options.verify != "none" or options.manifest is not None
+    return checked or options.key is not None or checkpoint.encrypted
+
+
 def _mapped(
     checkpoint: _core.Checkpoint,
     options: Options,
     mapping: Mapping[str, Any],
     framework: str | None,
 ) -> Delivery:
-    if options.key is not None or options.verify != "none" or checkpoint.encrypted:
+    if _is_read_by_host(checkpoint, options):
         raise UsageError("device: what is checked or decrypted goes to one device, not to several")
     devices: dict[str, int] = {}
     indices = {}

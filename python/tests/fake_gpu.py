@@ -147,7 +147,7 @@ def everything_on_it(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[weakref.r
             and options.device is None
             and options.moved_to is None
         )
-        decoded = options.key is not None or options.verify != "none" or checkpoint.encrypted
+        decoded = _devices._is_read_by_host(checkpoint, options)
         if torch_on_host and not decoded:
             options = copy.copy(options)
             options.device = "cuda:0"

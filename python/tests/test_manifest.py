@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import inrush.numpy
+import inrush.torch
 import numpy as np
 import pytest
 
@@ -144,3 +145,23 @@ def test_the_command_line_compares_while_it_loads(place, inrush_command):
     assert done.returncode == 1
     assert "small" in done.stderr
     assert inrush_command("load", folder, "--manifest", folder / "no.json").returncode == 3
+
+
+def test_what_is_compared_is_read_by_the_host(place):
+    folder, manifest, _ = place
+    with pytest.raises(inrush.UsageError, match="read by the host"):
+        inrush.open(folder, device="cuda:0", manifest=manifest).load()
+    with pytest.raises(inrush.UsageError, match="not to several"):
+        inrush.open(folder, device={"": "cuda:0"}, manifest=manifest).load()
+
+
+def test_a_module_is_filled_with_what_was_compared(place):
+    torch = pytest.importorskip("torch")
+    folder, manifest, tensors = place
+    module = torch.nn.ParameterDict({name: torch.zeros(t.shape) for name, t in tensors.items()})
+    inrush.torch.load_into(module, folder, manifest=manifest)
+    for name, tensor in tensors.items():
+        np.testing.assert_array_equal(module[name].detach().numpy(), tensor)
+    flip(folder, "large", 9)
+    with pytest.raises(inrush.DataError, match="large"):
+        inrush.torch.load_into(module, folder, manifest=manifest)
