@@ -33,6 +33,7 @@ class ProfileFileTest : public testing::Test {
   ~ProfileFileTest() override {
     ::setenv("INRUSH_PROFILE", "off", 1);
     fs::remove_all(folder_);
+    fs::remove(folder_ + ".lock");
   }
 
   static Profile learnt(const std::string& id, double bytes_per_second) {
