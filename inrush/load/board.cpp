@@ -142,6 +142,9 @@ void Board::begin() {
   }
   finish_targets(whole);
   if (stopped()) return;
+  if (preparation_.options.choice.page_cache == PageCache::drop) {
+    dropping_ = std::make_unique<Dropping>(preparation_, sources_);
+  }
   if (const auto& first = preparation_.choice.lanes; !first.empty() && first.front().sequential) {
     stream_governor_ = std::make_unique<Governor>(
         GovernorLimits{first.front().count, std::max(first.front().most, first.front().count), 1});
@@ -206,15 +209,18 @@ bool Board::start_lane(const LaneChoice& lane, uint32_t most) {
     number = lanes_started_++;
     ++lanes_alive_;
   }
+  ++counts_.reading;
   try {
     start_thread("reads", [self = shared_from_this(), lane, number] {
       stay_on(self->preparation_.facts.numa);  // and the threads of its engine with it
       run_lane(self, lane, number);
+      if (--self->counts_.reading == 0 && self->dropping_) self->dropping_->finish();
       const std::lock_guard lock(self->mutex_);
       --self->lanes_alive_;
       self->changed_.notify_all();
     }).detach();
   } catch (const Error&) {
+    --counts_.reading;
     const std::lock_guard lock(mutex_);
     --lanes_alive_;
     throw;
@@ -392,6 +398,10 @@ void Board::look_around() {
   if (!may_switch || preparation_.registration->neighbours().loading == 0) return;
   if (direct_retired_.exchange(true)) return;
   start_lane(fallback_lane(direct->coverage, preparation_.facts));
+}
+
+void Board::drop_pages(const Grant& grant, const LaneChoice& lane) {
+  if (dropping_) dropping_->came(lane.source, grant, lane.direct);
 }
 
 double Board::seconds_since_start() const { return seconds_between(start_, Clock::now()); }

@@ -18,7 +18,7 @@
 #include "inrush/core/sink.h"
 #include "inrush/load/counts.h"
 #include "inrush/load/decoding.h"
-#include "inrush/load/preparation.h"
+#include "inrush/load/dropping.h"
 #include "inrush/load/queue.h"
 #include "inrush/load/sources.h"
 
@@ -39,7 +39,7 @@ class Board : public std::enable_shared_from_this<Board> {
   RangeQueue& queue() { return *queue_; }
   Sink& sink() { return *sink_; }
   [[nodiscard]] uint32_t horizon() const;
-  [[nodiscard]] bool resident(uint32_t range) const { return resident_[range]; }
+  void drop_pages(const Grant& grant, const LaneChoice& lane);
   void lane_began(int wake_fd);
   void lane_ended(int wake_fd);
   // Takes over what the sink has placed: targets may be whole now.
@@ -87,7 +87,6 @@ class Board : public std::enable_shared_from_this<Board> {
   void leave(const LaneChoice& lane, const Error& error);
   void place_range(uint32_t range, bool cached, std::vector<uint32_t>& whole);
   void finish_targets(const std::vector<uint32_t>& whole);
-  void target_whole(uint32_t target);
   void allocate_ahead();
   [[nodiscard]] uint64_t least_pool() const;
   std::optional<uint32_t> deliverable();
@@ -110,6 +109,7 @@ class Board : public std::enable_shared_from_this<Board> {
   SinkStats last_sink_stats_;
   std::unique_ptr<RangeQueue> queue_;
   std::unique_ptr<Decoding> decoding_;
+  std::unique_ptr<Dropping> dropping_;                  // where page_cache=drop was asked for
   std::vector<bool> resident_;                          // per range
   std::unique_ptr<std::atomic<uint64_t>[]> remaining_;  // per target: bytes
   std::unique_ptr<std::atomic<uint32_t>[]> arrivals_;   // per blob: ranges placed

@@ -7,6 +7,7 @@
 namespace inrush {
 
 struct LoadCounts {
+  std::atomic<uint32_t> reading{0};  // lanes that have not let go of their engine
   std::atomic<uint64_t> bytes_placed{0};
   std::atomic<uint32_t> depth{0};
   std::atomic<int64_t> in_flight{0};  // bytes that engines may write now

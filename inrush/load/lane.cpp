@@ -1,6 +1,5 @@
 #include "inrush/load/lane.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <poll.h>
 
@@ -253,24 +252,16 @@ class Lane {
     }
     const uint32_t blob = board_.preparation().plan.ranges[grant.first].blob;
     board_.sources().came(choice_.source, grant.first, grant.required, blob);
+    // Before the last tensor is whole: who waited for that finds the pages gone.
+    board_.drop_pages(grant, choice_);
     board_.sink().landed(grant);
     governor_.delivered(grant.required, Clock::now());
     if (choice_.sequential) streams_ = board_.streams(grant.required);
-    if (board_.preparation().choice.drop_cache && !choice_.direct) drop_pages(grant);
     if (board_.preparation().options.trace) {
       board_.add({name_, board_.sources().blob(choice_.source, blob).name, grant.offset,
                   grant.required, flight.start, board_.seconds_since_start(), "read",
                   choice_.source, completion.retries, completion.hedges});
     }
-  }
-
-  // Pages that were in the cache before stay there.
-  void drop_pages(const Grant& grant) {
-    if (board_.resident(grant.first)) return;
-    const Range& range = board_.preparation().plan.ranges[grant.first];
-    const int fd = board_.sources().blob(choice_.source, range.blob).fd;
-    ::posix_fadvise(fd, static_cast<off_t>(grant.offset), static_cast<off_t>(grant.size),
-                    POSIX_FADV_DONTNEED);
   }
 
   void look_around() {
@@ -297,6 +288,7 @@ class Lane {
         if (!done[i].error) {
           const uint32_t blob = board_.preparation().plan.ranges[grant.first].blob;
           board_.sources().came(choice_.source, grant.first, grant.required, blob);
+          board_.drop_pages(grant, choice_);
           board_.sink().landed(grant);
         } else if (board_.stopped()) {
           board_.sink().release(grant);
