@@ -60,7 +60,8 @@ DirectIo open_direct(int fd, const std::string& path) {
   DirectIo direct;
   direct.fd = reopen(fd, path, O_RDONLY | O_DIRECT);
   if (!direct.fd) {
-    direct.refusal = reason("open with O_DIRECT", errno);
+    direct.error_number = errno;
+    direct.refusal = reason("open with O_DIRECT", direct.error_number);
     return direct;
   }
   if (ask_statx(direct)) {

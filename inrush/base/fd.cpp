@@ -14,8 +14,24 @@
 namespace inrush {
 
 Error system_error(ErrorCode code, const std::string& what, int error_number) {
+  if (error_number == EMFILE || error_number == ENFILE) return no_descriptor(what, error_number);
   char text[128];
   return {code, fmt::format("{}: {}", what, strerror_r(error_number, text, sizeof text))};
+}
+
+Error no_descriptor(const std::string& what, int error_number, const std::string& why) {
+  if (error_number == ENFILE) {
+    return {ErrorCode::memory,
+            fmt::format("{}: the whole machine has as many files open as it may; "
+                        "raise fs.file-max (sysctl)",
+                        what)};
+  }
+  rlimit limit{};
+  ::getrlimit(RLIMIT_NOFILE, &limit);
+  return {ErrorCode::memory,
+          fmt::format("{}: this process already has as many files open as it may ({}){}; raise the "
+                      "limit: ulimit -n {}",
+                      what, limit.rlim_cur, why, std::max<rlim_t>(limit.rlim_cur * 4, 4096))};
 }
 
 Fd reopen(int fd, const std::string& path, int flags) {

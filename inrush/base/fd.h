@@ -39,8 +39,12 @@ class Fd {
   int fd_ = -1;
 };
 
-// "read /m/a.safetensors [0, +8): Input/output error", from errno.
+// "read /m/a.safetensors [0, +8): Input/output error", from errno. Where no descriptor was left it
+// is no_descriptor(), whatever the code.
 Error system_error(ErrorCode code, const std::string& what, int error_number);
+
+// Error{memory} for EMFILE and ENFILE: what to do about it, and `why` so many are needed.
+Error no_descriptor(const std::string& what, int error_number, const std::string& why = "");
 
 // A second, independent descriptor of the same open file (same inode, whatever its name says
 // now), with these flags: O_RDONLY | O_DIRECT, say. Returns an empty Fd and sets errno.

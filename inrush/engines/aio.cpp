@@ -53,7 +53,7 @@ class AioQueue final : public KernelQueue {
       : kernel_queue_(kernel_queue), wake_fd_(wake_fd), direct_(direct), blocks_(depth) {}
   ~AioQueue() override { destroy(kernel_queue_); }
 
-  void opened(uint32_t, int) override {}
+  bool opened(uint32_t, int) override { return false; }
   size_t push(std::span<const KernelRead> reads) override;
   size_t reap(std::span<KernelAnswer> answers) override;
   void drop(uint32_t) override {}  // no filesystem lets io_cancel() do so

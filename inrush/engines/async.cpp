@@ -36,10 +36,12 @@ class Reads {
   struct Slot {
     Read read;
     ReadProgress progress;
+    std::shared_ptr<const Fd> fd;  // where the queue has not registered the file
     bool in_kernel = false;
   };
 
   void push();
+  bool prepare(uint32_t id);
   void reap();
   void drop_all();
   void took(const KernelAnswer& answer);
@@ -52,7 +54,8 @@ class Reads {
   std::unique_ptr<KernelQueue> queue_;
   std::atomic<bool> cancelled_{false};
   bool dropped_ = false;
-  size_t in_flight_ = 0;  // submitted and not yet returned by wait()
+  size_t in_flight_ = 0;          // submitted and not yet returned by wait()
+  std::vector<bool> registered_;  // files of which the queue needs no descriptor
   std::vector<Slot> slots_;
   std::vector<uint32_t> free_;
   std::deque<uint32_t> waiting_;  // slots whose next part the kernel has not taken yet
@@ -70,7 +73,8 @@ Reads::Reads(AsyncParts parts)
 
 uint32_t Reads::open(const Blob& blob) {
   const uint32_t file = files_->open(blob);
-  queue_->opened(file, files_->at(file).fd.get());
+  registered_.resize(file + 1);
+  registered_[file] = queue_->opened(file, files_->descriptor(file)->get());
   return file;
 }
 
@@ -95,17 +99,34 @@ void Reads::push() {
   }
   if (waiting_.empty()) return;
   offered_.clear();
-  for (const uint32_t id : waiting_) {
-    Slot& slot = slots_[id];
-    offered_.push_back({.id = id,
-                        .file = slot.read.file,
-                        .fd = files_->at(slot.read.file).fd.get(),
-                        .part = slot.progress.next()});
-  }
+  for (size_t i = 0; i < waiting_.size() && prepare(waiting_[i]); ++i) continue;
+  if (offered_.empty()) return;
   for (size_t taken = queue_->push(offered_); taken > 0; --taken) {
     slots_[waiting_.front()].in_kernel = true;
     waiting_.pop_front();
   }
+}
+
+// False where it must wait for a descriptor, until one is free; or if it was the first and failed.
+bool Reads::prepare(uint32_t id) {
+  Slot& slot = slots_[id];
+  if (!slot.fd && !registered_[slot.read.file]) {
+    try {
+      slot.fd = files_->descriptor(slot.read.file);
+    } catch (const Error& error) {
+      const bool others = slots_.size() > free_.size() + waiting_.size() || !offered_.empty();
+      if (!others) {
+        waiting_.pop_front();
+        finish(id, error);
+      }
+      return false;
+    }
+  }
+  offered_.push_back({.id = id,
+                      .file = slot.read.file,
+                      .fd = slot.fd ? slot.fd->get() : -1,
+                      .part = slot.progress.next()});
+  return true;
 }
 
 void Reads::reap() {
@@ -142,6 +163,7 @@ void Reads::took(const KernelAnswer& answer) {
 void Reads::finish(uint32_t id, std::optional<Error> error) {
   completed_.push_back({.tag = slots_[id].read.tag, .error = std::move(error)});
   slots_[id].progress = {};
+  slots_[id].fd.reset();
   free_.push_back(id);
 }
 

@@ -30,8 +30,8 @@ class KernelQueue {
  public:
   virtual ~KernelQueue() = default;
 
-  // A file was opened: so that it can be registered.
-  virtual void opened(uint32_t file, int fd) = 0;
+  // A file was opened: so that it can be registered. Whether it was, and reads of it need no fd.
+  virtual bool opened(uint32_t file, int fd) = 0;
 
   // Hands over the first of these reads and returns how many; the others are offered again. Its
   // answers ring the lane's eventfd.

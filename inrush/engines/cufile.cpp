@@ -44,12 +44,13 @@ class CufileSource final : public BlockingSource {
 
   uint32_t open(const Blob& blob) override {
     const uint32_t file = files_.open(blob);
-    const int fd = files_.at(file).fd.get();
+    const std::shared_ptr<const Fd> fd = files_.descriptor(file);
     const std::lock_guard lock(mutex_);
     handles_.resize(file);  // one that was refused keeps its place
     vendor::FileHandle handle = nullptr;
-    device().inside([&] { handle = library_.add_file(fd, blob.name); });
+    device().inside([&] { handle = library_.add_file(fd->get(), blob.name); });
     handles_.push_back(handle);
+    descriptors_.push_back(fd);  // the library has no other
     return file;
   }
 
@@ -115,6 +116,7 @@ class CufileSource final : public BlockingSource {
   std::unique_ptr<const Device> device_;
   mutable std::mutex mutex_;
   std::vector<vendor::FileHandle> handles_;  // by file; nullptr: refused
+  std::vector<std::shared_ptr<const Fd>> descriptors_;
 };
 
 }  // namespace

@@ -114,8 +114,8 @@ class MmapSource final : public BlockingSource {
   std::optional<Error> copy(const Read& read, const std::atomic<bool>& stop) const;
   std::optional<Error> populate(const Read& read, uint64_t wanted,
                                 const std::atomic<bool>& stop) const;
-  [[nodiscard]] int populate_pages(const LocalFile& file, const Pages& pages) const;
-  void back(const LocalFile& file, const Pages& pages, const std::atomic<bool>& stop) const;
+  [[nodiscard]] int populate_pages(int fd, const Pages& pages) const;
+  void back(int fd, const Pages& pages, const std::atomic<bool>& stop) const;
   std::optional<Error> fetch(const Read& read, const std::atomic<bool>& stop) const;
 
   bool direct_;
@@ -124,7 +124,7 @@ class MmapSource final : public BlockingSource {
   // readahead(2) comes first: faults fetch little, or memory that nothing backs.
   mutable std::atomic<bool> read_ahead_;
   uint64_t page_size_ = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
-  LocalFiles files_;
+  mutable LocalFiles files_;
   mutable std::mutex mutex_;
   std::map<const std::byte*, Region> mappings_;  // by address
 };
@@ -161,15 +161,17 @@ std::optional<Error> MmapSource::read(const Read& read, const std::atomic<bool>&
 }
 
 std::optional<Error> MmapSource::copy(const Read& read, const std::atomic<bool>& stop) const {
-  const LocalFile& file = files_.at(read.file);
-  ReadProgress progress(read, file.shape);
-  if (read_fully(file.fd.get(), progress, &stop)) return std::nullopt;
+  const std::shared_ptr<const Fd> fd = files_.descriptor(read.file);
+  ReadProgress progress(read, files_.at(read.file).shape);
+  if (read_fully(fd->get(), progress, &stop)) return std::nullopt;
   return files_.error(read, progress.error_number(), progress.arrived());
 }
 
 std::optional<Error> MmapSource::populate(const Read& read, uint64_t wanted,
                                           const std::atomic<bool>& stop) const {
   const LocalFile& file = files_.at(read.file);
+  const std::shared_ptr<const Fd> held = files_.descriptor(read.file);
+  const int fd = held->get();
   const uint64_t before = reinterpret_cast<uintptr_t>(read.target) % page_size_;
   const uint64_t end = align_up(before + wanted, page_size_);
   for (uint64_t at = 0; at < end; at += kMostBetweenLooks) {
@@ -177,40 +179,38 @@ std::optional<Error> MmapSource::populate(const Read& read, uint64_t wanted,
     const Pages pages{.data = read.target - before + at,
                       .size = std::min(kMostBetweenLooks, end - at),
                       .offset = read.offset - before + at};
-    int failed = populate_pages(file, pages);
+    int failed = populate_pages(fd, pages);
     if (failed == EINVAL || failed == EFAULT || failed == EIO) {
       // No such advice before Linux 5.14; else pages that cannot be had. pread brings the pages
       // in too, and says why they cannot be.
       if (auto error = fetch(read, stop)) return error;
       if (failed == EINVAL) break;
-      failed = populate_pages(file, pages);
+      failed = populate_pages(fd, pages);
     }
     if (failed == EFAULT || failed == EIO) {
       return Error(ErrorCode::data, read_error(file.blob.name, read, "mmap", failed).message() +
                                         " (the file shrank or failed while being read)");
     }
     if (failed != 0) return files_.error(read, failed);
-    back(file, pages, stop);
+    back(fd, pages, stop);
   }
   // The last page is there even where the file was cut within it: its rest is zeros then.
   struct stat status {};
-  if (::fstat(file.fd.get(), &status) != 0) return files_.error(read, errno);
+  if (::fstat(fd, &status) != 0) return files_.error(read, errno);
   const auto size = static_cast<uint64_t>(status.st_size);
   if (size >= read.offset + read.required) return std::nullopt;
   return files_.error(read, 0, size - std::min(size, read.offset));
 }
 
 // 0 or errno.
-int MmapSource::populate_pages(const LocalFile& file, const Pages& pages) const {
+int MmapSource::populate_pages(int fd, const Pages& pages) const {
   const bool small = read_ahead_;
-  if (small) ::readahead(file.fd.get(), static_cast<off_t>(pages.offset), pages.size);
+  if (small) ::readahead(fd, static_cast<off_t>(pages.offset), pages.size);
   return inrush::populate(pages.data, pages.size, small && !huge_);
 }
 
 // Where most samples are slow, the hypervisor backs single pages there.
-void MmapSource::back(const LocalFile& file, const Pages& pages,
-                      const std::atomic<bool>& stop) const {
-  const int fd = file.fd.get();
+void MmapSource::back(int fd, const Pages& pages, const std::atomic<bool>& stop) const {
   for (uint64_t part = 0; part < pages.size && !stop; part += kHugePage) {
     const uint64_t size = std::min(kHugePage, pages.size - part);
     if (!is_unbacked(fd, pages.offset + part, size)) continue;
@@ -223,6 +223,7 @@ void MmapSource::back(const LocalFile& file, const Pages& pages,
 std::optional<Error> MmapSource::fetch(const Read& read, const std::atomic<bool>& stop) const {
   std::vector<std::byte> buffer(std::min<uint64_t>(read.size, 256 * kKiB));
   const LocalFile& file = files_.at(read.file);
+  const std::shared_ptr<const Fd> fd = files_.descriptor(read.file);
   for (uint64_t at = 0; at < read.size; at += buffer.size()) {
     Read part = read;
     part.offset += at;
@@ -230,7 +231,7 @@ std::optional<Error> MmapSource::fetch(const Read& read, const std::atomic<bool>
     part.required = std::min(part.size, read.required - std::min(read.required, at));
     part.target = buffer.data();
     ReadProgress progress(part, file.shape);
-    if (!read_fully(file.fd.get(), progress, &stop)) {
+    if (!read_fully(fd->get(), progress, &stop)) {
       return files_.error(read, progress.error_number(), at + progress.arrived());
     }
   }

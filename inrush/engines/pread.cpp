@@ -28,7 +28,8 @@ class PreadSource final : public BlockingSource {
   std::optional<Error> read(const Read& read, const std::atomic<bool>& stop) override {
     const LocalFile& file = files_.at(read.file);
     ReadProgress progress(read, file.shape);
-    if (read_fully(file.fd.get(), progress, &stop)) return std::nullopt;
+    const std::shared_ptr<const Fd> fd = files_.descriptor(read.file);
+    if (read_fully(fd->get(), progress, &stop)) return std::nullopt;
     return files_.error(read, progress.error_number(), progress.arrived());
   }
 

@@ -39,9 +39,6 @@ std::string uring_refusal(int error_number) {
       return why + " (this kernel or sandbox has no io_uring)";
     case ENOMEM:
       return why + " (raise RLIMIT_MEMLOCK: ulimit -l)";
-    case EMFILE:
-    case ENFILE:
-      return why + " (raise RLIMIT_NOFILE: ulimit -n)";
     default:
       return why;
   }
@@ -63,7 +60,7 @@ class UringQueue final : public KernelQueue {
   UringQueue(const io_uring& ring, int wake_fd);
   ~UringQueue() override { io_uring_queue_exit(&ring_); }
 
-  void opened(uint32_t file, int fd) override;
+  bool opened(uint32_t file, int fd) override;
   size_t push(std::span<const KernelRead> reads) override;
   size_t reap(std::span<KernelAnswer> answers) override;
   void drop(uint32_t id) override;
@@ -89,9 +86,11 @@ UringQueue::UringQueue(const io_uring& ring, int wake_fd) : ring_(ring), wake_fd
   if (io_uring_register_files_sparse(&ring_, size) == 0) table_size_ = size;
 }
 
-void UringQueue::opened(uint32_t file, int fd) {
-  if (file != registered_files_ || file >= table_size_) return;
-  if (io_uring_register_files_update(&ring_, file, &fd, 1) == 1) ++registered_files_;
+bool UringQueue::opened(uint32_t file, int fd) {
+  if (file != registered_files_ || file >= table_size_) return false;
+  if (io_uring_register_files_update(&ring_, file, &fd, 1) != 1) return false;
+  ++registered_files_;
+  return true;
 }
 
 io_uring_sqe* UringQueue::next_entry() {
@@ -163,7 +162,8 @@ std::unique_ptr<Engine> make_uring(const EngineOptions& options) {
   const uint32_t depth = parts.files->traits().most_in_flight;
   io_uring ring{};
   if (const int failed = make_ring(ring, std::min(std::bit_ceil(depth), kMostEntries))) {
-    throw Error(ErrorCode::source, uring_refusal(failed));
+    const bool full = failed == EMFILE || failed == ENFILE;
+    throw Error(full ? ErrorCode::memory : ErrorCode::source, uring_refusal(failed));
   }
   parts.queue = std::make_unique<UringQueue>(ring, parts.wake->fd());
   return make_async_engine(std::move(parts));

@@ -205,9 +205,10 @@ bool Board::start_lane(const LaneChoice& lane, uint32_t most) {
   uint32_t number = 0;
   {
     const std::lock_guard lock(mutex_);
-    if (lanes_started_ >= most) return false;
-    number = lanes_started_++;
-    ++lanes_alive_;
+    if (lanes_.started >= most) return false;
+    number = lanes_.started++;
+    ++lanes_.alive;
+    ++lanes_.alike[row_of(lane)];
   }
   ++counts_.reading;
   try {
@@ -216,13 +217,14 @@ bool Board::start_lane(const LaneChoice& lane, uint32_t most) {
       run_lane(self, lane, number);
       if (--self->counts_.reading == 0 && self->dropping_) self->dropping_->finish();
       const std::lock_guard lock(self->mutex_);
-      --self->lanes_alive_;
+      --self->lanes_.alive;
       self->changed_.notify_all();
     }).detach();
   } catch (const Error&) {
     --counts_.reading;
     const std::lock_guard lock(mutex_);
-    --lanes_alive_;
+    --lanes_.alive;
+    --lanes_.alike[row_of(lane)];
     throw;
   }
   return true;
@@ -351,7 +353,7 @@ void Board::end_collecting() {
 void Board::shut_down() {
   cancel();
   std::unique_lock lock(mutex_);
-  if (!changed_.wait_for(lock, kShutDown, [this] { return lanes_alive_ == 0; })) return;
+  if (!changed_.wait_for(lock, kShutDown, [this] { return lanes_.alive == 0; })) return;
   lock.unlock();
   // Staging is given back now, and not when the last lane's thread has left.
   decoding_.reset();
@@ -435,8 +437,8 @@ LoadStats Board::stats() const {
   stats.seconds_to_first = times_.first;
   stats.consumer_wait = times_.consumer_wait;
   stats.budget_wait = times_.budget_wait;
-  stats.lanes = lanes_started_;
-  if (stopped() && lanes_alive_ > 0)
+  stats.lanes = lanes_.started;
+  if (stopped() && lanes_.alive > 0)
     stats.orphaned = static_cast<uint64_t>(counts_.in_flight.load());
   return stats;
 }

@@ -85,6 +85,7 @@ class Board : public std::enable_shared_from_this<Board> {
   bool start_lane(const LaneChoice& lane, uint32_t most = UINT32_MAX);  // unless there were so many
   bool may_retry(const Grant& grant);
   void leave(const LaneChoice& lane, const Error& error);
+  bool others_read(const LaneChoice& lane, const Error& error);
   void place_range(uint32_t range, bool cached, std::vector<uint32_t>& whole);
   void finish_targets(const std::vector<uint32_t>& whole);
   void allocate_ahead();
@@ -136,8 +137,7 @@ class Board : public std::enable_shared_from_this<Board> {
   std::map<std::string, std::string> digests_;
   Ledger ledger_;
   std::unique_ptr<Governor> stream_governor_;
-  uint32_t lanes_alive_ = 0;
-  uint32_t lanes_started_ = 0;
+  LaneCounts lanes_;
   std::vector<std::string> fallbacks_;  // why lanes were replaced
   uint32_t cursor_ = 0;                 // next target in order
   uint32_t delivered_ = 0;

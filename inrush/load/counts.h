@@ -3,6 +3,8 @@
 
 #include <atomic>
 #include <cstdint>
+#include <map>
+#include <string>
 
 namespace inrush {
 
@@ -14,7 +16,13 @@ struct LoadCounts {
   std::atomic<int64_t> next_report_ns{0};
 };
 
-// Guarded by the board's lock.
+// Guarded by the board's lock, as are the times.
+struct LaneCounts {
+  uint32_t alive = 0;
+  uint32_t started = 0;
+  std::map<std::string, uint32_t> alike;  // by row_of(): those that have not done without
+};
+
 struct LoadTimes {
   double whole = 0;          // from the beginning to the last byte
   double first = 0;          // to the first tensor

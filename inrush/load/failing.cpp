@@ -23,6 +23,23 @@ LaneChoice fallback_lane(Coverage coverage, const Facts& facts) {
   return lane;
 }
 
+std::string row_of(const LaneChoice& lane) {
+  return fmt::format("{}{} {} {}", lane.engine, lane.direct ? " direct" : "",
+                     static_cast<int>(lane.coverage), lane.source);
+}
+
+// Where there is no room for one more lane (descriptors, threads, memory) those alike do without.
+bool Board::others_read(const LaneChoice& lane, const Error& error) {
+  if (error.code() != ErrorCode::memory) return false;
+  const std::lock_guard lock(mutex_);
+  uint32_t& alike = lanes_.alike[row_of(lane)];
+  if (alike < 2) return false;
+  --alike;
+  fallbacks_.push_back(fmt::format("one lane of {} less: {}", lane.engine, error.message()));
+  wake_lanes();
+  return true;
+}
+
 void Board::read_failed(const Grant& grant, const Error& error, const LaneChoice& lane) {
   sources_.lost(lane.source, grant.first);
   if (grant.hedge) sources_.not_repeated(grant.first);
@@ -87,7 +104,7 @@ void Board::refuse_file(uint32_t blob, const Error& error, const LaneChoice& lan
 
 void Board::lane_failed(const Error& error, const LaneChoice& lane) {
   const bool plain = lane.engine == "pread" && !lane.direct;
-  if (stopped()) return;
+  if (stopped() || others_read(lane, error)) return;
   if (sources_.count() > 1 && error.code() == ErrorCode::source) return leave(lane, error);
   if (preparation_.options.choice.strict || plain || error.code() == ErrorCode::memory ||
       is_remote(preparation_.facts)) {

@@ -125,15 +125,14 @@ class Lane {
     if (mirrored() && board_.sources().silent(choice_.source)) return;
     batch_.clear();
     const uint32_t target = std::min(governor_.target(), most_in_flight_);
-    while (flights_.size() < target && repeat_one(false)) {
-    }
-    while (flights_.size() < target && within_share() && take_one()) {
-    }
-    while (flights_.size() < target && !starved_ && repeat_one(true)) {
-    }
-    if (batch_.empty()) return;
-    for (const Read& read : batch_) board_.count_in_flight(static_cast<int64_t>(read.size));
     try {
+      while (flights_.size() < target && repeat_one(false)) {
+      }
+      while (flights_.size() < target && within_share() && take_one()) {
+      }
+      while (flights_.size() < target && !starved_ && repeat_one(true)) {
+      }
+      if (batch_.empty()) return;
       engine_->submit(batch_);
     } catch (...) {
       take_back_batch();
@@ -142,7 +141,7 @@ class Lane {
     board_.note_depth(target);
   }
 
-  // The engine took none of them.
+  // The engine took none of them, or a file of theirs could not be opened.
   void take_back_batch() {
     for (const Read& read : batch_) {
       const Grant grant = flights_.at(read.tag).grant;
@@ -178,6 +177,7 @@ class Lane {
   void add_to_batch(const Grant& grant, uint32_t file) {
     const uint64_t tag = next_tag_++;
     flights_.emplace(tag, Flight{grant, board_.seconds_since_start()});
+    board_.count_in_flight(static_cast<int64_t>(grant.size));
     batch_.push_back({tag, file, grant.offset, grant.size, grant.required, grant.target});
     board_.sources().asked(choice_.source, grant.first, grant.hedge);
   }
@@ -324,6 +324,8 @@ void run_lane(const std::shared_ptr<Board>& board, const LaneChoice& choice,
               uint32_t number) noexcept {
   try {
     Lane(*board, choice, number).run();
+  } catch (const Error& error) {
+    board->lane_failed(Error(error.code(), "start a lane: " + error.message()), choice);
   } catch (const std::exception& error) {
     board->fail(Error(ErrorCode::memory, fmt::format("start a lane: {}", error.what())));
   }

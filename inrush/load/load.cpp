@@ -1,8 +1,11 @@
 #include "inrush/load.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
+#include <cerrno>
 #include <map>
 #include <numeric>
 #include <set>
@@ -10,6 +13,7 @@
 #include <string_view>
 
 #include "inrush/base/align.h"
+#include "inrush/base/fd.h"
 #include "inrush/core/quoted.h"
 #include "inrush/load/board.h"
 #include "inrush/policy/backends.h"
@@ -129,6 +133,21 @@ void ask_cufile(const LoadOptions& options, const Checkpoint& checkpoint, const 
   }
 }
 
+// A lane takes a few, and what is found out about the files one at a time: without them each would
+// say in its own words why it cannot be had.
+void check_descriptors(const Index& index) {
+  constexpr size_t kNeeded = 6;
+  constexpr size_t kManyFiles = 32;
+  if (index.blobs.size() < kManyFiles || index.blobs.front().fd < 0) return;
+  std::array<Fd, kNeeded> free;
+  for (Fd& fd : free) {
+    fd = Fd(::fcntl(index.blobs.front().fd, F_DUPFD_CLOEXEC, 0));
+    if (fd || (errno != EMFILE && errno != ENFILE)) continue;
+    throw no_descriptor(fmt::format("load {} files", index.blobs.size()), errno,
+                        fmt::format(", and a load needs {} beside one for each file", kNeeded));
+  }
+}
+
 Preparation prepare(const Checkpoint& checkpoint, LoadOptions options) {
   const Index& index = checkpoint.index();
   if (options.selections.empty()) options.selections = everything(index);
@@ -136,6 +155,7 @@ Preparation prepare(const Checkpoint& checkpoint, LoadOptions options) {
     throw Error(ErrorCode::usage, "a pool serves neither collect nor an allocator");
   }
   check_one_way(index.blobs);
+  check_descriptors(index);
   Plan plan = make_plan(index, options.selections, options.limits);
   check_out(index, plan, options.out);
   // A decoder reads the bytes, and a mapped byte may vanish under it.

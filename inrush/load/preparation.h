@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 
 #include "inrush/load.h"
 #include "inrush/policy/registry.h"
@@ -21,5 +22,8 @@ struct Preparation {
 
 // What reads a range when nothing else can: threads that read through the page cache.
 LaneChoice fallback_lane(Coverage coverage, const Facts& facts);
+
+// What lanes have in common that can stand in for each other.
+std::string row_of(const LaneChoice& lane);
 
 }  // namespace inrush

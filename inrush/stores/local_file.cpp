@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
@@ -51,15 +50,6 @@ const char* kind_of(mode_t mode) {
   return "no regular file";
 }
 
-Error too_many_files(const std::string& name) {
-  rlimit limit{};
-  ::getrlimit(RLIMIT_NOFILE, &limit);
-  return {ErrorCode::memory,
-          fmt::format("open {}: this process already has as many files open as it may ({}), and "
-                      "each file of a checkpoint takes one; raise the limit: ulimit -n {}",
-                      name, limit.rlim_cur, std::max<rlim_t>(limit.rlim_cur * 4, 4096))};
-}
-
 // Whether its header is read around the page cache while it is cold. The few small pages that a
 // header leaves there keep the kernel from filling the 2 MiB around them with huge ones: cold
 // shards of 1 MiB then took nearly twice as long (64 MiB: 80 ms, and 45 ms). A filesystem straight
@@ -96,12 +86,8 @@ void read_local_file(const Blob& blob, uint64_t offset, std::span<std::byte> tar
 }
 
 Error open_error(const std::string& name, int error_number) {
-  if (error_number == EMFILE) return too_many_files(name);
-  if (error_number == ENFILE) {
-    return {ErrorCode::memory,
-            fmt::format("open {}: the whole machine has as many files open as it may; raise "
-                        "fs.file-max (sysctl)",
-                        name)};
+  if (error_number == EMFILE || error_number == ENFILE) {
+    return no_descriptor("open " + name, error_number, ", and each file of a checkpoint takes one");
   }
   if (error_number == EACCES) {
     return {ErrorCode::source,
@@ -147,6 +133,8 @@ Blob open_local_file(int at, const std::string& path, const std::string& name) {
             .identity = identity_from(status),
             .fd = fd.get(),
             .handle = {}};
+  // Engines may have to share this descriptor, and io_uring looks at the flag.
+  ::fcntl(fd.get(), F_SETFL, 0);
   // The header is wanted next: where each read is a round trip, it comes in one.
   if (!spares_cache(blob)) ::posix_fadvise(fd.get(), 0, kHeaderBytes, POSIX_FADV_WILLNEED);
   blob.handle = std::make_shared<const Fd>(std::move(fd));

@@ -7,6 +7,7 @@ Exit codes: 0 done, 1 data wrong, 2 usage, 3 source unreachable or refused, 4 bu
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import sys
@@ -92,6 +93,8 @@ def _judged(error: BaseException) -> tuple[str, int]:
     message = getattr(error, "format_message", None)
     if isinstance(error, Error):
         judged = str(error), error.code
+    elif isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        judged = f"{_told(error)} (raise the limit: ulimit -n 4096)", 4
     elif isinstance(error, OSError):
         judged = _told(error), 3
     elif message is not None:
