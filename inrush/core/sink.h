@@ -104,8 +104,9 @@ struct SinkOptions {
   bool collect = false;               // only slots count: nothing waits for the consumer
   bool caller_memory = false;         // an allocator will provide() every target
   std::map<std::string, Memory> out;  // memory of these targets, by tensor name
-  // Ranges were placed outside of landed(): poll() has them. From any thread, under no lock.
-  std::function<void()> placed;
+  // Ranges were placed outside of landed(): poll() has them; and so many slots became free, or
+  // UINT32_MAX for any number. From any thread, under no lock.
+  std::function<void(uint32_t slots)> placed;
   // The sink cannot go on: its device is lost, say. From any thread, under no lock.
   std::function<void(const Error&)> failed;
 };

@@ -55,13 +55,13 @@ Board::Board(Preparation preparation)
   // With mirrors a range may be read twice at once: each time into a slot of its own.
   if (sources_.count() > 1) placements.assign(plan.ranges.size(), Placement::copied);
   SinkOptions options = sink_options(preparation_);
-  options.placed = [this] {
+  options.placed = [this](uint32_t slots) {
     {
       const std::lock_guard lock(collecting_);
       if (stopped()) return;
       take_placed(false);
     }
-    wake_starved();  // even where nothing was: there may be more slots
+    starved_.wake(slots);  // even where nothing was: there may be more slots
     report_progress();
   };
   options.failed = [this](const Error& error) { fail(error); };
@@ -153,6 +153,12 @@ void Board::begin() {
     if (queue_->empty(lane.coverage)) continue;
     for (uint32_t i = 0; i < lane.count; ++i) start_lane(lane);
   }
+  // Memory of a device takes its time, and lanes need not wait for all of it.
+  for (uint32_t before = UINT32_MAX; preparation_.options.collect && before != allocated_;) {
+    if (stopped()) return;
+    before = allocated_;
+    allocate_ahead();
+  }
 }
 
 // Whether the target has a decoder from now on. Slices have none. A decoder sees what is delivered.
@@ -236,6 +242,7 @@ void Board::lane_began(int wake_fd) {
 }
 
 void Board::lane_ended(int wake_fd) {
+  starved_.remove(wake_fd);
   const std::lock_guard lock(mutex_);
   std::erase(wake_fds_, wake_fd);
 }
@@ -293,14 +300,7 @@ bool Board::take_placed(bool cached) {
 void Board::collect_placed(bool cached) {
   if (!take_placed(cached)) return;
   report_progress();
-  wake_starved();
-}
-
-// A slot has become free.
-void Board::wake_starved() {
-  if (!starving_.exchange(false)) return;
-  const std::lock_guard lock(mutex_);
-  wake_lanes();
+  starved_.wake();
 }
 
 void Board::finish_targets(const std::vector<uint32_t>& whole) {

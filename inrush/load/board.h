@@ -21,6 +21,7 @@
 #include "inrush/load/dropping.h"
 #include "inrush/load/queue.h"
 #include "inrush/load/sources.h"
+#include "inrush/load/starved_lanes.h"
 
 namespace inrush {
 
@@ -51,7 +52,7 @@ class Board : public std::enable_shared_from_this<Board> {
   // This lane's engine cannot read this file: another lane does, the rest stays as it is.
   void refuse_file(uint32_t blob, const Error& error, const LaneChoice& lane);
   void fail(const Error& error);
-  void starved() { starving_.store(true, std::memory_order_release); }
+  StarvedLanes& starved() { return starved_; }
   void add(const TraceEvent& event);
   Sources& sources() { return sources_; }
   void count_budget_wait(double seconds);
@@ -99,7 +100,6 @@ class Board : public std::enable_shared_from_this<Board> {
   void stop(std::optional<Error> error);
   void wake_lanes();
   bool take_placed(bool cached);
-  void wake_starved();
   void end_collecting();
   void report_progress();
   [[noreturn]] void throw_error(std::unique_lock<std::mutex>& lock);
@@ -119,7 +119,7 @@ class Board : public std::enable_shared_from_this<Board> {
   std::atomic<Clock::time_point> mapped_checked_{};
 
   std::atomic<bool> stopped_{false};
-  std::atomic<bool> starving_{false};
+  StarvedLanes starved_;
   std::atomic<bool> direct_retired_{false};
   std::atomic<bool> fell_back_{false};
   LoadCounts counts_;

@@ -15,7 +15,7 @@ constexpr auto kMappedCheckEvery = std::chrono::microseconds(100);
 }  // namespace
 
 // The caller's memory, in batches, for what the budget lets the lanes read ahead; at least for all
-// that shares a range with the oldest target.
+// that shares a range with the oldest target. Of a load that collects as much again at each call.
 void Board::allocate_ahead() {
   const Allocator& allocator = preparation_.options.allocator;
   const auto& targets = preparation_.plan.targets;
@@ -25,12 +25,13 @@ void Board::allocate_ahead() {
   const uint32_t due = sink_->layout().needed_for[head];
   uint32_t end = std::max(allocated_, due);
   uint64_t ahead = 0;
-  for (uint32_t i = head; i < end; ++i) ahead += targets[i].size;
-  while (end < all && (preparation_.options.collect || ahead < preparation_.budget)) {
-    ahead += targets[end].size;
-    end = std::max(end + 1, sink_->layout().needed_for[end]);
+  for (uint32_t i = preparation_.options.collect ? allocated_ : head; i < end; ++i) {
+    ahead += targets[i].size;
   }
-  end = std::min(end, all);
+  while (end < all && ahead < preparation_.budget) {
+    const uint32_t next = std::min(all, std::max(end + 1, sink_->layout().needed_for[end]));
+    for (; end < next; ++end) ahead += targets[end].size;
+  }
   if (end <= allocated_) return;
   std::vector<MemoryRequest> requests;
   for (uint32_t i = allocated_; i < end; ++i) {
@@ -129,10 +130,7 @@ Tensor Board::deliver(uint32_t index_of_target) {
   tensor.consumer = target.consumer;
   tensor.mapped = sink_->layout().mapped[index_of_target];
   tensor.memory = sink_->take(index_of_target);
-  if (starving_.exchange(false)) {
-    const std::lock_guard lock(mutex_);
-    wake_lanes();
-  }
+  starved_.wake();
   return tensor;
 }
 

@@ -200,7 +200,7 @@ class Lane {
       file = file_of(blob);
       grant = board_.sink().try_reserve(run->first, run->count, engine_->traits(), false);
       if (!grant) {
-        board_.starved();
+        board_.starved().add(wake_.get());
         // What became free before that was said woke nobody.
         grant = board_.sink().try_reserve(run->first, run->count, engine_->traits(), false);
       }

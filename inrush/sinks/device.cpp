@@ -54,6 +54,7 @@ DeviceSink::DeviceSink(const Index& index, const Plan& plan, SinkOptions options
     copies_.push_back(std::make_unique<DeviceCopies>(
         device, kStreams,
         DeviceCopies::Callbacks{[this](uint64_t slot) { batch_done(static_cast<uint32_t>(slot)); },
+                                [this] { swept(); },
                                 [this](const Error& error) { give_up(error); }}));
   }
   std::map<std::string, Memory> out = std::move(options_.out);
@@ -215,20 +216,30 @@ void DeviceSink::submit(uint32_t slot, const Batches& batches) {
 }
 
 void DeviceSink::batch_done(uint32_t index) {
-  {
-    std::unique_lock lock(mutex_);
-    Slot& slot = slots_[index];
-    if (--slot.batches > 0) return;
-    if (is_window(index)) {  // which takes its time
-      lock.unlock();
-      file_windows_->close(index - windows_.first);
-      lock.lock();
-    }
-    --copying_;
-    mark_placed(slot.first, slot.count);
-    free_slot(static_cast<int32_t>(index));
+  std::unique_lock lock(mutex_);
+  Slot& slot = slots_[index];
+  if (--slot.batches > 0) return;
+  if (is_window(index)) {  // which takes its time
+    lock.unlock();
+    file_windows_->close(index - windows_.first);
+    lock.lock();
   }
-  if (options_.placed) options_.placed();
+  --copying_;
+  ++freed_;
+  mark_placed(slot.first, slot.count);
+  free_slot(static_cast<int32_t>(index));
+}
+
+// Nobody else would ring for lanes once nothing is copied any more: then all of them look again.
+void DeviceSink::swept() {
+  uint32_t slots = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    slots = std::exchange(freed_, 0);
+    if (slots == 0) return;
+    if (copying_ == 0) slots = UINT32_MAX;
+  }
+  if (options_.placed) options_.placed(slots);
 }
 
 void DeviceSink::mark_placed(uint32_t first, uint32_t count) {

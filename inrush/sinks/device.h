@@ -94,6 +94,7 @@ class DeviceSink final : public Sink {
   void add_copies(uint32_t range, DeviceCopy from, Batches& batches) const;
   void submit(uint32_t slot, const Batches& batches);
   void batch_done(uint32_t slot);
+  void swept();
   void mark_placed(uint32_t first, uint32_t count);
   void give_up(const Error& error);
 
@@ -117,6 +118,7 @@ class DeviceSink final : public Sink {
   uint32_t head_ = 0;     // the oldest target not taken
   uint32_t due_ = 0;      // ranges below it are due
   uint32_t copying_ = 0;  // slots
+  uint32_t freed_ = 0;    // slots, since lanes were rung for
   uint64_t copied_ = 0;
   bool growing_ = false;
   bool failed_ = false;

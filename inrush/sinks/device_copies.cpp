@@ -140,6 +140,7 @@ void DeviceCopies::Shared::watch() {
       for (const uint64_t tag : done) {
         if (callbacks.done) callbacks.done(tag);
       }
+      if (callbacks.swept) callbacks.swept();
     }
   } catch (const Error& error) {
     const std::lock_guard call(calling);

@@ -18,9 +18,10 @@ namespace inrush {
 
 class DeviceCopies {
  public:
-  // Both are called on the thread that waits, under no lock that submit() takes.
+  // They are called on the thread that waits, under no lock that submit() takes.
   struct Callbacks {
     std::function<void(uint64_t tag)> done;
+    std::function<void()> swept;               // after all that were done at once
     std::function<void(const Error&)> failed;  // once; nothing more is done after that
   };
 

@@ -165,7 +165,7 @@ std::optional<uint32_t> DeviceSink::take_slot(bool due, std::unique_lock<std::mu
     lock.lock();
     growing_ = false;
     lock.unlock();
-    if (options_.placed) options_.placed();  // who found no slot looks again
+    if (options_.placed) options_.placed(UINT32_MAX);  // who found no slot looks again
     lock.lock();
   }
   return std::nullopt;

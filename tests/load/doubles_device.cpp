@@ -91,8 +91,9 @@ std::unique_ptr<Sink> DeviceSink::make(const Index& /*index*/, const Plan& plan,
   uint64_t largest = 1;
   for (const Range& range : plan.ranges) largest = std::max(largest, range.size);
   const auto slots = std::max<uint64_t>(2, options.budget / (largest + 3 * kAlignment));
-  return std::make_unique<DeviceSink>(plan, static_cast<uint32_t>(slots), std::move(options.placed),
-                                      options.caller_memory);
+  return std::make_unique<DeviceSink>(
+      plan, static_cast<uint32_t>(slots), [placed = std::move(options.placed)] { placed(1); },
+      options.caller_memory);
 }
 
 // Whether the consumer waits for this range: those up to the last of the oldest target.

@@ -33,7 +33,7 @@ TEST_F(DeviceTest, what_waits_for_copies_stays_on_the_devices_node) {
   std::promise<bool> there;
   {
     DeviceCopies copies(device, {.first = 2, .most = 2},
-                        {[&](uint64_t) { there.set_value(TwoNodes::here(cpu)); },
+                        {[&](uint64_t) { there.set_value(TwoNodes::here(cpu)); }, [] {},
                          [&](const Error& error) { ADD_FAILURE() << error.what(); }});
     DeviceCopy copy;
     copy.target = target;
@@ -69,7 +69,7 @@ TEST_F(DeviceTest, more_streams_copy_while_that_is_faster) {
                            }
                            room.release();
                          },
-                         [&](const Error& error) { ADD_FAILURE() << error.what(); }});
+                         [] {}, [&](const Error& error) { ADD_FAILURE() << error.what(); }});
     EXPECT_EQ(copies.streams(), 2U);
     const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(10);
     while (streams < 8 && std::chrono::steady_clock::now() < until) {
