@@ -12,11 +12,13 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <cstring>
 #include <memory>
 #include <optional>
 #include <vector>
 
+#include "inrush/base/fd.h"
 #include "inrush/base/small_file.h"
 #include "inrush/base/statx.h"
 #include "inrush/base/text.h"
@@ -121,6 +123,22 @@ std::string uuid_by_link(int fd) {
   return {};
 }
 
+// The path, or the deepest folder above it that is found without asking its filesystem: what is
+// mounted is always known.
+Fd open_cached(const std::string& path) {
+  constexpr long kOpenat2 = 437;             // the same number on every architecture
+  constexpr uint64_t kResolveCached = 0x20;  // since Linux 5.12
+  const uint64_t how[3] = {O_PATH | O_CLOEXEC, 0, kResolveCached};
+  for (std::string part = path.empty() ? "." : path;;) {
+    Fd fd(static_cast<int>(::syscall(kOpenat2, AT_FDCWD, part.c_str(), how, sizeof how)));
+    if (fd || (errno != EAGAIN && errno != ENOENT)) return fd;
+    while (part.size() > 1 && part.back() == '/') part.pop_back();
+    const size_t slash = part.rfind('/');
+    if (part == "/" || part == ".") return {};
+    part = slash == std::string::npos ? "." : slash == 0 ? "/" : part.substr(0, slash);
+  }
+}
+
 }  // namespace
 
 std::span<const FilesystemKind> filesystem_table() { return kTable; }
@@ -152,6 +170,31 @@ Mount mount_of(int fd) {
     if (ours) return {std::string(tail[0]), std::string(tail[1])};
   }
   return {};
+}
+
+bool is_near(const std::string& path) {
+  const Fd at = open_cached(path);
+  std::array<std::byte, 256> answer{};
+  if (!at || ::syscall(SYS_statx, at.get(), "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, 0,
+                       answer.data()) != 0) {
+    return true;  // no kernel to tell, or no such path: that is said at once
+  }
+  uint32_t device[2];  // stx_dev_major and stx_dev_minor
+  std::memcpy(device, answer.data() + 136, sizeof device);
+  if (device[0] != 0) return true;  // a block device
+  const std::string number = fmt::format("{}:{}", device[0], device[1]);
+  const std::string mounts = read_small_file("/proc/self/mountinfo");
+  for (const std::string_view line : lines_of(mounts)) {
+    const size_t dash = line.find(" - ");
+    if (dash == std::string_view::npos) continue;
+    const auto head = fields_of(line.substr(0, dash));
+    const auto tail = fields_of(line.substr(dash + 3));
+    if (head.size() < 3 || tail.empty() || head[2] != number) continue;
+    return std::any_of(std::begin(kTable), std::end(kTable), [&](const FilesystemKind& kind) {
+      return !kind.sequential && tail[0] == kind.type;
+    });
+  }
+  return true;
 }
 
 std::string filesystem_uuid(int fd) {

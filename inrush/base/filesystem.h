@@ -31,6 +31,10 @@ struct Mount {
 };
 Mount mount_of(int fd);
 
+// Whether the path leads to a filesystem of this machine, whose reads do not wait for others. Asks
+// the kernel for what it knows already, and never the filesystem itself, which may not answer.
+bool is_near(const std::string& path);
+
 // The UUID of the file's filesystem where it has one that outlives a reboot.
 std::string filesystem_uuid(int fd);
 

@@ -15,7 +15,6 @@
 namespace inrush {
 namespace {
 
-constexpr auto kShutDown = std::chrono::milliseconds(900);
 constexpr int64_t kReportEveryNs = 100'000'000;
 constexpr uint64_t kLeastTeaching = 64 * kMiB;  // smaller loads say little about a path
 
@@ -335,6 +334,7 @@ void Board::report_progress() {
 void Board::stop(std::optional<Error> error) {
   const std::lock_guard lock(mutex_);
   if (!error_ && error && whole_count_ < whole_.size()) error_ = std::move(error);
+  if (lanes_.stopped == Clock::time_point{}) lanes_.stopped = Clock::now();
   stopped_.store(true, std::memory_order_release);
   wake_lanes();
   changed_.notify_all();
@@ -353,7 +353,8 @@ void Board::end_collecting() {
 void Board::shut_down() {
   cancel();
   std::unique_lock lock(mutex_);
-  if (!changed_.wait_for(lock, kShutDown, [this] { return lanes_.alive == 0; })) return;
+  const Deadline deadline = lanes_.stopped + kShutDown;
+  if (!changed_.wait_until(lock, deadline, [this] { return lanes_.alive == 0; })) return;
   lock.unlock();
   // Staging is given back now, and not when the last lane's thread has left.
   decoding_.reset();

@@ -2,11 +2,15 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <map>
 #include <string>
 
 namespace inrush {
+
+// How long after it was stopped a load waits for its lanes, all who wait together.
+constexpr auto kShutDown = std::chrono::milliseconds(900);
 
 struct LoadCounts {
   std::atomic<uint32_t> reading{0};  // lanes that have not let go of their engine
@@ -18,6 +22,7 @@ struct LoadCounts {
 
 // Guarded by the board's lock, as are the times.
 struct LaneCounts {
+  std::chrono::steady_clock::time_point stopped{};  // by an error, a cancel or the end of the load
   uint32_t alive = 0;
   uint32_t started = 0;
   std::map<std::string, uint32_t> alike;  // by row_of(): those that have not done without

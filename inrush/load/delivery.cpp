@@ -207,7 +207,8 @@ bool Board::wait(Deadline deadline) {
 
 // Lanes are drained first, within the deadline, so that what the caller frees is quiet.
 void Board::throw_error(std::unique_lock<std::mutex>& lock) {
-  changed_.wait_for(lock, std::chrono::milliseconds(900), [this] { return lanes_.alive == 0; });
+  const Deadline deadline = std::max(lanes_.stopped, start_) + kShutDown;
+  changed_.wait_until(lock, deadline, [this] { return lanes_.alive == 0; });
   throw Error(*error_);
 }
 

@@ -13,6 +13,9 @@
 #include <memory>
 #include <utility>
 
+#include "inrush/base/filesystem.h"
+#include "inrush/stores/stores.h"
+#include "python/bindings/aside.h"
 #include "python/bindings/bindings.h"
 
 namespace inrush::python {
@@ -46,19 +49,38 @@ class CredentialSource {
   std::weak_ptr<CredentialBox> box_ = first_;
 };
 
+// Far away a header may never come. Here it does, and a thread would cost as much as a small header
+// (and, where many files are opened, the growing of the table of descriptors).
+template <typename Open>
+Checkpoint open_patiently(std::vector<std::string> places, const Open& open) {
+  const bool near = std::all_of(places.begin(), places.end(), [](const std::string& place) {
+    return !is_remote(place) && is_near(place);
+  });
+  if (near) {
+    const GilReleased released;
+    return open(places);
+  }
+  return aside([places = std::move(places), open](const std::function<bool()>& /*stopped*/) {
+    return open(places);
+  });
+}
+
 Checkpoint open_one(const nb::bytes& uri, const StorageOptions& storage,
                     const std::vector<nb::bytes>& mirrors) {
   std::vector<std::string> places = texts(mirrors);
   places.emplace(places.begin(), uri.c_str(), uri.size());
-  const GilReleased released;
-  return places.size() == 1 ? Checkpoint::open(places.front(), storage)
-                            : Checkpoint::open_mirrored(places, storage);
+  const auto open = [storage](const std::vector<std::string>& from) {
+    return from.size() == 1 ? Checkpoint::open(from.front(), storage)
+                            : Checkpoint::open_mirrored(from, storage);
+  };
+  return open_patiently(std::move(places), open);
 }
 
 Checkpoint open_files(const std::vector<nb::bytes>& paths, const StorageOptions& storage) {
   const std::vector<std::string> places = texts(paths);
-  const GilReleased released;
-  return Checkpoint::open(places, storage);
+  return open_patiently(places, [storage](const std::vector<std::string>& from) {
+    return Checkpoint::open(from, storage);
+  });
 }
 
 // What a repository of the Hub was resolved to, by huggingface_hub.

@@ -1,0 +1,82 @@
+"""Ctrl-C while a filesystem does not answer."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from test_environments import far_fs
+
+LONG = 12 << 20  # bytes; seconds at the slowest rate that the filesystem has
+
+CHILD = """
+import sys, time, inrush
+from inrush import _core
+print("ready", flush=True)
+began = time.monotonic()
+try:
+    {work}
+    print("done", flush=True)
+except KeyboardInterrupt:
+    print("interrupted", time.monotonic() - began, flush=True)
+"""
+
+
+@contextlib.contextmanager
+def far(folder, tmp_path):
+    program = far_fs(tmp_path)
+    place = tmp_path / "far"
+    place.mkdir()
+    options = ["-f", "-o", "latency_us=500,stream_mb=1"]
+    process = subprocess.Popen([str(program), str(folder), str(place), *options])
+    try:
+        until = time.monotonic() + 10
+        while not os.path.ismount(place) and time.monotonic() < until:
+            time.sleep(0.02)
+        if not os.path.ismount(place):
+            pytest.skip("FUSE cannot be mounted here")
+        yield place
+    finally:
+        subprocess.run(["fusermount3", "-u", "-z", str(place)], check=False)
+        process.send_signal(signal.SIGKILL)
+        process.wait(timeout=10)
+
+
+def save(folder, header, data):
+    folder.mkdir()
+    numbers = np.random.default_rng(0).integers(0, 255, data, np.uint8)
+    safetensors.numpy.save_file({"a": numbers}, folder / "m.safetensors", {"long": "x" * header})
+    return folder
+
+
+def interrupted_after(work):
+    """Seconds from SIGINT, a second after the work began, to KeyboardInterrupt."""
+    python = [sys.executable, *(["-S"] if sys.flags.no_site else []), "-c"]
+    child = subprocess.Popen([*python, CHILD.format(work=work)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert child.stdout.readline() == "ready\n"
+        time.sleep(1)
+        child.send_signal(signal.SIGINT)
+        word, _, seconds = child.stdout.readline().partition(" ")
+        assert word == "interrupted"
+        return float(seconds) - 1
+    finally:
+        child.kill()
+
+
+def test_opening_is_interrupted_while_a_far_filesystem_is_silent(tmp_path):
+    with far(save(tmp_path / "near", LONG, 100), tmp_path) as place:
+        assert interrupted_after(f"inrush.open({str(place)!r})") < 1
+
+
+def test_measuring_a_far_filesystem_is_interrupted(tmp_path):
+    with far(save(tmp_path / "near", 10, LONG), tmp_path) as place:
+        opened = f"_core.Checkpoint.open({os.fsencode(place)!r})"
+        for kind in ("cold", "warm"):
+            work = f"_core.measure_limit({opened}, _core.LimitKind.{kind}, 2.0)"
+            assert interrupted_after(work) < 1
