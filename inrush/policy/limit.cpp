@@ -54,6 +54,16 @@ std::vector<Block> blocks_of(std::span<const Blob> blobs, const std::vector<int>
   return blocks;
 }
 
+// For how long, and who may end it before.
+struct Span {
+  double seconds;
+  const std::function<bool()>& stopped;
+
+  [[nodiscard]] bool over(Clock::time_point start) const {
+    return seconds_between(start, Clock::now()) >= seconds || (stopped && stopped());
+  }
+};
+
 double since(Clock::time_point start) { return seconds_between(start, Clock::now()); }
 
 LimitResult result_of(uint64_t bytes, double seconds, std::string method) {
@@ -66,7 +76,7 @@ LimitResult result_of(uint64_t bytes, double seconds, std::string method) {
 }
 
 // The buffers are used again and again: memory is not what is measured here.
-LimitResult direct_by_uring(const std::vector<Block>& blocks, double seconds) {
+LimitResult direct_by_uring(const std::vector<Block>& blocks, const Span& span) {
   const std::string method = fmt::format("io_uring direct, 1 MiB x {}", kDepth);
   io_uring ring{};
   if (::io_uring_queue_init(kDepth, &ring, 0) != 0) return result_of(0, 0, method);
@@ -77,7 +87,7 @@ LimitResult direct_by_uring(const std::vector<Block>& blocks, double seconds) {
   uint64_t bytes = 0;
   bool failed = memory == nullptr;
   const auto submit = [&](uint64_t slot) {
-    if (failed || next == blocks.size() || since(start) >= seconds) return;
+    if (failed || next == blocks.size() || span.over(start)) return;
     io_uring_sqe* sqe = ::io_uring_get_sqe(&ring);
     if (sqe == nullptr) return;
     const Block& block = blocks[next++];
@@ -109,14 +119,14 @@ LimitResult direct_by_uring(const std::vector<Block>& blocks, double seconds) {
 
 // Reads blocks with `threads` threads, each to where target() says.
 template <typename Target>
-LimitResult read_on_threads(const std::vector<Block>& blocks, double seconds, unsigned threads,
+LimitResult read_on_threads(const std::vector<Block>& blocks, const Span& span, unsigned threads,
                             Target target) {
   std::atomic<size_t> next{0};
   std::atomic<uint64_t> bytes{0};
   std::atomic<bool> failed{false};
   const Clock::time_point start = Clock::now();
   parallel_for(threads, threads, [&](size_t i) {
-    while (!failed && since(start) < seconds) {
+    while (!failed && !span.over(start)) {
       const size_t mine = next.fetch_add(1);
       if (mine >= blocks.size()) return;
       const Block& block = blocks[mine];
@@ -129,7 +139,7 @@ LimitResult read_on_threads(const std::vector<Block>& blocks, double seconds, un
   return result_of(failed ? 0 : bytes.load(), since(start), "");
 }
 
-LimitResult measure_cold(std::span<const Blob> blobs, double seconds) {
+LimitResult measure_cold(std::span<const Blob> blobs, const Span& span) {
   std::vector<DirectIo> files;
   std::vector<int> fds;
   for (const Blob& blob : blobs) {
@@ -139,18 +149,18 @@ LimitResult measure_cold(std::span<const Blob> blobs, double seconds) {
   }
   const std::vector<Block> blocks = blocks_of(blobs, fds, UINT64_MAX);
   if (blocks.empty()) return result_of(0, 0, "there is not 1 MiB to read");
-  LimitResult result = direct_by_uring(blocks, seconds);
+  LimitResult result = direct_by_uring(blocks, span);
   if (result.bytes > 0) return result;
   const AlignedBytes memory = allocate_aligned(kHugePage, kThreads * kBlock);
   if (!memory) return result_of(0, 0, "no memory for buffers");
-  result = read_on_threads(blocks, seconds, kThreads, [&](unsigned thread, size_t /*block*/) {
+  result = read_on_threads(blocks, span, kThreads, [&](unsigned thread, size_t /*block*/) {
     return memory.get() + thread * kBlock;
   });
   result.method = fmt::format("pread direct, 1 MiB x {} threads", kThreads);
   return result;
 }
 
-LimitResult measure_warm(std::span<const Blob> blobs, double seconds) {
+LimitResult measure_warm(std::span<const Blob> blobs, const Span& span) {
   std::vector<int> fds;
   for (const Blob& blob : blobs) fds.push_back(blob.fd);
   const Grants grants = ask_grants();
@@ -161,7 +171,7 @@ LimitResult measure_warm(std::span<const Blob> blobs, double seconds) {
   // Warms the pages; 4 threads, because some disks want several requests.
   const AlignedBytes scratch = allocate_aligned(kHugePage, 4 * kBlock);
   if (!scratch) return result_of(0, 0, "no memory for buffers");
-  read_on_threads(blocks, 30, 4, [&](unsigned thread, size_t /*block*/) {
+  read_on_threads(blocks, {30, span.stopped}, 4, [&](unsigned thread, size_t /*block*/) {
     return scratch.get() + thread * kBlock;
   });
   void* fresh = ::mmap(nullptr, size + kHugePage, PROT_READ | PROT_WRITE,
@@ -171,7 +181,7 @@ LimitResult measure_warm(std::span<const Blob> blobs, double seconds) {
       reinterpret_cast<std::byte*>(align_up(reinterpret_cast<uintptr_t>(fresh), kHugePage));
   const bool huge = advise_huge_pages(base, size);
   LimitResult result =
-      read_on_threads(blocks, seconds, grants.cpus,
+      read_on_threads(blocks, span, grants.cpus,
                       [&](unsigned /*thread*/, size_t block) { return base + block * kBlock; });
   ::munmap(fresh, size + kHugePage);
   result.method = fmt::format("pread from the page cache into fresh {} pages, {} thread(s)",
@@ -181,11 +191,13 @@ LimitResult measure_warm(std::span<const Blob> blobs, double seconds) {
 
 }  // namespace
 
-LimitResult measure_limit(std::span<const Blob> blobs, LimitKind kind, double seconds) {
+LimitResult measure_limit(std::span<const Blob> blobs, LimitKind kind, double seconds,
+                          const std::function<bool()>& stopped) {
   for (const Blob& blob : blobs) {
     if (blob.fd < 0) return result_of(0, 0, fmt::format("{} is no local file", blob.name));
   }
-  return kind == LimitKind::cold ? measure_cold(blobs, seconds) : measure_warm(blobs, seconds);
+  return kind == LimitKind::cold ? measure_cold(blobs, {seconds, stopped})
+                                 : measure_warm(blobs, {seconds, stopped});
 }
 
 std::string to_json(const LimitResult& result) {

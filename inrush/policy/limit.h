@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 
@@ -23,8 +24,10 @@ struct LimitResult {
 };
 
 // Moves bytes of the blobs for at most so many seconds, and at most once through them. For `warm`
-// the bytes to be copied are brought into the page cache first, outside the measured time.
-LimitResult measure_limit(std::span<const Blob> blobs, LimitKind kind, double seconds);
+// the bytes to be copied are brought into the page cache first, outside the measured time. Ends
+// soon after `stopped` says so, from any of its threads.
+LimitResult measure_limit(std::span<const Blob> blobs, LimitKind kind, double seconds,
+                          const std::function<bool()>& stopped = {});
 
 std::string to_json(const LimitResult& result);
 

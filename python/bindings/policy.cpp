@@ -15,6 +15,7 @@
 #include "inrush/policy/filesystem.h"
 #include "inrush/policy/limit.h"
 #include "inrush/policy/profile.h"
+#include "python/bindings/aside.h"
 #include "python/bindings/bindings.h"
 
 namespace inrush::python {
@@ -85,8 +86,9 @@ nb::typed<nb::list, Pair> advice(const Facts* facts) {
 }
 
 LimitResult limit_of(const Checkpoint& checkpoint, LimitKind kind, double seconds) {
-  const GilReleased released;
-  return measure_limit(checkpoint.index().blobs, kind, seconds);
+  return aside([checkpoint, kind, seconds](const std::function<bool()>& stopped) {
+    return measure_limit(checkpoint.index().blobs, kind, seconds, stopped);
+  });
 }
 
 }  // namespace
