@@ -3,6 +3,9 @@
 #include <fmt/format.h>
 #include <simdjson.h>
 
+#include <algorithm>
+#include <cctype>
+#include <cstdlib>
 #include <cstring>
 #include <optional>
 #include <utility>
@@ -55,6 +58,15 @@ const char* reason_of(error_code code) {
     default:
       return "not valid JSON";
   }
+}
+
+// Whether a surrogate's escape stands there, \ud8.. to \udf.., with one of these digits.
+bool is_escaped(std::string_view text, std::string_view digits) {
+  const auto lower = [&](size_t i) { return text[i] | 0x20; };
+  return text.size() >= 6 && text[0] == '\\' && text[1] == 'u' && lower(2) == 'd' &&
+         digits.find(static_cast<char>(lower(3))) != std::string_view::npos &&
+         std::isxdigit(static_cast<unsigned char>(text[4])) != 0 &&
+         std::isxdigit(static_cast<unsigned char>(text[5])) != 0;
 }
 
 }  // namespace
@@ -187,6 +199,41 @@ std::string_view JsonReader::string() {
   return s.take(s.value.get_string(), expected);
 }
 
+std::string JsonReader::file_name() {
+  State& s = *state_;
+  const char* quote = s.text.data() + s.last;
+  if (*quote != '"' || s.plain(quote)) return std::string(string());
+  const char* at = s.take(s.value.get_raw_json_string(), "a string").raw();
+  std::string name;
+  std::string part = "[\"";  // what a reader can take as it is
+  const auto flush = [&] {
+    const JsonText json(part + "\"]");
+    JsonReader reader(json);
+    reader.enter_array();
+    reader.next_element();
+    name += reader.string();
+    part = "[\"";
+  };
+  while (*at != '"') {
+    const std::string_view escape(at, *at == '\\' ? 2 : 1);  // the parser has seen its end
+    const std::string_view rest(at, static_cast<size_t>(s.text.data() + s.text.size() - at));
+    const bool high = is_escaped(rest, "89ab");
+    if (!high && is_escaped(rest, "c")) {
+      const unsigned byte = std::strtoul(std::string(rest.substr(4, 2)).c_str(), nullptr, 16);
+      if (byte < 0x80) s.fail("half of a surrogate pair");
+      flush();
+      name += static_cast<char>(byte);
+      at += 6;
+      continue;
+    }
+    const size_t size = high ? std::min<size_t>(12, rest.size()) : escape.size();
+    part += rest.substr(0, size);
+    at += size;
+  }
+  flush();
+  return name;
+}
+
 uint64_t JsonReader::unsigned_integer() {
   return state_->take(state_->value.get_uint64(), "an unsigned integer below 2^64");
 }
@@ -278,6 +325,23 @@ std::string json_string(std::string_view text) {
   }
   out += '"';
   return out;
+}
+
+std::string json_file_name(std::string_view name) {
+  if (is_utf8(name)) return json_string(name);
+  std::string out = "\"";
+  for (size_t i = 0; i < name.size();) {
+    size_t size = std::min<size_t>(4, name.size() - i);
+    while (size > 0 && !is_utf8(name.substr(i, size))) --size;
+    if (size == 0) {
+      out += fmt::format("\\udc{:02x}", static_cast<unsigned char>(name[i++]));
+      continue;
+    }
+    const std::string whole = json_string(name.substr(i, size));
+    out += whole.substr(1, whole.size() - 2);
+    i += size;
+  }
+  return out + '"';
 }
 
 }  // namespace inrush

@@ -52,6 +52,8 @@ class JsonReader {
   bool next_element();
 
   std::string_view string();
+  // As json_file_name() writes it.
+  std::string file_name();
   uint64_t unsigned_integer();
   // A string, or an unsigned integer as its digits.
   std::string text_or_integer();
@@ -74,5 +76,9 @@ bool is_utf8(std::string_view text);
 
 // The text as a JSON string in quotes, escaped as serde_json does it: no more than must be.
 std::string json_string(std::string_view text);
+
+// The name of a file, which may be of any bytes: those that are no UTF-8 are \udc80 to \udcff, as
+// Python has them in a str.
+std::string json_file_name(std::string_view name);
 
 }  // namespace inrush

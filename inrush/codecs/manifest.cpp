@@ -28,9 +28,10 @@ std::string hex_list(const std::vector<std::string>& digests) {
 }
 
 std::string line_of(const ManifestTensor& tensor) {
-  std::string line = fmt::format(
-      R"(    {}: {{"file": {}, "dtype": "{}", "shape": [{}], "size": {})", json_string(tensor.name),
-      json_string(tensor.file), name_of(tensor.dtype), fmt::join(tensor.shape, ", "), tensor.size);
+  std::string line =
+      fmt::format(R"(    {}: {{"file": {}, "dtype": "{}", "shape": [{}], "size": {})",
+                  json_string(tensor.name), json_file_name(tensor.file), name_of(tensor.dtype),
+                  fmt::join(tensor.shape, ", "), tensor.size);
   if (!tensor.digest.empty()) line += fmt::format(R"(, "digest": "{}")", tensor.digest);
   if (!tensor.leaves.empty()) line += fmt::format(R"(, "leaves": [{}])", hex_list(tensor.leaves));
   return line + "}";
@@ -165,7 +166,7 @@ std::string to_json(const Manifest& manifest) {
   std::vector<std::string> files;
   for (const auto& file : manifest.files) {
     files.push_back(
-        fmt::format(R"(    {{"name": {}, "size": {}}})", json_string(file.name), file.size));
+        fmt::format(R"(    {{"name": {}, "size": {}}})", json_file_name(file.name), file.size));
   }
   std::vector<std::string> tensors;
   for (const auto& tensor : manifest.tensors) tensors.push_back(line_of(tensor));

@@ -65,7 +65,7 @@ class ManifestParser {
       reader_.enter_object();
       while (reader_.next_field(key)) {
         if (key == "name") {
-          file.name = reader_.string();
+          file.name = reader_.file_name();
         } else if (key == "size") {
           file.size = reader_.unsigned_integer();
         } else {
@@ -95,7 +95,7 @@ class ManifestParser {
 
   void read_field(ManifestTensor& tensor, std::string_view key) {
     if (key == "file") {
-      tensor.file = reader_.string();
+      tensor.file = reader_.file_name();
     } else if (key == "dtype") {
       const auto text = reader_.string();
       const auto dtype = dtype_named(text);

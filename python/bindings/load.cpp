@@ -172,7 +172,7 @@ void bind_results(nb::module_& module) {
       .def_ro("sources", &LoadStats::sources);
   nb::class_<TraceEvent>(module, "TraceEvent", "One thing a lane did.")
       .def_ro("lane", &TraceEvent::lane)
-      .def_ro("blob", &TraceEvent::blob)
+      .def_prop_ro("blob", [](const TraceEvent& event) { return text_of(event.blob); })
       .def_ro("offset", &TraceEvent::offset)
       .def_ro("size", &TraceEvent::size)
       .def_ro("start", &TraceEvent::start, "Seconds since the load began.")

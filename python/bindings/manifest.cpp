@@ -132,7 +132,9 @@ void bind_manifest(nb::module_& module) {
       .value("file", Differs::file);
   nb::class_<Difference>(module, "Difference", "One thing that differs from a manifest.")
       .def_ro("what", &Difference::what)
-      .def_ro("name", &Difference::name, "Of the tensor or the file.")
+      .def_prop_ro(
+          "name", [](const Difference& difference) { return text_of(difference.name); },
+          "Of the tensor or the file.")
       .def_ro("text", &Difference::text, "What is there and what was expected.")
       .def("__repr__", [](const Difference& difference) { return difference.text; });
   nb::class_<Manifest>(module, "Manifest", "Digests of a checkpoint's tensors.")

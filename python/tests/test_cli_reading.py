@@ -160,6 +160,26 @@ def test_digests_of_files_that_were_named_are_those_of_their_folder(
     assert [one["what"] for one in json.loads(done.stdout)["differences"]] == ["digest"]
 
 
+def test_names_of_files_need_not_be_text(inrush_command: Command, tmp_path: Path) -> None:
+    folder = os.fsencode(tmp_path) + b"/f\xff\xc3\xa9\x80"
+    os.mkdir(folder)
+    for i in range(2):
+        write_file(
+            Path(os.fsdecode(folder + b"/m\xfe%d.safetensors" % i)),
+            {f"t{i}": random_tensor("U8", [9])},
+        )
+    place, made, trace = os.fsdecode(folder), tmp_path / "m.json", tmp_path / "t.json"
+    done = inrush_command("manifest", "-o", made, place)
+    assert done.returncode == 0, done.stderr
+    names = [file["name"] for file in json.loads(made.read_text("utf-8"))["files"]]
+    assert names == [os.fsdecode(b"m\xfe%d.safetensors" % i) for i in range(2)]
+    done = inrush_command("verify", "--manifest", made, place)
+    assert done.returncode == 0, done.stderr
+    done = inrush_command("load", place, "--mapping", "never", "--trace", trace)
+    assert done.returncode == 0, done.stderr
+    assert "udcfe0.safetensors" in trace.read_text("utf-8")
+
+
 def test_a_manifest_that_cannot_be_written_costs_no_reading(
     inrush_command: Command, sharded: tuple[Path, Contents], tmp_path: Path
 ) -> None:
