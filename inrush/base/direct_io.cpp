@@ -11,6 +11,7 @@
 #include <cstring>
 
 #include "inrush/base/aligned_bytes.h"
+#include "inrush/base/read_fully.h"
 #include "inrush/base/statx.h"
 
 namespace inrush {
@@ -42,7 +43,14 @@ uint32_t try_reading(int fd) {
   for (uint32_t align = 512; align <= kLargest; align *= 2) {
     // Memory and, where the file is long enough, offset are multiples of `align` and no more.
     const off_t offset = status.st_size > align ? align : 0;
-    if (::pread(fd, memory.get() + align, align, offset) >= 0) return align;
+    const Read read{.offset = static_cast<uint64_t>(offset),
+                    .size = align,
+                    .required = 1,
+                    .target = memory.get() + align};
+    ReadProgress progress(read, {.size = static_cast<uint64_t>(status.st_size), .align = align});
+    if (read_fully(fd, progress)) return align;
+    errno = progress.error_number();
+    if (errno == 0) return align;  // it ends here by now
     if (errno != EINVAL) return 0;
   }
   return 0;
