@@ -145,5 +145,32 @@ TEST(JsonString, escapes_no_more_than_must_be) {
             "é\"");
 }
 
+TEST(JsonFileName, any_bytes_come_back_and_the_text_is_utf8) {
+  const std::string names[] = {
+      "plain", "\xff", "a\xc3\xa9\x80\"\\\n", "\xed\xb2\x80", "\\udcff", "\xf0\x9f\x98\x80\xfe",
+      ""};
+  for (const std::string& name : names) {
+    const std::string written = "[" + json_file_name(name) + "]";
+    EXPECT_TRUE(is_utf8(written));
+    const JsonText text(written);
+    JsonReader reader(text);
+    reader.enter_array();
+    ASSERT_TRUE(reader.next_element());
+    EXPECT_EQ(reader.file_name(), name) << written;
+    EXPECT_FALSE(reader.next_element());
+    reader.finish();
+  }
+}
+
+TEST(JsonFileName, other_halves_of_surrogate_pairs_are_refused) {
+  for (const char* written : {"[\"\\udc7f\"]", "[\"\\ud800\"]", "[\"a\\ud800\\udcff\\udc00\"]"}) {
+    const JsonText text{std::string_view(written)};
+    JsonReader reader(text);
+    reader.enter_array();
+    ASSERT_TRUE(reader.next_element());
+    EXPECT_THROW(reader.file_name(), JsonFault) << written;
+  }
+}
+
 }  // namespace
 }  // namespace inrush
