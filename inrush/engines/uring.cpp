@@ -11,7 +11,9 @@
 #include <algorithm>
 #include <bit>
 #include <cerrno>
+#include <chrono>
 #include <string>
+#include <thread>
 #include <utility>
 
 #include "inrush/base/align.h"
@@ -22,6 +24,9 @@
 namespace inrush {
 
 namespace {
+
+constexpr int kRetriesWithoutMemory = 5;
+constexpr auto kBetweenRetries = std::chrono::milliseconds(4);
 
 // One entry carries 32 bits of length, and the kernel stops at 2 GiB less a page.
 constexpr uint64_t kMostPerEntry = kGiB;
@@ -45,13 +50,24 @@ std::string uring_refusal(int error_number) {
 }
 
 // 0 or errno.
-int make_ring(io_uring& ring, uint32_t entries) {
+int try_ring(io_uring& ring, uint32_t entries) {
   io_uring_params params{};
   params.flags = IORING_SETUP_COOP_TASKRUN | IORING_SETUP_CLAMP;
   const int result = io_uring_queue_init_params(entries, &ring, &params);
   if (result != -EINVAL) return -result;
   params = {};  // before Linux 5.19
   return -io_uring_queue_init_params(entries, &ring, &params);
+}
+
+// A ring that was closed a moment ago, by any process of the user's, counts until the kernel has
+// taken it apart, which it does in the background.
+int make_ring(io_uring& ring, uint32_t entries) {
+  int failed = try_ring(ring, entries);
+  for (int i = 0; failed == ENOMEM && i < kRetriesWithoutMemory; ++i) {
+    std::this_thread::sleep_for(kBetweenRetries);
+    failed = try_ring(ring, entries);
+  }
+  return failed;
 }
 
 class UringQueue final : public KernelQueue {
