@@ -41,8 +41,12 @@ std::shared_ptr<const Fd> shared_with(const Blob& blob) {
 
 }  // namespace
 
-LocalFiles::LocalFiles(const char* engine, const EngineOptions& options, uint64_t most_at_once)
-    : direct_(options.direct), limit_(descriptor_limit()), most_at_once_(most_at_once) {
+LocalFiles::LocalFiles(const char* engine, const EngineOptions& options, uint64_t most_at_once,
+                       Descriptors descriptors)
+    : direct_(options.direct),
+      whose_(descriptors),
+      limit_(descriptor_limit()),
+      most_at_once_(most_at_once) {
   traits_.name = engine;
   traits_.memory_align = traits_.offset_align = direct_ ? kUsualDirectAlign : 1;
   traits_.most_in_flight = std::max(options.depth, 1U);
@@ -147,6 +151,7 @@ Fd LocalFiles::reopen_making_room(const Blob& blob, int flags) {
 }
 
 std::shared_ptr<const Fd> LocalFiles::open_buffered(const Blob& blob) {
+  if (whose_ == Descriptors::shared) return shared_with(blob);
   Fd fd = reopen_making_room(blob, O_RDONLY);
   if (fd) return std::make_shared<const Fd>(std::move(fd));
   // What the kernel reads ahead is then found out for all who share it.

@@ -1,6 +1,6 @@
-// The local files that one engine has opened, with the shape that their reads must have: each on a
-// descriptor of the engine's own, of which those used last stay open. A checkpoint may have more
-// shards than a process may have files open. open() is the lane's; everything else is for any
+// The local files that one engine has opened, with the shape that their reads must have: mostly
+// on descriptors of the engine's own, of which those used last stay open. A checkpoint may have
+// more shards than a process may have files open. open() is the lane's; everything else is for any
 // thread.
 #pragma once
 
@@ -28,8 +28,12 @@ struct LocalFile {
 
 class LocalFiles {
  public:
+  // Whose descriptors: a stream of its own for every lane, or the store's, which costs no open.
+  enum class Descriptors : uint8_t { own, shared };
+
   // `engine` names it in errors and traits; reads ask the kernel for `most_at_once` at a time.
-  LocalFiles(const char* engine, const EngineOptions& options, uint64_t most_at_once);
+  LocalFiles(const char* engine, const EngineOptions& options, uint64_t most_at_once,
+             Descriptors descriptors = Descriptors::own);
 
   // Throws Error{source} with the reason why this engine cannot serve the blob.
   uint32_t open(const Blob& blob);
@@ -59,6 +63,7 @@ class LocalFiles {
   [[nodiscard]] Error refusal(const Blob& blob, const std::string& why) const;
 
   bool direct_;
+  Descriptors whose_;
   rlim_t limit_;  // of the process's descriptors
   uint64_t most_at_once_;
   EngineTraits traits_;

@@ -75,7 +75,7 @@ class MmapSource final : public BlockingSource {
       : direct_(options.direct),
         huge_(options.huge_pages.value_or(huge_pages_pay())),
         read_ahead_(huge_ && !faults_fetch_huge_pages()),
-        files_("mmap", buffered(options), kMostBetweenLooks) {}
+        files_("mmap", buffered(options), kMostBetweenLooks, LocalFiles::Descriptors::shared) {}
 
   [[nodiscard]] EngineTraits traits() const override {
     EngineTraits traits = files_.traits();
