@@ -226,7 +226,9 @@ std::string JsonReader::file_name() {
       at += 6;
       continue;
     }
-    const size_t size = high ? std::min<size_t>(12, rest.size()) : escape.size();
+    // Both halves of a pair at once: the lower one alone is a byte.
+    const bool pair = high && is_escaped(rest.substr(6), "cdef");
+    const size_t size = pair ? 12 : escape.size();
     part += rest.substr(0, size);
     at += size;
   }

@@ -163,7 +163,9 @@ TEST(JsonFileName, any_bytes_come_back_and_the_text_is_utf8) {
 }
 
 TEST(JsonFileName, other_halves_of_surrogate_pairs_are_refused) {
-  for (const char* written : {"[\"\\udc7f\"]", "[\"\\ud800\"]", "[\"a\\ud800\\udcff\\udc00\"]"}) {
+  for (const char* written :
+       {"[\"\\udc7f\"]", "[\"\\ud800\"]", "[\"a\\ud800\\udcff\\udc00\"]", "[\"\\ud800\\u12\"]",
+        "[\"\\udc80\\ud8\"]", "[\"\\udc80\\ud800\\\"\"]", "[\"\\ud800\\ud800\"]"}) {
     const JsonText text{std::string_view(written)};
     JsonReader reader(text);
     reader.enter_array();
