@@ -18,6 +18,8 @@ export CCACHE_SLOPPINESS := pch_defines,time_macros,include_file_mtime,include_f
 
 VENV := .venv/bin
 GPU_PYTHON ?= $(VENV)/python
+# Options of bench-gpu: --results FILE, --minutes N.
+GPU_BENCH ?=
 CXX_SOURCES = $(shell git ls-files '*.h' '*.cpp')
 SHELL_SOURCES = .ci/run $(shell git ls-files '*.sh')
 
@@ -105,7 +107,7 @@ test-gpu: ## on a machine with a GPU: what lands there is right (GPU_PYTHON: one
 	$(GPU_PYTHON) tools/gpu_check.py
 
 bench-gpu: ## on a machine with a GPU: limits, peers and Inrush; goes on where it was stopped
-	$(GPU_PYTHON) -m bench.gpu
+	$(GPU_PYTHON) -m bench.gpu $(GPU_BENCH)
 
 # Until GCC 13 the leak checker takes some dynamic TLS blocks for an old glibc's and crashes at exit.
 asan: export ASAN_OPTIONS ?= intercept_tls_get_addr=0

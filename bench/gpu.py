@@ -1,422 +1,316 @@
-"""Loads to a GPU beside those of others and the limit: `make bench-gpu`, on a machine with one.
+"""Loads to a GPU beside those of others and the limits: `make bench-gpu`, on a machine with one.
 
-Needs the package and torch, takes part who else is installed, and no network. Every cell is kept as
-soon as it is measured; a call stops after some minutes, and another goes on where it stopped. The
-loaders take turns, each in a process of its own that has imported it and made its context before
-the clock starts. Nothing is called cold or warm that the kernel does not say is so.
+Needs the package, torch and numpy, takes part who else is installed, and no network. The results
+are written after each step; a call ends when its minutes are over, says what it left out, and
+another call with the same file, here or on the next machine of the kind, goes on from there. Each
+loader of a cell has a process of its own, with its imports and its context made before the clock
+starts, and loads in it a few times: the first load counts apart.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
-import json
-import mmap
+import hashlib
+import importlib.metadata
+import importlib.util
 import os
+import platform
 import shutil
-import statistics
 import subprocess
 import sys
-import threading
+import tempfile
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import pages
+from bench import gpu_fixtures, gpu_plan, gpu_report, gpu_storage
+from bench.gpu_forks import Failed, Fork, Forks
+from bench.gpu_loaders import MODULES
+from bench.gpu_plan import Cell, Results, Wanted
+from bench.measure import forget_loads
+from bench.results import first_match
 
-MIB = 1 << 20
-GIB = 1 << 30
-BLOCK = 64 * MIB
-RAW_BLOCK = 4 * MIB
-RAW_THREADS = 16
-LIMIT_S = 120
-SAMPLE_S = 0.005
-PLACES = {"tmpfs": Path("/dev/shm/inrush-bench-gpu"), "disk": Path("build/bench/gpu")}
-PEERS = ("safetensors", "instanttensor", "fastsafetensors", "runai")
-# Place, state, and who takes part there: the limits, Inrush, and others.
-CASES = (
-    ("tmpfs", "memory", ("pinned", "raw", "inrush", *PEERS)),
-    ("disk", "warm", ("raw", "inrush", *PEERS)),
-    ("disk", "cold", ("raw_direct", "inrush", "inrush_cufile", *PEERS)),
-)
+FOLDER = "inrush-bench-gpu"
+LIMIT_S = 60.0  # for one load
+READY_S = 60.0  # to import a loader and make a context
 
 
-def shapes(kind: str, size: int) -> Iterator[tuple[str, int]]:
-    """Name and bytes of each tensor: a dense model's, or 20,000 small ones."""
-    if kind == "dense":
-        each = 64 * MIB
-        for i in range(max(size // each, 1)):
-            yield f"layers.{i}.weight", each
-            yield f"layers.{i}.norm", 16384
-    else:
-        for i in range(20_000):
-            yield f"experts.{i}.weight", max(size // 20_000 // 256 * 256, 256)
+@dataclass(frozen=True)
+class Asked:
+    """What the command line says."""
+
+    folders: dict[str, Path]  # of each place
+    wanted: Wanted
+    rounds: int = 4
+    memory: int = 0  # of the host, where the kernel tells less than there is
+
+    def folder(self, cell: Cell) -> Path:
+        return self.folders[cell.place] / FOLDER
 
 
-def make(folder: Path, kind: str, size: int) -> int:
-    """Write a checkpoint of four shards unless it is there; its bytes."""
-    tensors = list(shapes(kind, size))
-    total = sum(nbytes for _, nbytes in tensors)
-    if (folder / ".done").exists():
-        return total
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    block = bytearray(os.urandom(BLOCK))
-    for shard in range(4):
-        header: dict[str, Any] = {}
-        offset = 0
-        for name, nbytes in tensors[shard::4]:
-            span = [offset, offset + nbytes]
-            header[name] = {"dtype": "U8", "shape": [nbytes], "data_offsets": span}
-            offset += nbytes
-        text = json.dumps(header).encode()
-        text += b" " * (-len(text) % 8)
-        with open(folder / f"model-{shard}.safetensors", "wb") as file:
-            file.write(len(text).to_bytes(8, "little") + text)
-            while offset > 0:
-                block[:16] = os.urandom(16)
-                offset -= file.write(memoryview(block)[: min(offset, BLOCK)])
-            file.flush()
-            os.fsync(file.fileno())
-    (folder / ".done").touch()
-    return total
+class Session:
+    """One call: measures what is missing, until the deadline."""
+
+    def __init__(self, forks: Forks, results: Results, asked: Asked, deadline: float) -> None:
+        self.forks = forks
+        self.results = results
+        self.asked = asked
+        self.deadline = deadline
+        self.left_out: list[str] = []
+
+    def left_s(self) -> float:
+        return self.deadline - time.monotonic()
+
+    def measure(self) -> list[str]:
+        """The loads and limits that there was no time for."""
+        self.pinned_limit()
+        try:
+            for cell in gpu_plan.cells():
+                if self.results.missing(cell) or self.lacks_limit(cell):
+                    self.measure_cell(cell)
+                print(gpu_report.cell_text(self.results.run, cell), flush=True)
+        finally:
+            shutil.rmtree(self.asked.folders["tmpfs"] / FOLDER, ignore_errors=True)
+        return self.left_out
+
+    def pinned_limit(self) -> None:
+        if "pinned" in self.results.run["limits"]:
+            return
+        if self.left_s() < gpu_plan.START_S:
+            self.left_out.append("limit: pinned")
+            return
+        try:
+            with self.forks.start({"loader": "pinned"}) as fork:
+                fork.answer(min(READY_S, self.left_s()))
+                said = fork.ask(min(LIMIT_S, self.left_s()))
+        except Failed as error:
+            said = {"error": str(error)}
+        self.results.run["limits"]["pinned"] = said
+        self.results.save()
+
+    def lacks_limit(self, cell: Cell) -> bool:
+        return cell.kind == "dense" and self.limit_key(cell) not in self.results.run["limits"]
+
+    @staticmethod
+    def limit_key(cell: Cell) -> str:
+        return f"{cell.place} {cell.state}"
+
+    def measure_cell(self, cell: Cell) -> None:
+        missing = self.results.missing(cell)
+        try:
+            if not self.fits(cell, missing):
+                return
+            files, size = self.files_of(cell)
+        except Exception as error:  # whatever it is, the other cells are measured
+            said = {"error": f"no checkpoint: {error or type(error).__name__}"}
+            if self.lacks_limit(cell):
+                self.results.run["limits"][self.limit_key(cell)] = said
+            for loader in missing:
+                self.results.keep(cell, loader, said)
+            return
+        if self.lacks_limit(cell):
+            self.storage_limit(cell, files)
+        for loader in missing:
+            expected = gpu_plan.expected_s(self.results.rate(loader), size)
+            row = self.row(cell, loader, files) if expected <= self.left_s() else None
+            if row is None:
+                self.left_out.append(f"{cell.key}: {loader}")
+            else:
+                self.results.keep(cell, loader, row)
+
+    def fits(self, cell: Cell, missing: list[str]) -> bool:
+        """Whether the files can be made, and one loader at least load them, in what is left."""
+        size = self.size_of(cell)
+        seconds = gpu_plan.START_S
+        if not (self.checkpoint(cell, size) / ".done").exists():
+            rate = self.results.run["sizes"][cell.files_key]["write_rate"]
+            seconds += gpu_plan.making_s(cell, size, rate)
+        rates = [gpu_plan.expected_s(self.results.rate(loader), size) for loader in missing]
+        if seconds + min(rates, default=0.0) <= self.left_s():
+            return True
+        self.left_out += [f"{cell.key}: {loader}" for loader in missing]
+        return False
+
+    def size_of(self, cell: Cell) -> int:
+        """As an earlier call chose it, or what the machine has room for."""
+        sizes = self.results.run["sizes"]
+        if cell.files_key not in sizes:
+            self.remove_others(cell, 0)
+            folder = self.asked.folders[cell.place]
+            read, write = gpu_fixtures.probe(folder) if cell.place == "disk" else (None, None)
+            room = gpu_fixtures.Room(
+                gpu_fixtures.free_bytes(folder),
+                self.asked.memory or gpu_fixtures.available_memory(),
+                self.results.run["machine"]["device_free"],
+                read,
+                write,
+            )
+            size, reason = gpu_fixtures.size_for(self.asked.wanted.of(cell), room)
+            sizes[cell.files_key] = {"bytes": size, "limited_by": reason, "write_rate": write}
+            self.results.save()
+        return int(sizes[cell.files_key]["bytes"])
+
+    def checkpoint(self, cell: Cell, size: int) -> Path:
+        return self.asked.folder(cell) / f"{cell.kind}-{size}"
+
+    def remove_others(self, cell: Cell, size: int) -> None:
+        """Checkpoints of other cells: there is room for one at a time."""
+        for place in self.asked.folders.values():
+            for other in (place / FOLDER).glob("*"):
+                if other != self.checkpoint(cell, size):
+                    shutil.rmtree(other, ignore_errors=True)
+
+    def files_of(self, cell: Cell) -> tuple[list[Path], int]:
+        size = self.size_of(cell)
+        self.remove_others(cell, size)
+        folder = self.checkpoint(cell, size)
+        total = gpu_fixtures.make(folder, cell.kind, size)
+        return sorted(folder.glob("*.safetensors")), total
+
+    def storage_limit(self, cell: Cell, files: list[Path]) -> None:
+        try:
+            gpu_fixtures.set_state(files, cell.state)
+            said = gpu_storage.rates(files, cell.state)
+        except Exception as error:
+            said = {"error": str(error)}
+        self.results.run["limits"][self.limit_key(cell)] = said
+        self.results.save()
+
+    def row(self, cell: Cell, loader: str, files: list[Path]) -> dict[str, Any] | None:
+        """A loader's rounds in one process, or why there are none; None if the time ran out."""
+        rounds: list[dict[str, Any]] = []
+        row: dict[str, Any] = {"rounds": rounds}
+        try:
+            with tempfile.TemporaryDirectory(prefix="inrush-bench-") as scratch:
+                environment = {"INRUSH_PROFILE": str(Path(scratch) / "profile.json")}
+                task = {"loader": loader, "files": list(map(str, files)), "env": environment}
+                with self.forks.start(task) as fork:
+                    fork.answer(min(READY_S, self.left_s()))
+                    self.ask_rounds(fork, cell, files, rounds)
+        except Exception as error:
+            if self.left_s() <= 0:
+                return row if rounds else None
+            row["error"] = str(error) or type(error).__name__
+        return row
+
+    def ask_rounds(
+        self, fork: Fork, cell: Cell, files: list[Path], rounds: list[dict[str, Any]]
+    ) -> None:
+        began = time.monotonic()
+        while len(rounds) < self.asked.rounds:
+            forget_loads()
+            gpu_fixtures.set_state(files, cell.state)
+            rounds.append(fork.ask(min(LIMIT_S, self.left_s())))
+            spent = time.monotonic() - began
+            each = spent / len(rounds)
+            if spent + each > gpu_plan.UNIT_S or each > self.left_s():
+                return
 
 
-class NotInState(RuntimeError):
-    """The page cache does not hold what the cell is named after."""
+def build_of_inrush() -> str:
+    """Its version, and what tells two builds of that apart."""
+    spec = importlib.util.find_spec("inrush")
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        for core in Path(folder).glob("_core*.so"):
+            version = importlib.metadata.version("inrush")
+            return f"{version} {hashlib.sha256(core.read_bytes()).hexdigest()[:12]}"
+    return "not installed"
 
 
-def set_state(files: list[Path], state: str) -> None:
-    """Make files cold or warm, and ask the kernel whether they are.
+def versions() -> dict[str, str]:
+    found = {}
+    for _, distribution in MODULES.values():
+        try:
+            found[distribution] = importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            found[distribution] = "not installed"
+    return found
+
+
+def driver() -> str:
+    """Its version and the link, by nvidia-smi; empty where there is none."""
+    asked = "driver_version,pcie.link.gen.max,pcie.link.width.max"
+    command = ["nvidia-smi", f"--query-gpu={asked}", "--format=csv,noheader", "-i", "0"]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+        version, generation, width = said.stdout.strip().splitlines()[0].split(", ")
+    except (OSError, ValueError, IndexError, subprocess.SubprocessError):
+        return ""
+    return f"driver {version}, PCIe {generation} x{width}"
+
+
+def describe(forks: Forks, disk: Path) -> dict[str, Any]:
+    """What the figures depend on.
 
     Raises
     ------
-    NotInState
-        If they are not, or the kernel does not tell.
+    Failed
+        If torch cannot use a GPU here.
     """
-    if state == "memory":
-        return
-    if state == "cold":
-        pages.evict(files)
-    else:
-        for path in files:
-            pages.read_ranges(path, [(0, path.stat().st_size)])
-    try:
-        share = pages.told_share(files)
-    except OSError as error:
-        raise NotInState(f"whether it is {state} cannot be said: {error}") from None
-    if (share > 0.01) if state == "cold" else (share < 0.99):
-        raise NotInState(f"not {state}: {share:.0%} of it is in the page cache")
-
-
-Seen = Callable[[], None]  # called as tensors come: the first call counts
-
-
-def by_inrush(files: list[str], seen: Seen, **words: Any) -> Any:
-    import inrush.torch
-
-    folder = str(Path(files[0]).parent)
-    tensors = {}
-    with inrush.open(folder, framework="pt", device="cuda:0", **words).start() as job:
-        for name, tensor in job:
-            seen()
-            tensors[name] = tensor
-        stats = job.stats()
-    return tensors, {key: stats[key] for key in ("choice", "peak_staging", "peak_device_staging")}
-
-
-def by_cufile(files: list[str], seen: Seen) -> Any:
-    return by_inrush(files, seen, backend="cufile", strict=True)
-
-
-def read_raw(files: list[str], seen: Seen, flags: int = 0) -> None:
-    """The limit of storage: every byte once, by threads, into memory that is used again."""
-    del seen
-    pieces = [
-        (path, offset) for path in files for offset in range(0, os.path.getsize(path), RAW_BLOCK)
-    ]
-    here = threading.local()
-
-    def read(piece: tuple[str, int]) -> None:
-        path, offset = piece
-        if not hasattr(here, "memory"):
-            here.memory, here.open = mmap.mmap(-1, RAW_BLOCK), {}
-        if path not in here.open:
-            here.open[path] = os.open(path, os.O_RDONLY | flags)
-        os.preadv(here.open[path], [here.memory], offset)
-
-    with ThreadPoolExecutor(RAW_THREADS) as threads:
-        list(threads.map(read, pieces))
-
-
-def read_raw_direct(files: list[str], seen: Seen) -> None:
-    read_raw(files, seen, os.O_DIRECT)
-
-
-def by_safetensors(files: list[str], seen: Seen) -> Any:
-    del seen
-    import safetensors.torch
-
-    return [safetensors.torch.load_file(path, "cuda:0") for path in files]
-
-
-def by_instanttensor(files: list[str], seen: Seen) -> Any:
-    import instanttensor  # type: ignore[import-not-found,unused-ignore]
-
-    tensors = {}
-    with instanttensor.safe_open(files, framework="pt", device=0) as opened:
-        for name, tensor in opened.tensors():
-            seen()
-            tensors[name] = tensor.clone()
-    return tensors
-
-
-def by_fastsafetensors(files: list[str], seen: Seen) -> Any:
-    import fastsafetensors
-
-    del seen
-    loader = fastsafetensors.SafeTensorsFileLoader(None, "cuda:0", nogds=True)
-    loader.add_filenames({0: files})
-    buffers = loader.copy_files_to_device()
-    return {name: buffers.get_tensor(name) for name in loader.get_keys()}, buffers, loader
-
-
-def by_runai(files: list[str], seen: Seen) -> Any:
-    import runai_model_streamer
-
-    tensors = {}
-    with runai_model_streamer.SafetensorsStreamer() as streamer:
-        streamer.stream_files(files)
-        for name, tensor in streamer.get_tensors():
-            tensors[name] = tensor.to("cuda:0")
-            seen()
-    return tensors
-
-
-def pinned_copy(files: list[str], seen: Seen) -> Any:
-    """The limit of the link: as many bytes out of a pinned buffer."""
-    import torch
-
-    del files, seen
-    source = torch.empty(256 * MIB, dtype=torch.uint8, pin_memory=True)
-    target = torch.empty(256 * MIB, dtype=torch.uint8, device="cuda:0")
-    torch.cuda.synchronize()
-    began = time.perf_counter()
-    for _ in range(16):
-        target.copy_(source, non_blocking=True)
-    torch.cuda.synchronize()
-    return 16 * 256 * MIB / (time.perf_counter() - began)
-
-
-LOADERS: dict[str, Callable[[list[str], Seen], Any]] = {
-    "pinned": pinned_copy,
-    "raw": read_raw,
-    "raw_direct": read_raw_direct,
-    "inrush": by_inrush,
-    "inrush_cufile": by_cufile,
-    "safetensors": by_safetensors,
-    "instanttensor": by_instanttensor,
-    "fastsafetensors": by_fastsafetensors,
-    "runai": by_runai,
-}
-
-
-MODULES = {
-    "inrush": "inrush.torch",
-    "inrush_cufile": "inrush.torch",
-    "safetensors": "safetensors.torch",
-    "instanttensor": "instanttensor",
-    "fastsafetensors": "fastsafetensors",
-    "runai": "runai_model_streamer",
-}
-
-
-class Gpu:
-    """What is asked of the GPU: torch's answers, of device 0."""
-
-    def __init__(self) -> None:
-        import torch
-
-        self._torch = torch
-        torch.zeros(1, device="cuda:0")
-        self.wait()
-        self.name = torch.cuda.get_device_name(0)
-
-    def wait(self) -> None:
-        self._torch.cuda.synchronize()
-
-    def free(self) -> int:
-        return int(self._torch.cuda.mem_get_info()[0])
-
-    def reserved(self) -> int:
-        """Bytes that the framework's allocator holds."""
-        return int(self._torch.cuda.memory_reserved())
-
-
-def host_bytes() -> int:
-    """Of this process: anonymous and shared memory, not what it has mapped of files."""
-    sizes = {}
-    for line in Path("/proc/self/status").read_text().splitlines():
-        key, _, value = line.partition(":")
-        if key in ("RssAnon", "RssShmem"):
-            sizes[key] = int(value.split()[0]) * 1024
-    return sum(sizes.values())
-
-
-class Peaks:
-    """The most memory in use while it is entered, sampled every few milliseconds."""
-
-    def __init__(self, gpu: Gpu) -> None:
-        self._gpu = gpu
-        self._free, self._host = gpu.free(), host_bytes()
-        self.device = self.host = 0
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def _look(self) -> None:
-        self.device = max(self.device, self._free - self._gpu.free())
-        self.host = max(self.host, host_bytes() - self._host)
-
-    def _run(self) -> None:
-        while not self._end.wait(SAMPLE_S):
-            self._look()
-
-    def __enter__(self) -> Peaks:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._end.set()
-        self._thread.join()
-        self._look()
-
-
-def child(loader: str, files: list[str], size: int, gpu: Gpu) -> dict[str, Any]:
-    """One measurement, in a process of its own."""
-    if loader in MODULES:
-        importlib.import_module(MODULES[loader])
-    firsts: list[float] = []
-
-    def seen() -> None:
-        if not firsts:
-            firsts.append(time.perf_counter() - began)
-
-    free, reserved = gpu.free(), gpu.reserved()
-    with Peaks(gpu) as peaks:
-        cpu = sum(os.times()[:2])
-        began = time.perf_counter()
-        kept = LOADERS[loader](files, seen)
-        gpu.wait()
-        seconds = time.perf_counter() - began
-        cpu = sum(os.times()[:2]) - cpu
-    rate = kept if loader == "pinned" else size / seconds
-    own: dict[str, Any] = kept[1] if loader.startswith("inrush") else {}
+    with forks.start({"loader": "about"}) as fork:
+        about = fork.answer(READY_S)
+    disk.mkdir(parents=True, exist_ok=True)
     return {
-        "gb_per_s": rate / 1e9,
-        "seconds": seconds,
-        "first_s": firsts[0] if firsts else None,
-        "cpu_s_per_gb": cpu / (size / 1e9),
-        "device_bytes": free - gpu.free(),
-        "reserved_bytes": gpu.reserved() - reserved,
-        "peak_device_bytes": peaks.device,
-        "peak_host_bytes": peaks.host,
-        "tensor_bytes": size,
-        "device": gpu.name,
-        **own,
+        **about,
+        "driver": driver(),
+        "cpu": first_match("/proc/cpuinfo", r"^model name\s*: (.+)$"),
+        "cpus": len(os.sched_getaffinity(0)),
+        "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
+        "kernel": platform.release(),
+        "filesystem": gpu_fixtures.filesystem_of(disk),
+        "python": platform.python_version(),
+        "build": build_of_inrush(),
+        "versions": versions(),
     }
 
 
-def measure(loader: str, folder: Path, state: str, size: int) -> dict[str, Any]:
-    files = sorted(folder.glob("*.safetensors"))
-    try:
-        set_state(files, state)
-    except NotInState as error:
-        return {"error": str(error)}
-    command = [sys.executable, "-m", "bench.gpu", "--child", loader, "--size", str(size)]
-    command += [str(path) for path in files]
-    try:
-        run = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
-    except subprocess.TimeoutExpired:
-        return {"error": f"took more than {LIMIT_S} s"}
-    if run.returncode != 0:
-        return {"error": run.stderr.strip().splitlines()[-1] if run.stderr else "died"}
-    return dict(json.loads(run.stdout.splitlines()[-1]))
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--child", choices=LOADERS)
-    parser.add_argument("--size", type=int, default=8 * GIB, help="bytes of a checkpoint")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--minutes", type=float, default=6, help="then stop between two cells")
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.gpu", description=__doc__)
+    gigabytes: dict[str, Any] = {"type": float, "metavar": "GB"}
+    parser.add_argument("--minutes", type=float, default=7, help="of this call, in all (7)")
     parser.add_argument("--results", type=Path, default=Path("build/bench/gpu.json"))
-    parser.add_argument("files", nargs="*")
-    asked = parser.parse_args()
-    if asked.child:
-        print(json.dumps(child(asked.child, asked.files, asked.size, Gpu())))
-        return 0
-    try:
-        import torch
+    parser.add_argument("--report", action="store_true", help="only print the tables")
+    parser.add_argument("--again", action="store_true", help="what failed is measured once more")
+    parser.add_argument("--rounds", type=int, default=4, help="loads in one process (4)")
+    parser.add_argument("--tmpfs", type=Path, default=Path("/dev/shm"), help="a folder in memory")
+    parser.add_argument("--disk", type=Path, default=Path("build/bench"), help="and one on a disk")
+    parser.add_argument("--tmpfs-size", default=40, help="dense, there (40)", **gigabytes)
+    parser.add_argument("--disk-size", default=20, help="dense, there (20)", **gigabytes)
+    parser.add_argument("--experts-size", default=8, help="20,000 small tensors (8)", **gigabytes)
+    parser.add_argument("--memory", default=0, help="that the host really has", **gigabytes)
+    return parser.parse_args(arguments)
 
-        usable = torch.cuda.is_available()
-    except ImportError:
-        usable = False
-    if not usable:
-        print("bench-gpu: skipped, torch sees no GPU here")
+
+def main(arguments: list[str]) -> int:
+    began = time.monotonic()
+    parsed = parse(arguments)
+    results = Results(parsed.results)
+    if parsed.report:
+        print("\n".join(gpu_report.tables(run) for run in results.all.values()))
         return 0
-    done = measure_all(asked.results, asked.size, asked.rounds, asked.minutes * 60)
-    print(
-        "bench-gpu: all is measured" if done else "bench-gpu: call it again, it goes on from here"
+    sizes = (parsed.tmpfs_size, parsed.disk_size, parsed.experts_size)
+    asked = Asked(
+        {"tmpfs": parsed.tmpfs, "disk": parsed.disk},
+        Wanted(*(int(size * gpu_plan.GIGABYTE) for size in sizes)),
+        parsed.rounds,
+        int(parsed.memory * gpu_plan.GIGABYTE),
     )
-    return 0
-
-
-def cell_text(seen: list[dict[str, Any]], loader: str) -> str:
-    """The medians of a cell's rounds, or why there is none."""
-    good = [one for one in seen if "gb_per_s" in one]
-    if not good:
-        return str(seen[0]["error"])
-
-    def middle(key: str) -> float:
-        return statistics.median(float(one[key]) for one in good)
-
-    text = f"{middle('gb_per_s'):.2f} GB/s"
-    if loader not in MODULES:
-        return text  # a limit
-    if all(one["first_s"] is not None for one in good):
-        text += f", first tensor after {middle('first_s') * 1000:.0f} ms"
-    beyond = (middle("peak_device_bytes") - middle("tensor_bytes")) / MIB
-    text += f", {beyond:+.0f} MiB of device memory beside the tensors at most"
-    return text + f", {middle('peak_host_bytes') / MIB:.0f} MiB of host memory"
-
-
-def measure_all(results: Path, wanted: int, rounds: int, seconds: float) -> bool:
-    """Whether every cell has its rounds; False where the time was up before."""
-    deadline = time.monotonic() + seconds
-    cells: dict[str, Any] = json.loads(results.read_text()) if results.exists() else {}
-    results.parent.mkdir(parents=True, exist_ok=True)
-    for place, state, loaders in CASES:
-        for kind in ("dense", "experts"):
-            keys = {f"{place} {state} {kind} {loader}": loader for loader in loaders}
-            for each in range(rounds):
-                for key, loader in keys.items():
-                    seen = cells.setdefault(key, [])
-                    if len(seen) > each or any("error" in one for one in seen):
-                        continue
-                    if time.monotonic() >= deadline:
-                        return False
-                    folder = PLACES[place] / f"{kind}-{wanted}"
-                    size = make(folder, kind, wanted)
-                    seen.append(measure(loader, folder, state, size))
-                    results.write_text(json.dumps(cells, indent=1) + "\n")
-            for key, loader in keys.items():
-                print(f"{key}: {cell_text(cells[key], loader)}", flush=True)
-        if place == "tmpfs":
-            shutil.rmtree(PLACES["tmpfs"], ignore_errors=True)
-    return True
+    try:
+        with Forks(parsed.disk) as forks:
+            results.choose(describe(forks, parsed.disk))
+            if parsed.again:
+                results.forget_failures()
+            left_out = Session(forks, results, asked, began + parsed.minutes * 60).measure()
+    except Failed as error:
+        print(f"bench-gpu: skipped, torch sees no GPU here: {error}")
+        return 0
+    print(gpu_report.tables(results.run))
+    for each in left_out:
+        print(f"bench-gpu: no time for {each}")
+    print("bench-gpu: call it again, it goes on" if left_out else "bench-gpu: all is measured")
+    return 1 if any(map(gpu_report.differing, results.run["cells"].values())) else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
