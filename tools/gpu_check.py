@@ -1,11 +1,15 @@
 """Whether loads to a GPU are right: `make test-gpu`, on a machine that has one.
 
-Needs the package, torch and safetensors, and no network. What torch then has on the device is
-compared with what safetensors reads.
+Needs the package, torch and safetensors, no pytest and no network. What torch then has on the
+device is compared with what safetensors reads. Each check runs in a process of its own, forked
+from one that has touched no GPU: one that dies or hangs is one that failed.
 """
 
 from __future__ import annotations
 
+import faulthandler
+import functools
+import os
 import sys
 import tempfile
 import time
@@ -21,6 +25,7 @@ import torch.utils.dlpack
 import inrush
 
 MIB = 1 << 20
+LIMIT_S = 60  # for one check
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.int8, torch.bool)
 
 
@@ -182,23 +187,54 @@ CHECKS: tuple[Callable[[Path, dict[str, torch.Tensor]], None], ...] = (
 )  # fmt: skip
 
 
+def in_child(check: Callable[[], None]) -> str:
+    """Run it in a forked process; empty if all was well, else what went wrong."""
+    reads, writes = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reads)
+        try:
+            faulthandler.enable()
+            faulthandler.dump_traceback_later(LIMIT_S, exit=True)
+            check()
+        except BaseException as error:
+            told = f"{type(error).__name__}: {error}"
+            os.write(writes, told.encode()[:4096])
+        sys.stdout.flush()
+        os._exit(0)
+    os.close(writes)
+    with open(reads, "rb") as channel:
+        said = channel.read().decode(errors="replace")
+    _, status = os.waitpid(child, 0)
+    if said or status == 0:
+        return said
+    code = os.waitstatus_to_exitcode(status)
+    return f"died of signal {-code}" if code < 0 else f"took more than {LIMIT_S} s"
+
+
+def usable() -> None:
+    torch.zeros(1, device="cuda:0")
+
+
 def main() -> int:
-    if not torch.cuda.is_available():
-        print("test-gpu: skipped, torch sees no GPU here")
+    # A process that has used several threads must not fork; and one that has a context cannot.
+    torch.set_num_threads(1)
+    reason = in_child(usable)
+    if reason:
+        print(f"test-gpu: skipped, torch sees no GPU here: {reason.splitlines()[0]}")
         return 0
+    print(f"test-gpu: inrush {inrush.__version__} of {Path(inrush.__file__).parent}", flush=True)
     failed = 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         wanted = write(folder)
         for check in CHECKS:
             began = time.monotonic()
-            try:
-                check(folder, wanted)
-                verdict = "ok"
-            except Exception as error:
-                failed += 1
-                verdict = f"FAILED: {type(error).__name__}: {error}"
+            reason = in_child(functools.partial(check, folder, wanted))
+            failed += bool(reason)
+            verdict = f"FAILED: {reason}" if reason else "ok"
             print(f"{check.__name__}: {verdict} ({time.monotonic() - began:.1f} s)", flush=True)
+    print(f"test-gpu: {len(CHECKS) - failed} of {len(CHECKS)} checks passed")
     return 1 if failed else 0
 
 
