@@ -24,7 +24,7 @@ CXX_SOURCES = $(shell git ls-files '*.h' '*.cpp')
 SHELL_SOURCES = .ci/run $(shell git ls-files '*.sh')
 
 .PHONY: build demo test test-cpp test-python test-examples test-fake-gpu test-gpu bench-gpu check bench asan tsan fuzz docs wheel \
-	aarch64 format clean help
+	wheelhouse aarch64 format clean help
 .DELETE_ON_ERROR:
 
 build: ## the library and the Python package; the command is .venv/bin/inrush
@@ -136,6 +136,9 @@ docs: build ## the site, in site/
 wheel: ## wheels for CPython 3.10 and later, checked and tried, in dist/
 	@tools/setup.sh build
 	tools/wheels.sh
+
+wheelhouse: ## what a GPU machine without a network lacks, in wheelhouse/, once make wheel is done
+	tools/wheelhouse.sh
 
 aarch64: ## the C++ library and its tests for aarch64, cross-built and run under emulation
 	@tools/setup.sh build
