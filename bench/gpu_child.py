@@ -121,12 +121,12 @@ def load_once(loader: str, files: list[str], gpu: Device, *, digest: bool) -> di
     gpu.give_back()
     free, reserved = gpu.free(), gpu.reserved()
     with Peaks(gpu) as peaks:
-        cpu = sum(os.times()[:2])
+        cpu = time.process_time()
         began = time.perf_counter()
         tensors, own = gpu_loaders.LOADERS[loader](files, seen)
         gpu.wait()
         seconds = time.perf_counter() - began
-        cpu = sum(os.times()[:2]) - cpu
+        cpu = time.process_time() - cpu
     size = sum(tensor.nbytes for tensor in tensors.values())
     found = {
         "gb_per_s": size / seconds / 1e9,

@@ -24,7 +24,9 @@ PIECE = 4 * MIB
 SHARDS = 4
 EXPERTS = 20_000
 LEAST = 256 * MIB  # what is smaller measures nothing but the start
-HOST_RESERVE = 16 * GIB  # for processes, pinned memory and the page cache's own
+HOST_RESERVE = (
+    16 * GIB
+)  # at most, or a quarter, for processes, pinned memory and the page cache's own
 READ_S, WRITE_S = 8, 30  # that a disk may take for one load, and to write what is loaded
 DEVICE_SHARE = 0.55  # a peer may need much more than its tensors
 
@@ -56,10 +58,11 @@ def size_for(wanted: int, room: Room) -> tuple[int, str]:
     NoRoom
         If that is too little.
     """
+    reserve = min(HOST_RESERVE, room.memory // 4)
     limits = [
         (wanted, "what was asked for"),
         (int(room.folder * 0.9), "free space of the folder"),
-        ((room.memory - HOST_RESERVE) // 2, "free memory of the host"),
+        ((room.memory - reserve) // 2, "free memory of the host"),
         (int(room.device * DEVICE_SHARE), "free memory of the GPU"),
     ]
     if room.read_rate is not None:
@@ -199,13 +202,17 @@ def set_state(files: list[Path], state: str) -> None:
     """
     if state == "memory":
         return
-    try:
-        if state == "cold":
-            pages.evict(files)
-        elif told_share(files) < 0.99:
-            gpu_storage.read_rate(files, gpu_storage.Way(16, 4 * MIB, False))
-        share = told_share(files)
-    except OSError as error:
-        raise NotInState(f"whether it is {state} cannot be said: {error}") from None
-    if (share > 0.01) if state == "cold" else (share < 0.99):
-        raise NotInState(f"not {state}: {share:.0%} of it is in the page cache")
+    share = 0.0
+    for _ in range(pages.TRIES):
+        try:
+            if state == "cold":
+                pages.evict(files)
+            elif told_share(files) < 0.99:
+                gpu_storage.read_rate(files, gpu_storage.Way(16, 4 * MIB, False))
+            share = told_share(files)
+        except OSError as error:
+            raise NotInState(f"whether it is {state} cannot be said: {error}") from None
+        if (share <= 0.01) if state == "cold" else (share >= 0.99):
+            return
+        time.sleep(0.2)  # somebody else still maps the pages
+    raise NotInState(f"not {state}: {share:.0%} of it is in the page cache")

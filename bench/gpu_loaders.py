@@ -144,7 +144,7 @@ def digest(tensors: dict[str, Any]) -> str:
     return f"{total % (1 << 64):016x}"
 
 
-def pinned_rates(copies: int = 256) -> dict[str, Any]:
+def pinned_rates(copies: int = 128) -> dict[str, Any]:
     """The limit of the link: 64 MiB at a time out of pinned memory, by one stream and several."""
     import torch
 

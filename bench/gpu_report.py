@@ -56,14 +56,13 @@ def line(name: str, row: dict[str, Any], most: float | None) -> list[str]:
     beside = max(one["peak_device_bytes"] - one["tensor_bytes"] for one in rounds)
     closed = max(one["device_bytes"] - one["tensor_bytes"] for one in rounds)
     left = max(one["left_bytes"] for one in rounds)
-    best = None if rest is None else max(rest, first["gb_per_s"])
     note = f" ({row['error']})" if "error" in row else ""
     begun = [first["first_s"], firsts] if first["first_s"] is not None else [None]
     return [
         name,
         f"{first['gb_per_s']:.2f}{note}",
         number(rest if len(rounds) > 1 else None, ".2f"),
-        "" if most is None or best is None else f"{best / most:.2f}",
+        "" if most is None or rest is None else f"{rest / most:.2f}",
         ", ".join(number(None if one is None else one * 1000, ".0f") for one in begun),
         number(later(row, "cpu_s_per_gb"), ".3f"),
         f"{beside / MIB:.0f}",
@@ -137,6 +136,8 @@ def goals(run: Run) -> list[str]:
         if cell.kind == "dense":
             dense[f"{cell.place} {cell.state}"] = rate
             if most is not None:
+                begun = mine["rounds"][0]["gb_per_s"]
+                lines.append(goal(f"{cell.key}, first load, rate / limit", ">= 0.95", begun / most))
                 lines.append(goal(f"{cell.key}, rate / limit", ">= 0.95", rate / most))
         elif f"{cell.place} {cell.state}" in dense:
             ratio = rate / dense[f"{cell.place} {cell.state}"]

@@ -129,6 +129,28 @@ def test_the_digest_sees_one_bit_and_one_exchange(bench: Any) -> None:
     assert one != bench.gpu_loaders.digest({"a": turned, "b": second})
 
 
+@pytest.mark.parametrize("name", ["inrush", "safetensors", "fastsafetensors", "runai"])
+def test_loaders_are_called_as_they_are_today(
+    bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Into host memory, which all but InstantTensor can do."""
+    import safetensors.torch
+
+    loaders = bench.gpu_loaders
+    pytest.importorskip(loaders.MODULES[name][0])
+    monkeypatch.setattr(loaders, "DEVICE", "cpu")
+    monkeypatch.setattr(bench.gpu_fixtures, "EXPERTS", 50)
+    bench.gpu_fixtures.make(tmp_path / "a", "experts", MIB)
+    files = sorted(str(path) for path in (tmp_path / "a").glob("*.safetensors"))
+    seen: list[int] = []
+    tensors, _ = loaders.LOADERS[name](files, lambda: seen.append(1))
+    assert len(seen) == len(tensors) == 50
+    wanted = {}
+    for path in files:
+        wanted.update(safetensors.torch.load_file(path))
+    assert loaders.digest(tensors) == loaders.digest(wanted)
+
+
 def test_what_is_not_cold_is_not_called_so(
     bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,14 +187,15 @@ def test_what_cachestat_says_on_an_overlay_is_not_believed(
     [
         (40, (64, 128, 78, None, None), 40, "what was asked for"),
         (40, (20, 128, 78, None, None), 18, "free space of the folder"),
-        (40, (64, 46, 78, None, None), 15, "free memory of the host"),
+        (40, (64, 46, 78, None, None), 17.25, "free memory of the host"),
+        (40, (64, 80, 78, None, None), 32, "free memory of the host"),
         (40, (64, 128, 40, None, None), 22, "free memory of the GPU"),
         (20, (64, 128, 78, 1, 4), 8, "8 s of reading the disk"),
         (20, (64, 128, 78, 4, 0.5), 15, "30 s of writing to the disk"),
     ],
 )
 def test_checkpoints_are_as_large_as_there_is_room(
-    bench: Any, wanted: int, room: tuple[Any, ...], size: int, reason: str
+    bench: Any, wanted: int, room: tuple[Any, ...], size: float, reason: str
 ) -> None:
     sizes = [None if each is None else int(each * GIB) for each in room]
     found = bench.gpu_fixtures.size_for(wanted * GIB, bench.gpu_fixtures.Room(*sizes))
@@ -183,8 +206,8 @@ def test_too_little_room_is_said(bench: Any) -> None:
     fixtures = bench.gpu_fixtures
     with pytest.raises(fixtures.NoRoom, match="free space of the folder leaves 90 MiB"):
         fixtures.size_for(GIB, fixtures.Room(100 * MIB, 128 * GIB, 78 * GIB))
-    with pytest.raises(fixtures.NoRoom, match="free memory of the host leaves 0 MiB"):
-        fixtures.size_for(GIB, fixtures.Room(GIB, GIB, 78 * GIB))
+    with pytest.raises(fixtures.NoRoom, match="free memory of the host leaves 96 MiB"):
+        fixtures.size_for(GIB, fixtures.Room(GIB, GIB // 4, 78 * GIB))
     assert fixtures.size_for(MIB, fixtures.Room(GIB, 128 * GIB, 78 * GIB))[0] == MIB
 
 
@@ -200,7 +223,9 @@ def test_a_full_folder_is_left_empty(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_storage_is_read_once_by_several_threads(bench: Any, tmp_path: Path) -> None:
+def test_storage_is_read_once_by_several_threads(
+    bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     storage = bench.gpu_storage
     files = [tmp_path / "a", tmp_path / "b"]
     for path in files:
@@ -211,8 +236,14 @@ def test_storage_is_read_once_by_several_threads(bench: Any, tmp_path: Path) -> 
     assert storage.read_rate(files, storage.Way(1, MIB, False), seconds=0).end == 0
     said = storage.rates(files, "warm")
     assert said["gb_per_s"] == max(said["by_way"].values())
+    monkeypatch.setattr(bench.limits, "fio_grid", lambda file, quick: [])
     said = storage.rates(files, "cold")
-    assert len(said["by_way"]) >= 4 or said["note"]
+    assert said["note"] in ("fio is not there", "no direct reads on this filesystem")
+    point = {"engine": "psync", "block": "1m"}
+    grid = [{**point, "gb_per_s": 1e6}, {**point, "error": "refused"}]
+    monkeypatch.setattr(bench.limits, "fio_grid", lambda file, quick: grid)
+    said = storage.rates(files, "cold")
+    assert said["gb_per_s"] == said["by_way"]["fio psync, 1m"] == 1e6
 
 
 class FakeFork:
