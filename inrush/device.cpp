@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
 #include <charconv>
 #include <map>
 #include <memory>
@@ -119,6 +120,13 @@ void deliver_to(LoadOptions& options, const DeviceOptions& devices) {
     return indices.at(wanted ? wanted(tensor) : 0);
   };
   if (!options.allocator) options.allocator = device_allocator(opened, std::move(place));
+  const auto answers = std::make_shared<std::atomic<uint64_t>>(0);
+  options.allocator = [give = std::move(options.allocator),
+                       answers](std::span<const MemoryRequest> requests) {
+    std::vector<Memory> memories = give(requests);
+    ++*answers;
+    return memories;
+  };
   options.pool = 0;
   // One device's own memory, and nothing of the host's: storage can write there by itself.
   const bool all_there = std::all_of(indices.begin(), indices.end(), [](int i) { return i == 0; });
@@ -136,6 +144,7 @@ void deliver_to(LoadOptions& options, const DeviceOptions& devices) {
   }
   DeviceSinkOptions sink;
   sink.devices = std::move(opened);
+  sink.answers = answers;
   if (devices.consumer_stream) {
     sink.consumer_stream = [ask = devices.consumer_stream](int device) {
       return static_cast<vendor::Stream>(ask(device));

@@ -39,7 +39,8 @@ struct DeviceOptions {
   std::vector<std::string> devices;
   // Index into `devices` by tensor name; empty: the first.
   std::function<size_t(std::string_view tensor)> place;
-  // Handle of the stream that the consumer works on, called on its thread. Empty: the default one.
+  // Handle of the stream that the consumer works on, called on its thread once for each answer of
+  // the allocator. Empty: the default one.
   std::function<void*(int device)> consumer_stream;
   std::string root{};  // before /sys: tests put a machine of their own there
 };

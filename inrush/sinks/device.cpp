@@ -57,6 +57,7 @@ DeviceSink::DeviceSink(const Index& index, const Plan& plan, SinkOptions options
                                 [this] { swept(); },
                                 [this](const Error& error) { give_up(error); }}));
   }
+  fenced_.resize(copies_.size());
   std::map<std::string, Memory> out = std::move(options_.out);
   for (uint32_t i = 0; i < homes_.size(); ++i) {
     const auto given = out.find(index_.tensors[plan_.targets[i].tensor].name);
@@ -284,6 +285,17 @@ SinkStats DeviceSink::stats() const {
   return stats;
 }
 
+// All memory of one answer had been given before the first of it comes here: one event stands
+// behind whatever the consumer's stream may still do with any of it.
+void DeviceSink::fence(uint32_t device) {
+  const std::optional<uint64_t> answer =
+      devices_.answers ? std::optional(devices_.answers->load()) : std::nullopt;
+  if (answer && fenced_[device] == answer) return;
+  const int index = devices_.devices[device]->index();
+  copies_[device]->fence(devices_.consumer_stream ? devices_.consumer_stream(index) : nullptr);
+  fenced_[device] = answer;
+}
+
 void DeviceSink::provide(uint32_t index, Memory memory) {
   const Target& target = plan_.targets[index];
   const TensorInfo& tensor = index_.tensors[target.tensor];
@@ -305,10 +317,7 @@ void DeviceSink::provide(uint32_t index, Memory memory) {
     const bool shared = (fact.integrated || fact.coherent) && target.size > 0;
     home.host =
         shared ? (*device)->host_address(reinterpret_cast<vendor::Address>(memory.data)) : nullptr;
-    if (target.size > 0) {
-      copies_[home.copies]->fence(devices_.consumer_stream ? devices_.consumer_stream(memory.device)
-                                                           : nullptr);
-    }
+    if (target.size > 0) fence(home.copies);
   }
   home.memory = std::move(memory);
   const std::lock_guard lock(mutex_);

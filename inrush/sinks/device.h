@@ -8,6 +8,7 @@
 // bring in the files' own pages get windows onto these, while the driver registers them.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <map>
 #include <memory>
@@ -29,6 +30,9 @@ struct DeviceSinkOptions {
   // The stream that the consumer works on, which new memory may still be in use on. Called on the
   // consumer's thread. Empty: the default stream.
   std::function<vendor::Stream(int device)> consumer_stream;
+  // How often the allocator has answered: what comes of one answer is fenced once. nullptr: each
+  // target is fenced by itself.
+  std::shared_ptr<const std::atomic<uint64_t>> answers;
 };
 
 class DeviceSink final : public Sink {
@@ -74,6 +78,7 @@ class DeviceSink final : public Sink {
 
   [[nodiscard]] Shelf make_shelf(uint64_t budget, uint64_t most, const char* memory) const;
   void settle_slots();
+  void fence(uint32_t device);
   void advance_due();
   [[nodiscard]] bool has_memory(uint32_t range) const;
   [[nodiscard]] std::byte* direct_address(uint32_t range) const;
@@ -104,7 +109,8 @@ class DeviceSink final : public Sink {
   DeviceSinkOptions devices_;
   SinkLayout layout_;
   std::vector<uint32_t> due_after_;
-  std::vector<Home> homes_;  // per target
+  std::vector<Home> homes_;                      // per target
+  std::vector<std::optional<uint64_t>> fenced_;  // per device: up to which of the answers
 
   mutable std::mutex mutex_;
   std::vector<State> states_;  // per range

@@ -59,6 +59,7 @@ struct DeviceCopies::Shared {
   std::vector<CopyStream> streams;    // as many as it may come to
   std::vector<vendor::Event> events;  // not in use
   vendor::Event fence = nullptr;
+  vendor::Stream consumer = nullptr;  // that the fence was recorded on
   uint64_t fences = 0;
   uint64_t submitted = 0;
   bool closed = false;
@@ -181,9 +182,16 @@ DeviceCopies::DeviceCopies(std::shared_ptr<const Device> device, const GovernorL
 DeviceCopies::~DeviceCopies() { finish(Clock::now() + kPatienceWithCopies); }
 
 void DeviceCopies::fence(vendor::Stream consumer) {
-  const std::lock_guard lock(shared_->mutex);
-  shared_->device->record(shared_->fence, consumer);
-  ++shared_->fences;
+  Shared& shared = *shared_;
+  const std::lock_guard lock(shared.mutex);
+  // What is recorded on another stream would take the place of what the copies still have to wait
+  // for on the one before.
+  if (consumer != shared.consumer) {
+    for (CopyStream& stream : shared.streams) shared.heed_fences(stream);
+  }
+  shared.device->record(shared.fence, consumer);
+  shared.consumer = consumer;
+  ++shared.fences;
 }
 
 void DeviceCopies::submit(std::span<const DeviceCopy> copies, uint64_t tag) {

@@ -245,7 +245,9 @@ class TorchMemory:
         """The handle of the stream that this thread works on."""
         import torch
 
-        return int(torch.cuda.current_stream(device).cuda_stream)
+        # Without a Stream made for it, where torch has that: its own compiled code asks so too.
+        ask = getattr(torch._C, "_cuda_getCurrentRawStream", None)
+        return int(ask(device) if ask else torch.cuda.current_stream(device).cuda_stream)
 
     def empty(self, shape: Any, dtype: Any, device: int) -> Any:
         """Memory for a tensor, not yet filled; device -1 is the host."""

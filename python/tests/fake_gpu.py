@@ -43,6 +43,7 @@ class FakeGpu:
         self.set("touchable", 1)
         self.blocks: dict[int, tuple[int, int]] = {}  # address: its size, its device
         self.made: list[weakref.ref[Any]] = []
+        self.asks_torch = False  # for the stream
 
     def set(self, what: str, value: int) -> None:
         self.driver.fake_set(what.encode(), value)
@@ -106,7 +107,7 @@ class FakeGpu:
 
         class Memory(TorchMemory):
             def stream(self, device: int) -> int:
-                return 0
+                return super().stream(device) if gpu.asks_torch else 0
 
             def empty(self, shape: Any, dtype: Any, device: int) -> Any:
                 if device < 0:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from conftest import Command, Contents
 from fake_gpu import LIBRARY, NAMES, FakeGpu, fake_gpu
+from inrush._devices import TorchMemory
 
 import inrush
 
@@ -97,6 +98,32 @@ def test_memory_is_asked_for_on_the_thread_that_asks_for_tensors(
     monkeypatch.setattr(gpu, "empty", empty)
     inrush.torch.load_file(sharded[0], "cuda")
     assert threads == {threading.get_ident()}
+
+
+def test_the_stream_is_asked_for_once_for_each_batch_of_memory(
+    gpu: FakeGpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(TorchMemory, "stream", lambda self, device: asked.append(device) or 0)
+    inrush.torch.save_file({f"t{i}": torch.ones(64) for i in range(2000)}, tmp_path / "a")
+    monkeypatch.setattr(gpu, "asks_torch", True)
+    assert len(inrush.torch.load_file(tmp_path / "a", "cuda")) == 2000
+    assert asked == [0]
+    assert gpu.count("cuEventRecord") <= gpu.count("cuMemcpyHtoDAsync_v2") + 1
+
+
+def test_the_stream_is_asked_for_by_the_cheapest_way_that_torch_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    memory = TorchMemory(["cuda:1"], {})
+    stream = type("Stream", (), {"cuda_stream": 7})
+    monkeypatch.delattr(torch._C, "_cuda_getCurrentRawStream", raising=False)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)
+    assert memory.stream(1) == 7
+    monkeypatch.setattr(
+        torch._C, "_cuda_getCurrentRawStream", lambda device: 8 + device, raising=False
+    )
+    assert memory.stream(1) == 9
 
 
 def test_a_map_of_modules_to_devices(gpu: FakeGpu, sharded: tuple[Path, Contents]) -> None:

@@ -143,6 +143,26 @@ TEST_F(DeviceLoad, many_small_neighbours_are_few_copies) {
   EXPECT_LT(driver.count("cuMemcpyHtoDAsync_v2"), 20);
 }
 
+TEST_F(DeviceLoad, the_memory_of_many_tensors_is_fenced_at_once) {
+  folder.shard("model.safetensors", "t", std::vector<size_t>(1000, 512));
+  int asked = 0;
+  int64_t answers = 0;
+  LoadOptions options;
+  deliver_to(options, {.devices = {"cuda"}, .place = {}, .consumer_stream = {}});
+  options.allocator = [give = options.allocator, &answers](auto requests) {
+    ++answers;
+    return give(requests);
+  };
+  deliver_to(options, {.devices = {"cuda"}, .place = {}, .consumer_stream = [&](int) {
+                         ++asked;
+                         return nullptr;
+                       }});
+  Load load(Checkpoint::open(folder.path()), options);
+  EXPECT_EQ(drain(load), 1000U);
+  EXPECT_EQ(asked, answers);
+  EXPECT_LE(driver.count("cuEventRecord"), driver.count("cuMemcpyHtoDAsync_v2") + answers);
+}
+
 TEST_F(DeviceLoad, several_devices_and_the_host_in_one_load) {
   write_checkpoint();
   LoadOptions options;

@@ -46,6 +46,32 @@ TEST_F(DeviceTest, what_waits_for_copies_stays_on_the_devices_node) {
   device->free(target);
 }
 
+TEST_F(DeviceTest, copies_wait_for_every_stream_that_the_consumer_worked_on) {
+  const auto device = std::make_shared<const Device>(DeviceDriver::load(DeviceVendor::cuda), 0);
+  PinnedRing ring(device, kMiB, 2);
+  std::memset(ring.slot(0), 7, kMiB);
+  const vendor::Address target = device->allocate(kMiB);
+  std::promise<void> copied;
+  {
+    DeviceCopies copies(device, {.first = 2, .most = 2},
+                        {[&](uint64_t) { copied.set_value(); },
+                         [&](const Error& error) { ADD_FAILURE() << error.what(); }});
+    auto* const busy = static_cast<vendor::Stream>(driver.consumer_stream(0));
+    driver.use(reinterpret_cast<void*>(target), kMiB, busy, 20'000);
+    copies.fence(busy);
+    copies.fence(static_cast<vendor::Stream>(driver.consumer_stream(0)));
+    DeviceCopy copy;
+    copy.target = target;
+    copy.source = ring.slot(0);
+    copy.row_size = kMiB;
+    copies.submit({&copy, 1}, 1);
+    copied.get_future().wait();
+  }
+  const auto* const at = static_cast<const char*>(driver.map(reinterpret_cast<void*>(target)));
+  EXPECT_EQ(at[0], 7);
+  device->free(target);
+}
+
 // Each stream of this driver copies one batch in 1 ms, whatever the others do.
 TEST_F(DeviceTest, more_streams_copy_while_that_is_faster) {
   constexpr uint32_t kBatches = 32;  // under way
