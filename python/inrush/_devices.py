@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from inrush._options import Options
 
     Request = tuple[str, str, tuple[int, ...], int, int]
+    Places = list[tuple[int, int]]  # index of a request, offset in the block
 
-# Tensors smaller than this share blocks, which are no larger than that: torch's own allocator
-# does the same with what it gives for small tensors.
+# Tensors smaller than this that are asked for together share blocks, which are no larger than that
+# and than they need: torch's own allocator does the same with what it gives for small tensors.
 _SMALL = 512 << 10
 _BLOCK = 2 << 20
 _ALIGNMENT = 256
@@ -235,7 +236,6 @@ class TorchMemory:
         self._indices = [int(name.partition(":")[2] or -1) for name in devices]
         self._places = places
         self._tensors: dict[str, Any] = {}
-        self._blocks: dict[int, Block] = {}
 
     def take(self, name: str) -> Any:
         """The tensor of that name, which is the caller's from now on."""
@@ -268,18 +268,34 @@ class TorchMemory:
 
     def allocate(self, requests: list[Request]) -> list[tuple[int, int, Any]]:
         """(address, device, owner) for each request."""
-        answers = []
-        try:
-            for request in requests:
-                name, _, _, nbytes, _ = request
-                device = self._indices[self._places[name] if self._places else 0]
-                small = 0 < nbytes < _SMALL and device >= 0
-                answers.append(
-                    self._packed(request, device) if small else self._own(request, device)
-                )
-        finally:
-            self._blocks.clear()  # tensors keep their blocks from here on
-        return answers
+        answers: dict[int, tuple[int, int, Any]] = {}
+        for device, places in self._shared(requests):
+            if len(places) == 1:
+                index = places[0][0]
+                answers[index] = self._own(requests[index], device)
+            else:
+                self._packed(requests, device, places, answers)
+        return [answers[index] for index in range(len(requests))]
+
+    def _shared(self, requests: list[Request]) -> list[tuple[int, Places]]:
+        """Which requests share memory: the device, and the places there."""
+        groups: list[tuple[int, Places]] = []
+        blocks: dict[int, Block] = {}
+        for index, (name, _, _, nbytes, file_offset) in enumerate(requests):
+            device = self._indices[self._places[name] if self._places else 0]
+            if device < 0 or not 0 < nbytes < _SMALL:
+                groups.append((device, [(index, 0)]))
+                continue
+            block = blocks.get(device)
+            offset = -1 if block is None else block.offset_for(nbytes, file_offset)
+            if block is None or offset < 0:
+                block, offset = Block(), 0
+                blocks[device] = block
+                groups.append((device, block.places))
+            block.places.append((index, offset))
+            block.end = offset + nbytes
+            block.last = (offset, file_offset)
+        return groups
 
     def _own(self, request: Request, device: int) -> tuple[int, int, Any]:
         name, dtype, shape, _, _ = request
@@ -287,32 +303,51 @@ class TorchMemory:
         tensor = self._tensors[name] = self._given(request, torch_shape, torch_dtype, device)
         return tensor.data_ptr(), device, tensor
 
-    def _packed(self, request: Request, device: int) -> tuple[int, int, Any]:
+    def _packed(
+        self,
+        requests: list[Request],
+        device: int,
+        places: Places,
+        answers: dict[int, tuple[int, int, Any]],
+    ) -> None:
         import torch
 
-        name, dtype, shape, nbytes, file_offset = request
-        torch_dtype, torch_shape = described(dtype, shape, "pt")
-        block = self._blocks.get(device)
-        offset = -1 if block is None else block.offset_for(nbytes, file_offset)
-        if block is None or offset < 0:
-            block = self._blocks[device] = Block(
-                self._given(request, (_BLOCK,), torch.uint8, device)
+        last, offset = places[-1]
+        # Whole elements of every type.
+        size = -(-(offset + requests[last][3]) // _LEAST_ALIGNMENT) * _LEAST_ALIGNMENT
+        memory = self._given(requests[places[0][0]], (size,), torch.uint8, device)
+        address = int(memory.data_ptr())
+        typed: dict[Any, Any] = {}  # the block as elements of each type
+        for index, offset in places:
+            name, dtype, shape, _, _ = requests[index]
+            torch_dtype, torch_shape = described(dtype, shape, "pt")
+            elements = typed.get(torch_dtype)
+            if elements is None:
+                elements = typed[torch_dtype] = memory.view(torch_dtype)
+            # One call of torch: a slice and two views of it take three times as long.
+            self._tensors[name] = torch.as_strided(
+                elements, torch_shape, _strides(torch_shape), offset // torch_dtype.itemsize
             )
-            offset = 0
-        block.end = offset + nbytes
-        block.last = (offset, file_offset)
-        part = block.memory[offset : block.end]
-        self._tensors[name] = part.view(torch_dtype).view(torch_shape)
-        return int(block.memory.data_ptr()) + offset, device, block.memory
+            answers[index] = address + offset, device, memory
+
+
+def _strides(shape: Any) -> list[int]:
+    """Of a contiguous tensor, in elements."""
+    strides = []
+    step = 1
+    for extent in reversed(shape):
+        strides.append(step)
+        step *= extent
+    return strides[::-1]
 
 
 class Block:
-    """Memory that small tensors share."""
+    """Memory that small tensors share, while their places in it are being found."""
 
-    __slots__ = ("end", "last", "memory")
+    __slots__ = ("end", "last", "places")
 
-    def __init__(self, memory: Any) -> None:
-        self.memory = memory
+    def __init__(self) -> None:
+        self.places: Places = []
         self.end = 0
         self.last = (0, 0)
 

@@ -100,6 +100,49 @@ def test_memory_is_asked_for_on_the_thread_that_asks_for_tensors(
     assert threads == {threading.get_ident()}
 
 
+def test_memory_for_small_tensors_is_no_more_than_they_need(
+    gpu: FakeGpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = []
+    make = gpu.empty
+
+    def empty(shape: Any, dtype: torch.dtype, device: int = 0) -> torch.Tensor:
+        tensor = make(shape, dtype, device)
+        given.append(tensor.nbytes)
+        return tensor
+
+    monkeypatch.setattr(gpu, "empty", empty)
+    tensors = {}
+    for i in range(20):  # a model's layers, of which few are asked for at a time
+        tensors[f"layer.{i:02}.mlp"] = torch.full((3 << 20,), i, dtype=torch.uint8)
+        tensors[f"layer.{i:02}.norm"] = torch.full((16 << 10,), 100 + i, dtype=torch.uint8)
+    inrush.torch.save_file(tensors, tmp_path / "a")
+    opened = inrush.open(tmp_path / "a", framework="pt", device="cuda", budget={"pinned": "10MiB"})
+    for name, tensor in opened.tensors():
+        assert torch.equal(tensor, tensors[name]), name
+    assert sum(given) < sum(tensor.nbytes for tensor in tensors.values()) + 20 * 256
+
+
+def test_small_tensors_of_all_types_share_a_block(gpu: FakeGpu, tmp_path: Path) -> None:
+    tensors = {
+        "a": torch.rand(3, 5, 7),
+        "b": torch.rand(11).to(torch.bfloat16),
+        "c": torch.tensor(7, dtype=torch.uint8),
+        "d": torch.rand(2, 3).to(torch.float64),
+        "e": torch.rand(5).to(torch.complex64),
+        "f": torch.rand(3, 1).to(torch.float8_e4m3fn),
+        "g": torch.tensor([True, False, True]),
+    }
+    inrush.torch.save_file(tensors, tmp_path / "a")
+    loaded = inrush.torch.load_file(tmp_path / "a", "cuda")
+    assert gpu.count("cuMemAlloc_v2") == 1
+    for name, tensor in tensors.items():
+        assert loaded[name].dtype == tensor.dtype
+        assert loaded[name].is_contiguous()
+        assert loaded[name].shape == tensor.shape
+        assert raw(loaded[name]) == raw(tensor), name
+
+
 def test_the_stream_is_asked_for_once_for_each_batch_of_memory(
     gpu: FakeGpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
