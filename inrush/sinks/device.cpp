@@ -23,6 +23,8 @@ constexpr uint64_t kDeviceBlock = 4 * kMiB;
 constexpr uint64_t kWindow = 4 * kMiB;
 constexpr uint64_t kLeastForWindows = 32 * kMiB;
 constexpr GovernorLimits kStreams{.first = 4, .most = 8, .least = 1};
+// What is done and no slot: a fence.
+constexpr uint64_t kFence = UINT64_MAX;
 constexpr auto kPatienceAtEnd = std::chrono::seconds(2);
 
 // What a device that does not answer may still read or write. It is never freed.
@@ -50,14 +52,16 @@ DeviceSink::DeviceSink(const Index& index, const Plan& plan, SinkOptions options
   due_after_ = std::move(ranges.due_after);
   layout_.needed_for = std::move(ranges.needed_for);
   settle_slots();
-  for (const auto& device : devices_.devices) {
+  fences_.resize(devices_.devices.size());
+  for (uint32_t i = 0; i < fences_.size(); ++i) {
+    const auto done = [this, i](uint64_t tag) {
+      tag == kFence ? fence_reached(i) : batch_done(static_cast<uint32_t>(tag));
+    };
     copies_.push_back(std::make_unique<DeviceCopies>(
-        device, kStreams,
-        DeviceCopies::Callbacks{[this](uint64_t slot) { batch_done(static_cast<uint32_t>(slot)); },
-                                [this] { swept(); },
+        devices_.devices[i], kStreams,
+        DeviceCopies::Callbacks{done, [this] { swept(); },
                                 [this](const Error& error) { give_up(error); }}));
   }
-  fenced_.resize(copies_.size());
   std::map<std::string, Memory> out = std::move(options_.out);
   for (uint32_t i = 0; i < homes_.size(); ++i) {
     const auto given = out.find(index_.tensors[plan_.targets[i].tensor].name);
@@ -286,14 +290,28 @@ SinkStats DeviceSink::stats() const {
 }
 
 // All memory of one answer had been given before the first of it comes here: one event stands
-// behind whatever the consumer's stream may still do with any of it.
+// behind whatever the consumer's stream may still do with any of it. Copies wait for that on their
+// streams; where the host writes by itself, nothing is granted before.
 void DeviceSink::fence(uint32_t device) {
   const std::optional<uint64_t> answer =
       devices_.answers ? std::optional(devices_.answers->load()) : std::nullopt;
-  if (answer && fenced_[device] == answer) return;
+  Fence& fence = fences_[device];
+  if (answer && fence.answer == answer) return;
+  const DeviceFact& fact = devices_.devices[device]->fact();
   const int index = devices_.devices[device]->index();
-  copies_[device]->fence(devices_.consumer_stream ? devices_.consumer_stream(index) : nullptr);
-  fenced_[device] = answer;
+  copies_[device]->fence(devices_.consumer_stream ? devices_.consumer_stream(index) : nullptr,
+                         fact.integrated || fact.coherent ? std::optional(kFence) : std::nullopt);
+  fence.answer = answer;
+  ++fence.recorded;
+}
+
+void DeviceSink::fence_reached(uint32_t device) {
+  {
+    const std::lock_guard lock(mutex_);
+    ++fences_[device].reached;  // they are in order
+    if (!asked_) return;
+  }
+  if (options_.placed) options_.placed(UINT32_MAX);  // who was granted nothing asks again
 }
 
 void DeviceSink::provide(uint32_t index, Memory memory) {
@@ -318,6 +336,7 @@ void DeviceSink::provide(uint32_t index, Memory memory) {
     home.host =
         shared ? (*device)->host_address(reinterpret_cast<vendor::Address>(memory.data)) : nullptr;
     if (target.size > 0) fence(home.copies);
+    home.fence = home.host != nullptr ? fences_[home.copies].recorded : 0;
   }
   home.memory = std::move(memory);
   const std::lock_guard lock(mutex_);

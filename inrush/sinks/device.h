@@ -58,6 +58,7 @@ class DeviceSink final : public Sink {
     Memory memory;              // data is nullptr until there is any
     std::byte* host = nullptr;  // where the host can touch it
     uint32_t copies = 0;        // index into copies_; for memory of a device
+    uint64_t fence = 0;         // the host may write it once this one was reached
     bool taken = false;
   };
   struct Slot {
@@ -79,6 +80,7 @@ class DeviceSink final : public Sink {
   [[nodiscard]] Shelf make_shelf(uint64_t budget, uint64_t most, const char* memory) const;
   void settle_slots();
   void fence(uint32_t device);
+  void fence_reached(uint32_t device);
   void advance_due();
   [[nodiscard]] bool has_memory(uint32_t range) const;
   [[nodiscard]] std::byte* direct_address(uint32_t range) const;
@@ -109,8 +111,14 @@ class DeviceSink final : public Sink {
   DeviceSinkOptions devices_;
   SinkLayout layout_;
   std::vector<uint32_t> due_after_;
-  std::vector<Home> homes_;                      // per target
-  std::vector<std::optional<uint64_t>> fenced_;  // per device: up to which of the answers
+  std::vector<Home> homes_;  // per target
+  // Per device: what stands on the consumer's stream, which may use the memory still.
+  struct Fence {
+    std::optional<uint64_t> answer;  // of the allocator, that it was recorded for
+    uint64_t recorded = 0;
+    uint64_t reached = 0;  // under the mutex
+  };
+  std::vector<Fence> fences_;
 
   mutable std::mutex mutex_;
   std::vector<State> states_;  // per range
@@ -127,6 +135,7 @@ class DeviceSink final : public Sink {
   uint32_t freed_ = 0;    // slots, since lanes were rung for
   uint64_t copied_ = 0;
   bool growing_ = false;
+  bool asked_ = false;  // for a grant: there are lanes
   bool failed_ = false;
 
   std::unique_ptr<PinnedRing> ring_;

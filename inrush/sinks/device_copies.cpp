@@ -56,7 +56,7 @@ struct DeviceCopies::Shared {
   std::mutex mutex;
   std::condition_variable changed;
   Governor governor;                  // of how many streams take copies
-  std::vector<CopyStream> streams;    // as many as it may come to
+  std::vector<CopyStream> streams;    // as many as it may come to, and last the consumer's
   std::vector<vendor::Event> events;  // not in use
   vendor::Event fence = nullptr;
   vendor::Stream consumer = nullptr;  // that the fence was recorded on
@@ -68,8 +68,9 @@ struct DeviceCopies::Shared {
 
 void DeviceCopies::Shared::make(uint32_t count) {
   fence = device->make_event();
-  streams.reserve(count);
+  streams.reserve(count + 1);
   for (uint32_t i = 0; i < count; ++i) streams.emplace_back().stream = device->make_stream();
+  streams.emplace_back();  // no stream of ours: fences that somebody waits for
 }
 
 void DeviceCopies::Shared::give_back() noexcept {
@@ -97,7 +98,7 @@ CopyStream& DeviceCopies::Shared::next_stream() {
 }
 
 void DeviceCopies::Shared::heed_fences(CopyStream& stream) {
-  if (stream.fences == fences) return;
+  if (stream.fences == fences || stream.stream == nullptr) return;
   device->wait_on_stream(stream.stream, fence);
   stream.fences = fences;
 }
@@ -157,6 +158,7 @@ void DeviceCopies::Shared::quiet() noexcept {
   std::unique_lock lock(mutex);
   changed.wait(lock, [&] { return closed; });
   for (CopyStream& one : streams) {
+    if (one.stream == nullptr) continue;
     try {
       device->wait(one.stream);
     } catch (const Error&) {  // what is lost copies nothing
@@ -181,7 +183,7 @@ DeviceCopies::DeviceCopies(std::shared_ptr<const Device> device, const GovernorL
 
 DeviceCopies::~DeviceCopies() { finish(Clock::now() + kPatienceWithCopies); }
 
-void DeviceCopies::fence(vendor::Stream consumer) {
+void DeviceCopies::fence(vendor::Stream consumer, std::optional<uint64_t> tag) {
   Shared& shared = *shared_;
   const std::lock_guard lock(shared.mutex);
   // What is recorded on another stream would take the place of what the copies still have to wait
@@ -192,6 +194,16 @@ void DeviceCopies::fence(vendor::Stream consumer) {
   shared.device->record(shared.fence, consumer);
   shared.consumer = consumer;
   ++shared.fences;
+  if (!tag) return;
+  const vendor::Event event = shared.take_event();
+  try {
+    shared.device->record(event, consumer);
+  } catch (...) {
+    shared.events.push_back(event);
+    throw;
+  }
+  shared.streams.back().pending.push_back({event, *tag, shared.submitted++, 0});
+  shared.changed.notify_all();
 }
 
 void DeviceCopies::submit(std::span<const DeviceCopy> copies, uint64_t tag) {

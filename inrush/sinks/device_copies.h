@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <thread>
 
@@ -31,8 +32,9 @@ class DeviceCopies {
   DeviceCopies(const DeviceCopies&) = delete;
   DeviceCopies& operator=(const DeviceCopies&) = delete;
 
-  // Copies submitted from now on wait for what stands on the consumer's stream by now.
-  void fence(vendor::Stream consumer);
+  // Copies submitted from now on wait for what stands on the consumer's stream by now. With a tag
+  // that is done, too, once all of it has run: then the host may write what it worked on.
+  void fence(vendor::Stream consumer, std::optional<uint64_t> tag = std::nullopt);
 
   // Throws what the driver says; part of the batch may be under way then, and stays unannounced.
   void submit(std::span<const DeviceCopy> copies, uint64_t tag);

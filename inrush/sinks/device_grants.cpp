@@ -16,10 +16,13 @@ constexpr uint32_t kEnoughCopying = 16;
 
 }  // namespace
 
+// Memory for all of it, which nothing that the host cannot wait for still uses.
 bool DeviceSink::has_memory(uint32_t range) const {
   const auto first = plan_.pieces.begin() + plan_.ranges[range].first_piece;
   return std::all_of(first, first + plan_.ranges[range].piece_count, [&](const Piece& piece) {
-    return homes_[piece.target].memory.data != nullptr;
+    const Home& home = homes_[piece.target];
+    if (home.memory.data == nullptr) return false;
+    return home.fence == 0 || home.fence <= fences_[home.copies].reached;
   });
 }
 
@@ -35,6 +38,7 @@ std::byte* DeviceSink::direct_address(uint32_t index) const {
 std::optional<Grant> DeviceSink::try_reserve(uint32_t first, uint32_t count,
                                              const EngineTraits& traits, bool hedge) {
   std::unique_lock lock(mutex_);
+  asked_ = true;
   // A second reader may land beside the first one, in a slot; in place there is one writer.
   if (states_[first] != (hedge ? State::granted : State::waiting)) return std::nullopt;
   if (failed_ || !has_memory(first) || (hedge && direct_address(first))) return std::nullopt;

@@ -205,6 +205,31 @@ TEST_F(DeviceLoad, memory_that_the_consumer_still_works_on_is_filled_after_that)
   }
 }
 
+// What is aligned is read straight there, the rest is copied by the host: both wait.
+TEST_F(DeviceLoad, memory_that_the_host_can_touch_is_written_after_the_consumers_kernels) {
+  driver.set("integrated", 1);
+  write_checkpoint();
+  for (const char* device : {"cuda", "hip"}) {
+    folder.make_cold();
+    void* stream = driver.consumer_stream(0);
+    LoadOptions options;
+    deliver_to(options, {.devices = {device}, .place = {}, .consumer_stream = {}});
+    options.allocator = [give = options.allocator, this, stream](auto requests) {
+      std::vector<Memory> memories = give(requests);
+      for (const Memory& memory : memories) {
+        if (memory.size > 0) driver.use(memory.data, memory.size, stream, 3000);
+      }
+      return memories;
+    };
+    deliver_to(options, {.devices = {device}, .place = {}, .consumer_stream = [stream](int) {
+                           return stream;
+                         }});
+    Load load(Checkpoint::open(folder.path()), options);
+    EXPECT_EQ(drain(load), folder.expected.size()) << device;
+    EXPECT_EQ(driver.count("cuMemcpyHtoDAsync_v2"), 0);
+  }
+}
+
 TEST_F(DeviceLoad, what_is_delivered_may_be_used_on_any_stream_at_once) {
   write_checkpoint();
   driver.set("copy_delay_us", 500);
