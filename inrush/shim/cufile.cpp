@@ -29,6 +29,8 @@ vendor::FileTable bind(const Library& library) {
   t.version = reinterpret_cast<decltype(t.version)>(library.find("cuFileGetVersion"));
   t.set_parameter =
       reinterpret_cast<decltype(t.set_parameter)>(library.find("cuFileSetParameterBool"));
+  t.get_parameter =
+      reinterpret_cast<decltype(t.get_parameter)>(library.find("cuFileGetParameterBool"));
   return t;
 }
 
@@ -80,6 +82,7 @@ CuFile::CuFile(bool compatible) : table_(bind(open_cufile())) {
   // Refused where somebody has opened it already; what then holds is asked below.
   if (table_.set_parameter != nullptr) {
     table_.set_parameter(vendor::kParameterCompatible, compatible);
+    if (!compatible) table_.set_parameter(vendor::kParameterForced, false);
   }
   const auto begin = std::chrono::steady_clock::now();
   const vendor::FileStatus status = table_.open();
@@ -91,14 +94,21 @@ CuFile::CuFile(bool compatible) : table_(bind(open_cufile())) {
   if (compatible) return;
   vendor::FileProperties properties;
   const vendor::FileStatus told = table_.properties(&properties);
-  const bool through_host = (properties.control & vendor::kControlCompatible) != 0;
+  bool forced = false;
+  if (table_.get_parameter != nullptr &&
+      table_.get_parameter(vendor::kParameterForced, &forced).error != 0) {
+    forced = false;
+  }
+  const bool through_host = forced || (properties.control & vendor::kControlCompatible) != 0;
   if (told.error == 0 && !through_host) return;
   throw Error(ErrorCode::usage,
               told.error != 0
                   ? "cuFile: " + reason_of(told)
-                  : "cuFile may read through host memory here, and nothing would say so: set "
-                    "allow_compat_mode to false in its configuration, or ask for "
-                    "CUFILE_COMPATIBLE");
+                  : fmt::format("cuFile {} read through host memory here, and nothing would say "
+                                "so: set {} to false in its configuration, or ask for "
+                                "CUFILE_COMPATIBLE",
+                                forced ? "is forced to" : "may",
+                                forced ? "force_compat_mode" : "allow_compat_mode"));
 }
 
 vendor::FileHandle CuFile::add_file(int fd, const std::string& name) const {

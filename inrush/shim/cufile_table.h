@@ -48,12 +48,14 @@ struct FileProperties {
 };
 inline constexpr unsigned kControlCompatible = 1U << 1;
 inline constexpr int kParameterCompatible = 1;
+inline constexpr int kParameterForced = 2;  // it reads through host memory whatever it could do
 
 struct FileTable {
   FileStatus (*open)();
   FileStatus (*version)(int* version);
   FileStatus (*properties)(FileProperties* properties);
-  FileStatus (*set_parameter)(int parameter, bool value);  // nullptr before CUDA 12.8
+  FileStatus (*set_parameter)(int parameter, bool value);   // nullptr before CUDA 12.8
+  FileStatus (*get_parameter)(int parameter, bool* value);  // the same
   FileStatus (*handle_register)(FileHandle* handle, FileDescription* description);
   void (*handle_deregister)(FileHandle handle);
   FileStatus (*memory_register)(const void* memory, size_t size, int flags);

@@ -67,6 +67,12 @@ void Device::inside(const std::function<void()>& work) const {
   work();
 }
 
+void Device::keep_primary() const {
+  if (table_.primary_retain == nullptr) return;
+  vendor::Primary primary = nullptr;
+  check(table_.primary_retain(&primary, handle_), "keep the primary context");
+}
+
 DeviceRoom Device::room() const {
   const Scope scope(*this);
   size_t free = 0;
@@ -159,22 +165,11 @@ void Device::copy_row(const DeviceCopy& copy, uint64_t row, vendor::Stream strea
         "copy");
 }
 
-void Device::copy(const DeviceCopy& copy, vendor::Stream stream) const {
-  const Scope scope(*this);
-  // What a 2-D copy cannot say: rows that overlap or are one, and pitches beyond the device's.
-  const bool pitched = copy.rows > 1 && copy.source_pitch >= copy.row_size &&
-                       copy.target_pitch >= copy.row_size && copy.source_pitch <= fact_.max_pitch &&
-                       copy.target_pitch <= fact_.max_pitch;
-  if (!pitched) {
-    for (uint64_t row = 0; row < copy.rows; ++row) copy_row(copy, row, stream);
-    return;
-  }
+vendor::Result Device::copy_rows(const DeviceCopy& copy, vendor::Stream stream) const {
   if (table_.hip_copy_2d != nullptr) {
-    check(table_.hip_copy_2d(reinterpret_cast<void*>(copy.target), copy.target_pitch, copy.source,
-                             copy.source_pitch, copy.row_size, copy.rows, vendor::kCopyHostToDevice,
-                             stream),
-          "copy rows");
-    return;
+    return table_.hip_copy_2d(reinterpret_cast<void*>(copy.target), copy.target_pitch, copy.source,
+                              copy.source_pitch, copy.row_size, copy.rows,
+                              vendor::kCopyHostToDevice, stream);
   }
   vendor::Copy2d rows;
   rows.source_type = copy.from_device ? vendor::kMemoryDevice : vendor::kMemoryHost;
@@ -186,7 +181,22 @@ void Device::copy(const DeviceCopy& copy, vendor::Stream stream) const {
   rows.target_pitch = copy.target_pitch;
   rows.width = copy.row_size;
   rows.height = copy.rows;
-  check(table_.copy_2d(&rows, stream), "copy rows");
+  return table_.copy_2d(&rows, stream);
+}
+
+void Device::copy(const DeviceCopy& copy, vendor::Stream stream) const {
+  const Scope scope(*this);
+  // What a 2-D copy cannot say: rows that overlap or are one, and pitches beyond the device's.
+  const bool pitched = copy.rows > 1 && copy.source_pitch >= copy.row_size &&
+                       copy.target_pitch >= copy.row_size && copy.source_pitch <= fact_.max_pitch &&
+                       copy.target_pitch <= fact_.max_pitch;
+  if (pitched) {
+    const vendor::Result result = copy_rows(copy, stream);
+    if (result == vendor::kSuccess) return;
+    // Between two places on the device cuda.h promises it for no pitch but cuMemAllocPitch's.
+    if (!copy.from_device || result != vendor::kInvalidValue) fail(result, "copy rows");
+  }
+  for (uint64_t row = 0; row < copy.rows; ++row) copy_row(copy, row, stream);
 }
 
 void Device::fill_zeros(vendor::Address target, uint64_t size, vendor::Stream stream) const {

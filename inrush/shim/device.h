@@ -48,6 +48,10 @@ class Device {
   // Calls it in the device's context.
   void inside(const std::function<void()>& work) const;
 
+  // Holds the primary context for the rest of the process, too: for what others leave in it. Once
+  // more with each call, which the driver counts.
+  void keep_primary() const;
+
   [[nodiscard]] DeviceRoom room() const;
   [[nodiscard]] vendor::Address allocate(uint64_t size) const;
   void free(vendor::Address address) const noexcept;
@@ -82,6 +86,7 @@ class Device {
     if (result != vendor::kSuccess) fail(result, what);
   }
   void copy_row(const DeviceCopy& copy, uint64_t row, vendor::Stream stream) const;
+  [[nodiscard]] vendor::Result copy_rows(const DeviceCopy& copy, vendor::Stream stream) const;
   [[noreturn]] void fail(vendor::Result result, const std::string& what) const;
 
   std::shared_ptr<const DeviceDriver> driver_;

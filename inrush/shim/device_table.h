@@ -15,6 +15,7 @@ using Event = struct EventOf*;
 using Primary = struct PrimaryOf*;  // CUcontext
 
 inline constexpr Result kSuccess = 0;
+inline constexpr Result kInvalidValue = 1;
 inline constexpr Result kOutOfMemory = 2;
 inline constexpr Result kNotReady = 600;
 

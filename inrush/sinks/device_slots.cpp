@@ -20,8 +20,20 @@ DeviceSlots::DeviceSlots(std::shared_ptr<const Device> device, uint64_t slot_siz
   first_ = align_up(memory_, kPage);
   try {
     device_->inside([&] { library_.add_memory(first_, slot_size_ * slots_); });
+    keep_primary();
   } catch (...) {
     device_->free(memory_);
+    throw;
+  }
+}
+
+// cuFile stays open and leaves things of its own in the context, which must not go with the last
+// load: nobody may close cuFile, for others in the process may use it.
+void DeviceSlots::keep_primary() {
+  try {
+    device_->keep_primary();
+  } catch (const Error&) {
+    library_.remove_memory(first_);
     throw;
   }
 }

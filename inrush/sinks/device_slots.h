@@ -25,6 +25,8 @@ class DeviceSlots {
   [[nodiscard]] Region region() const;
 
  private:
+  void keep_primary();
+
   std::shared_ptr<const Device> device_;
   const CuFile library_;
   uint64_t slot_size_;

@@ -34,6 +34,7 @@ class Target {
       region_.device = device_->index();
       region_.data = reinterpret_cast<std::byte*>(align_up(memory_, kPage));
       device_->inside([&] { library_->add_memory(address(), region_.size); });
+      device_->keep_primary();  // as the sink does
     } else {
       arena_ = std::make_unique<Arena>(region_.size);
       region_.data = arena_->data();

@@ -283,7 +283,10 @@ Result cuMemcpy2DAsync_v2(const Copy2d* copy, Stream* stream) {
   const bool sound = (copy->source_type == 1 || on_device) && copy->target_type == 2 &&
                      copy->source_pitch >= copy->width && copy->target_pitch >= copy->width &&
                      copy->source_pitch <= kMostPitch && copy->target_pitch <= kMostPitch;
-  if (!sound) return fake::kInvalidValue;
+  constexpr size_t kOfAllocPitch = 512;
+  const bool any_pitch = !on_device || machine().setting("any_pitch") != 0 ||
+                         (copy->source_pitch | copy->target_pitch) % kOfAllocPitch == 0;
+  if (!sound || !any_pitch) return fake::kInvalidValue;
   fake::Rows rows;
   rows.target = copy->target_device;
   rows.source =

@@ -12,6 +12,7 @@
 namespace fake {
 
 constexpr int kNotLoaded = 5001, kInvalid = 5022, kAlreadyOpen = 5026, kUnknownMemory = 5024;
+constexpr int kCompatible = 1, kForced = 2;  // parameters
 
 Files& files() {
   static auto* const the_files = new Files;
@@ -21,7 +22,7 @@ Files& files() {
 void Files::reset() {
   const std::lock_guard lock(mutex_);
   opened_ = false;
-  staged_ = -1;
+  staged_.clear();
   files_.clear();
   memory_.clear();
   blames_.clear();
@@ -44,12 +45,13 @@ void Files::blame(const std::string& what) {
   blames_.insert(what);
 }
 
-int Files::open(bool nvidia_fs, bool compatible) {
+int Files::open(bool nvidia_fs, bool compatible, bool forced) {
   const std::lock_guard lock(mutex_);
   if (opened_) return kAlreadyOpen;
-  compatible_ = staged_ < 0 ? compatible : staged_ != 0;
+  compatible_ = staged_.contains(kCompatible) ? staged_[kCompatible] : compatible;
+  forced_ = staged_.contains(kForced) ? staged_[kForced] : forced;
   if (!nvidia_fs && !compatible_) return kNotLoaded;
-  staged_ = -1;
+  staged_.clear();
   opened_ = true;
   return 0;
 }
@@ -64,10 +66,15 @@ bool Files::compatible() {
   return compatible_;
 }
 
-int Files::stage(bool compatible) {
+bool Files::forced() {
+  const std::lock_guard lock(mutex_);
+  return forced_;
+}
+
+int Files::stage(int parameter, bool value) {
   const std::lock_guard lock(mutex_);
   if (opened_) return kAlreadyOpen;
-  staged_ = compatible ? 1 : 0;
+  staged_[parameter] = value;
   return 0;
 }
 
@@ -154,13 +161,22 @@ Status cuFileGetVersion(int* version) {
 }
 
 Status cuFileSetParameterBool(int parameter, bool value) {
-  if (machine().setting("parameters") == 0 || parameter != 1) return {fake::kInvalid, 0};
-  return {files().stage(value), 0};
+  const bool known = parameter == fake::kCompatible || parameter == fake::kForced;
+  if (machine().setting("parameters") == 0 || !known) return {fake::kInvalid, 0};
+  return {files().stage(parameter, value), 0};
+}
+
+Status cuFileGetParameterBool(int parameter, bool* value) {
+  const bool known = parameter == fake::kCompatible || parameter == fake::kForced;
+  if (machine().setting("parameters") == 0 || !known) return {fake::kInvalid, 0};
+  *value = parameter == fake::kForced ? files().forced() : files().compatible();
+  return {0, 0};
 }
 
 Status cuFileDriverOpen() {
   if (const int result = machine().enter("cuFileDriverOpen")) return {result, 0};
-  return {files().open(machine().setting("nvidia_fs") != 0, machine().setting("compatible") != 0),
+  return {files().open(machine().setting("nvidia_fs") != 0, machine().setting("compatible") != 0,
+                       machine().setting("forced") != 0),
           0};
 }
 
@@ -191,7 +207,9 @@ Status cuFileBufRegister(const void* memory, size_t size, int) {
   if (fake::current_device() < 0) return {5011, fake::kNoneEntered};
   const auto address = reinterpret_cast<uint64_t>(memory);
   if (machine().alias_of(address, size) == nullptr) return {5012, 0};
-  return {files().add_memory(address, size), 0};
+  const int result = files().add_memory(address, size);
+  if (result == 0) machine().settle_in(fake::current_device());
+  return {result, 0};
 }
 
 Status cuFileBufDeregister(const void* memory) {

@@ -19,7 +19,8 @@ void fake_reset();
 // instant (1: nothing is copied, counted or checked, and every event is reached: what is left is
 // the caller's own cost), lost_after (calls until the device is gone), nvidia_fs (0: cuFile's
 // kernel driver is not loaded), compatible (cuFile's configuration lets it read through host
-// memory), parameters (0: a cuFile that cannot be told otherwise)
+// memory), forced (it says so in any case), parameters (0: a cuFile that cannot be told otherwise),
+// any_pitch (1: 2-D copies on a device take pitches that cuMemAllocPitch did not give)
 void fake_set(const char* what, int64_t value);
 
 // The call of this name (nullptr: any) that comes after so many others returns this result.

@@ -18,11 +18,14 @@ class Files {
   std::string report();
   void blame(const std::string& what);
 
-  int open(bool nvidia_fs, bool compatible);  // what cuFileDriverOpen returns
+  // What cuFileDriverOpen returns; the last two are what its configuration says.
+  int open(bool nvidia_fs, bool compatible, bool forced);
   [[nodiscard]] bool is_open();
   // Whether it reads through host memory where it can do no better.
   [[nodiscard]] bool compatible();
-  int stage(bool compatible);
+  // Whether it does so in any case.
+  [[nodiscard]] bool forced();
+  int stage(int parameter, bool value);
 
   void* add_file(int fd);
   void remove_file(void* file);
@@ -37,7 +40,8 @@ class Files {
   std::mutex mutex_;
   bool opened_ = false;
   bool compatible_ = true;
-  int staged_ = -1;
+  bool forced_ = false;
+  std::map<int, bool> staged_;  // by parameter
   std::map<void*, int> files_;
   std::map<uint64_t, uint64_t> memory_;
   std::set<std::string> blames_;

@@ -35,6 +35,9 @@ class FakeDriver {
   FakeDriver& operator=(const FakeDriver&) = delete;
 
   [[nodiscard]] bool found() const { return library_ != nullptr; }
+  void reset() const { call<decltype(fake_reset)>("fake_reset")(); }
+  // As others in the process may.
+  void open_cufile() const { call<int64_t()>("cuFileDriverOpen")(); }
   void set(const char* what, int64_t value) const {
     call<decltype(fake_set)>("fake_set")(what, value);
   }

@@ -65,13 +65,15 @@ void Machine::clear() {
   settings_ = {{"devices", 2},       {"cuda_version", 12080}, {"hip_version", 60241000},
                {"memory", 1 << 30},  {"integrated", 0},       {"numa_node", 0},
                {"copy_delay_us", 0}, {"lost_after", -1},      {"nvidia_fs", 1},
-               {"compatible", 1},    {"parameters", 1},       {"read_only", 1}};
+               {"compatible", 1},    {"parameters", 1},       {"read_only", 1},
+               {"forced", 0},        {"any_pitch", 0}};
   instant_ = false;
   counts_.clear();
   calls_ = 0;
   fails_after_ = -1;
   blames_.clear();
   retained_.clear();
+  settled_.clear();
   touched_ = 0;
   host_.clear();
 }
@@ -157,7 +159,9 @@ std::string Machine::report() {
        "streams");
   left(events_.size(), "events");
   size_t contexts = 0;
-  for (const auto& [device, count] : retained_) contexts += static_cast<size_t>(count);
+  for (const auto& [device, count] : retained_) {
+    contexts += static_cast<size_t>(std::max(count - settled_[device], 0));
+  }
   left(contexts, "contexts");
   return text + files().report();
 }
@@ -167,7 +171,15 @@ Result Machine::retain(int device, int change) {
   touched_ |= 1ULL << static_cast<unsigned>(device);
   if (retained_[device] + change < 0) return kNoneEntered;
   retained_[device] += change;
+  if (retained_[device] == 0 && settled_[device] > 0) {
+    blame("a context went that cuFile has something in");
+  }
   return kOk;
+}
+
+void Machine::settle_in(int device) {
+  const std::lock_guard lock(mutex_);
+  ++settled_[device];
 }
 
 Result Machine::allocate(int device, uint64_t* address, uint64_t size) {

@@ -54,6 +54,8 @@ class Machine {
   Result synchronize(Event* event);
   Result synchronize(Stream* stream);
   Result retain(int device, int change);
+  // cuFile leaves something in the device's context: it has to be held from now on.
+  void settle_in(int device);
   // Storage is about to write there: where this thread may do it; nullptr: nowhere.
   std::byte* written_by_storage(uint64_t address, uint64_t size);
 
@@ -86,6 +88,7 @@ class Machine {
   std::set<Event*> events_;
   std::map<int, Stream*> defaults_;
   std::map<int, int> retained_;
+  std::map<int, int> settled_;  // how often
   uint64_t touched_ = 0;
   uint64_t next_stream_ = 1;
   Clock host_;  // what the host knows to be done

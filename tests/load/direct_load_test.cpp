@@ -56,7 +56,25 @@ TEST_F(DirectLoad, slots_on_the_device_are_inside_their_budget_and_are_used_agai
       << message;
 }
 
+TEST_F(DirectLoad, rows_are_copied_one_by_one_where_the_driver_refuses_their_pitch) {
+  constexpr uint64_t kSize = 20'000;
+  folder.shard("model.safetensors", "w", {kSize});
+  LoadOptions options = by({"CUFILE"});
+  Selection half;
+  half.wants.push_back({0, {{0, kSize, 2}}});
+  options.selections = {half};
+  Load load = begin({"cuda"}, std::move(options));
+  const auto tensor = load.next();
+  ASSERT_TRUE(tensor);
+  EXPECT_GT(driver.count("cuMemcpy2DAsync_v2"), 0);
+  EXPECT_GT(driver.count("cuMemcpyDtoDAsync_v2"), 0);
+  const Bytes got = bytes_of(tensor->memory);
+  ASSERT_EQ(got.size(), kSize / 2);
+  for (size_t i = 0; i < got.size(); ++i) ASSERT_EQ(got[i], folder.expected.at("w0")[2 * i]) << i;
+}
+
 TEST_F(DirectLoad, slices_are_two_dimensional_copies_on_the_device) {
+  driver.set("any_pitch", 1);
   constexpr uint64_t kSize = 1'500'000;
   folder.shard("model.safetensors", "w", {kSize});
   LoadOptions options = by({"CUFILE"});
@@ -69,6 +87,15 @@ TEST_F(DirectLoad, slices_are_two_dimensional_copies_on_the_device) {
   const Bytes got = bytes_of(tensor->memory);
   ASSERT_EQ(got.size(), kSize / 2);
   for (size_t i = 0; i < got.size(); ++i) ASSERT_EQ(got[i], folder.expected.at("w0")[2 * i]) << i;
+}
+
+TEST_F(DirectLoad, cufile_leaves_no_context_without_its_own) {
+  write_checkpoint();
+  for (int i = 0; i < 2; ++i) {
+    Load load = begin({"cuda:1"}, by({"CUFILE"}));
+    EXPECT_EQ(drain(load), folder.expected.size());
+  }
+  EXPECT_EQ(driver.report(), "");
 }
 
 TEST_F(DirectLoad, why_it_is_rejected) {
@@ -91,6 +118,20 @@ TEST_F(DirectLoad, a_library_that_would_read_through_the_host_in_silence_is_reje
   write_checkpoint();
   driver.set("parameters", 0);
   rejected({"cuda"}, "cuFile may read through host memory here");
+}
+
+TEST_F(DirectLoad, a_library_that_is_forced_through_the_host_is_told_otherwise_or_rejected) {
+  write_checkpoint();
+  driver.set("forced", 1);
+  {
+    Load load = begin({"cuda"}, by({"CUFILE"}));
+    EXPECT_EQ(drain(load), folder.expected.size());
+    EXPECT_EQ(load.choice().name, "cufile");
+  }
+  driver.reset();
+  driver.set("forced", 1);
+  driver.open_cufile();  // somebody else in the process
+  rejected({"cuda"}, "cuFile is forced to read through host memory");
 }
 
 TEST_F(DirectLoad, through_host_memory_only_where_that_was_asked_for) {

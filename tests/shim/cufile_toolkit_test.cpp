@@ -26,10 +26,12 @@ static_assert(offsetof(FileProperties, control) == offsetof(CUfileDrvProps_t, nv
 static_assert(offsetof(FileProperties, batch) == offsetof(CUfileDrvProps_t, max_batch_io_size));
 static_assert(kControlCompatible == 1U << CU_FILE_ALLOW_COMPAT_MODE);
 static_assert(kParameterCompatible == CUFILE_PARAM_PROPERTIES_ALLOW_COMPAT_MODE);
+static_assert(kParameterForced == CUFILE_PARAM_FORCE_COMPAT_MODE);
 static_assert(Alike<decltype(FileTable::open), decltype(cuFileDriverOpen)>::value);
 static_assert(Alike<decltype(FileTable::version), decltype(cuFileGetVersion)>::value);
 static_assert(Alike<decltype(FileTable::properties), decltype(cuFileDriverGetProperties)>::value);
 static_assert(Alike<decltype(FileTable::set_parameter), decltype(cuFileSetParameterBool)>::value);
+static_assert(Alike<decltype(FileTable::get_parameter), decltype(cuFileGetParameterBool)>::value);
 static_assert(Alike<decltype(FileTable::handle_register), decltype(cuFileHandleRegister)>::value);
 static_assert(Alike<decltype(FileTable::memory_register), decltype(cuFileBufRegister)>::value);
 static_assert(Alike<decltype(FileTable::memory_deregister), decltype(cuFileBufDeregister)>::value);
