@@ -19,6 +19,12 @@ Library open_driver(DeviceVendor vendor) {
   if (vendor == DeviceVendor::cuda) {
     return Library::open({"libcuda.so.1"}, environment.cuda_library);
   }
+  // ROCm's runtime is no driver but a library that keeps all it knows to itself, and torch's wheels
+  // bring their own: another one beside it takes its streams for garbage. The one loaded last is
+  // the framework's, where one was loaded for inrush.doctor() before that.
+  if (environment.hip_library.empty()) {
+    if (const auto loaded = Library::find_loaded("libamdhip64")) return *loaded;
+  }
   return Library::open({"libamdhip64.so.7", "libamdhip64.so.6", "libamdhip64.so.5"},
                        environment.hip_library);
 }

@@ -3,7 +3,9 @@
 #pragma once
 
 #include <initializer_list>
+#include <optional>
 #include <string>
+#include <string_view>
 
 namespace inrush {
 
@@ -12,6 +14,10 @@ class Library {
   // The first of these names that the loader finds; or, where `instead` is not empty, the file of
   // that name and no other ("off": none). Throws Error{usage} with the loader's words.
   static Library open(std::initializer_list<const char*> names, const std::string& instead);
+
+  // The one loaded last of those in this process already whose files are called `stem`, with any
+  // ending: somebody else's, or ours. Nothing where there is none.
+  static std::optional<Library> find_loaded(std::string_view stem);
 
   // Where it lies.
   [[nodiscard]] std::string path() const;

@@ -1,5 +1,7 @@
 #include "inrush/shim/device_driver.h"
 
+#include <filesystem>
+
 #include "inrush/shim/device.h"
 #include "tests/fake_driver/fixture.h"
 
@@ -69,6 +71,28 @@ TEST_F(DeviceTest, why_a_driver_is_not_used) {
   EXPECT_TRUE(contains(refusal(DeviceVendor::cuda), "/nowhere/libcuda.so.1"));
   ::setenv("INRUSH_CUDA_LIBRARY", "libm.so.6", 1);
   EXPECT_TRUE(contains(refusal(DeviceVendor::cuda), "has no cuInit"));
+}
+
+// As torch's wheels bring it: under a name that no search would find.
+TEST_F(DeviceTest, rocms_runtime_is_the_one_that_is_in_the_process) {
+  ::unsetenv("INRUSH_HIP_LIBRARY");
+  char folder[] = "/tmp/inrush-hip-XXXXXX";
+  ASSERT_NE(::mkdtemp(folder), nullptr);
+  const std::filesystem::path here(folder);
+  std::vector<void*> handles;
+  for (const char* name : {"libamdhip64.so", "libamdhip64-1b2c3d.so.6.2", "libamdhip64_other.so"}) {
+    std::filesystem::copy_file(INRUSH_FAKE_DRIVER, here / name);
+    handles.push_back(::dlopen((here / name).c_str(), RTLD_NOW | RTLD_LOCAL));
+    ASSERT_NE(handles.back(), nullptr) << ::dlerror();
+    const std::string used = name == std::string("libamdhip64_other.so")
+                                 ? "libamdhip64-1b2c3d.so.6.2"
+                                 : std::string(name);
+    EXPECT_EQ(DeviceDriver::load(DeviceVendor::hip)->library(), here / used);
+  }
+  ::setenv("INRUSH_HIP_LIBRARY", "off", 1);
+  EXPECT_TRUE(contains(refusal(DeviceVendor::hip), "switched off"));
+  for (void* handle : handles) ::dlclose(handle);
+  std::filesystem::remove_all(here);
 }
 
 TEST_F(DeviceTest, a_wrong_index_is_an_error_that_counts_the_devices) {
