@@ -13,8 +13,8 @@ extern "C" {
 // What the last test left behind is forgotten.
 void fake_reset();
 
-// devices, cuda_version, hip_version, memory (bytes a device), integrated, numa_node, read_only (0:
-// no memory that may only be read can be registered),
+// devices, cuda_version, hip_version, memory (bytes a device), integrated, numa_node, read_only (1:
+// memory that may only be read can be registered, as it cannot on x86),
 // touchable (1: the host may touch device memory: for tests in Python), copy_delay_us,
 // instant (1: nothing is copied, counted or checked, and every event is reached: what is left is
 // the caller's own cost), lost_after (calls until the device is gone), nvidia_fs (0: cuFile's

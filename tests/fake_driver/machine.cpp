@@ -65,7 +65,7 @@ void Machine::clear() {
   settings_ = {{"devices", 2},       {"cuda_version", 12080}, {"hip_version", 60241000},
                {"memory", 1 << 30},  {"integrated", 0},       {"numa_node", 0},
                {"copy_delay_us", 0}, {"lost_after", -1},      {"nvidia_fs", 1},
-               {"compatible", 1},    {"parameters", 1},       {"read_only", 1},
+               {"compatible", 1},    {"parameters", 1},       {"read_only", 0},
                {"forced", 0},        {"any_pitch", 0}};
   instant_ = false;
   counts_.clear();

@@ -15,6 +15,7 @@ using test::kMiB;
 
 class RegisteredLoad : public DeviceLoad {
  protected:
+  RegisteredLoad() { driver.set("read_only", 1); }
   [[nodiscard]] static LoadOptions registering() {
     LoadOptions options;
     options.choice.backend = {"MMAP"};

@@ -40,6 +40,7 @@ static_assert(kCudaAttributes.pageable_access == CU_DEVICE_ATTRIBUTE_PAGEABLE_ME
 static_assert(kCudaAttributes.host_page_tables ==
               CU_DEVICE_ATTRIBUTE_PAGEABLE_MEMORY_ACCESS_USES_HOST_PAGE_TABLES);
 static_assert(kCudaAttributes.max_pitch == CU_DEVICE_ATTRIBUTE_MAX_PITCH);
+static_assert(kCudaAttributes.host_numa_node == CU_DEVICE_ATTRIBUTE_HOST_NUMA_ID);
 static_assert(kCudaAttributes.read_only_register ==
               CU_DEVICE_ATTRIBUTE_READ_ONLY_HOST_REGISTER_SUPPORTED);
 
