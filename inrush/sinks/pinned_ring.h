@@ -32,6 +32,8 @@ class PinnedRing {
   void grow();
 
  private:
+  void touch(std::byte* chunk, uint64_t size) const;
+
   std::shared_ptr<const Device> device_;
   uint64_t slot_size_;
   uint32_t slots_;

@@ -26,7 +26,7 @@ void fake_set(const char* what, int64_t value);
 // The call of this name (nullptr: any) that comes after so many others returns this result.
 void fake_fail(const char* call, int64_t after, int result);
 
-// Calls of this name so far; nullptr: of any.
+// Calls of this name so far; nullptr: of any; "absent pages": those of memory when it was pinned.
 int64_t fake_count(const char* call);
 
 // What was done wrong, and what was not given back, a line each. Returns its length; 0: nothing.

@@ -44,6 +44,15 @@ bool read_safely(std::byte* memory, std::vector<std::byte>& bytes) {
   return count == static_cast<ssize_t>(bytes.size()) || (count < 0 && errno != EFAULT);
 }
 
+// Pages that a driver has to bring in before it can pin them.
+int64_t absent_pages(std::byte* memory, uint64_t size) {
+  const auto page = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+  const uint64_t before = reinterpret_cast<uint64_t>(memory) % page;
+  std::vector<unsigned char> present((before + size + page - 1) / page);
+  if (::mincore(memory - before, before + size, present.data()) != 0) return 0;
+  return std::count_if(present.begin(), present.end(), [](auto one) { return (one & 1) == 0; });
+}
+
 bool is_writable(std::byte* memory) {
   std::byte first{};
   const iovec here{&first, 1};
@@ -238,12 +247,14 @@ Result Machine::pin(void* memory, uint64_t size, unsigned flags) {
   const bool read_only = (flags & kReadOnly) != 0;
   Pinned pinned{size, {}};
   if (read_only && setting("read_only") == 0) return kNotSupported;
+  const int64_t absent = read_only || instant_ ? 0 : absent_pages(begin, size);
   if (size == 0 || (!read_only && !is_writable(begin))) return kInvalidValue;
   if (read_only && !instant_) {
     pinned.pages.resize(size);
     if (!read_safely(begin, pinned.pages)) return kInvalidValue;
   }
   const std::lock_guard lock(mutex_);
+  counts_["absent pages"] += absent;
   const auto next = pinned_.lower_bound(begin);
   const bool taken =
       (next != pinned_.end() && next->first < begin + size) ||

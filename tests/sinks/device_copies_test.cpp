@@ -46,6 +46,20 @@ TEST_F(DeviceTest, what_waits_for_copies_stays_on_the_devices_node) {
   device->free(target);
 }
 
+TEST_F(DeviceTest, a_ring_is_touched_before_it_is_pinned) {
+  const TwoNodes nodes;
+  driver.set("numa_node", -1);  // the kernel tells it, where the machine has it
+  for (const std::string& root : {std::string(), nodes.root()}) {
+    const auto device =
+        std::make_shared<const Device>(DeviceDriver::load(DeviceVendor::cuda), 0, root);
+    PinnedRing ring(device, kMiB + 4096, 40);
+    while (ring.pinned() < 40) ring.grow();
+    EXPECT_EQ(driver.count("cuMemHostRegister_v2") % 3, 0);
+    EXPECT_EQ(driver.count("absent pages"), 0);
+    for (uint64_t i = 0; i < 40; ++i) EXPECT_EQ(ring.slot(i)[kMiB], std::byte{0});
+  }
+}
+
 TEST_F(DeviceTest, copies_wait_for_every_stream_that_the_consumer_worked_on) {
   const auto device = std::make_shared<const Device>(DeviceDriver::load(DeviceVendor::cuda), 0);
   PinnedRing ring(device, kMiB, 2);
