@@ -68,7 +68,7 @@ TEST_F(DeviceTest, copies_wait_for_every_stream_that_the_consumer_worked_on) {
   std::promise<void> copied;
   {
     DeviceCopies copies(device, {.first = 2, .most = 2},
-                        {[&](uint64_t) { copied.set_value(); },
+                        {[&](uint64_t) { copied.set_value(); }, [] {},
                          [&](const Error& error) { ADD_FAILURE() << error.what(); }});
     auto* const busy = static_cast<vendor::Stream>(driver.consumer_stream(0));
     driver.use(reinterpret_cast<void*>(target), kMiB, busy, 20'000);
