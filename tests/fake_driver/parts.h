@@ -6,6 +6,7 @@
 #include <deque>
 #include <functional>
 #include <map>
+#include <set>
 #include <thread>
 #include <vector>
 
@@ -50,8 +51,8 @@ struct Pinned {
 
 struct Event {
   int device = 0;
-  uint64_t recorded = 0;  // how often
-  uint64_t reached = 0;
+  uint64_t recorded = 0;         // how often
+  std::set<uint64_t> pending{};  // of these, by several streams in any order
   Clock clock;
   bool consumers = false;
 };

@@ -82,7 +82,7 @@ Result Machine::destroy(Event* event) {
     blame("an event was destroyed that is none");
     return kInvalidHandle;
   }
-  changed_.wait(lock, [&] { return event->reached == event->recorded; });
+  changed_.wait(lock, [&] { return event->pending.empty(); });
   events_.erase(event);
   delete event;
   return kOk;
@@ -101,12 +101,13 @@ Result Machine::record(Event* event, Stream* stream) {
     return kInvalidHandle;
   }
   const uint64_t number = ++event->recorded;
+  event->pending.insert(number);
   ++stream->clock[stream->id];
   merge(stream->clock, host_);
   event->clock = stream->clock;
   enqueue(stream, [this, event, number] {
     const std::lock_guard again(mutex_);
-    event->reached = std::max(event->reached, number);
+    event->pending.erase(number);
     changed_.notify_all();
   });
   return kOk;
@@ -120,7 +121,7 @@ Result Machine::wait(Stream* stream, Event* event) {
   merge(stream->clock, event->clock);
   enqueue(stream, [this, event, number] {
     std::unique_lock again(mutex_);
-    changed_.wait(again, [&] { return !is_known(event) || event->reached >= number; });
+    changed_.wait(again, [&] { return !is_known(event) || !event->pending.contains(number); });
   });
   return kOk;
 }
@@ -129,7 +130,7 @@ Result Machine::query(Event* event) {
   if (instant_) return kOk;
   const std::lock_guard lock(mutex_);
   if (!is_known(event)) return kInvalidHandle;
-  if (event->reached < event->recorded) return kNotReady;
+  if (event->pending.contains(event->recorded)) return kNotReady;
   merge(host_, event->clock);
   return kOk;
 }
@@ -138,7 +139,8 @@ Result Machine::synchronize(Event* event) {
   if (instant_) return kOk;
   std::unique_lock lock(mutex_);
   if (!is_known(event)) return kInvalidHandle;
-  changed_.wait(lock, [&] { return event->reached >= event->recorded; });
+  const uint64_t number = event->recorded;
+  changed_.wait(lock, [&] { return !event->pending.contains(number); });
   merge(host_, event->clock);
   return kOk;
 }
