@@ -13,6 +13,13 @@
 namespace inrush {
 namespace {
 
+TensorInfo tensor_of(uint64_t size) {
+  TensorInfo tensor;
+  tensor.name = "w";
+  tensor.size = size;
+  return tensor;
+}
+
 template <typename Bytes>
 std::string hex(const Bytes& bytes) {
   std::string text;
@@ -64,7 +71,7 @@ TEST(Secretbox, opens_its_chunks_in_any_order) {
   Secretbox box{1024, nonce_filled_with(3), {}};
   encrypt(bytes, counting_key(), box);
   EXPECT_EQ(box.codes.size(), 4U);
-  const TensorInfo tensor{.name = "w", .size = bytes.size()};
+  const TensorInfo tensor = tensor_of(bytes.size());
   const auto decoder = make_secretbox(tensor, "file", counting_key(), box);
   EXPECT_TRUE(decoder->traits().in_place);
   decoder->update(2048, std::span(bytes).subspan(2048));
@@ -80,7 +87,8 @@ TEST(Secretbox, refuses_changed_bytes_and_leaves_them_sealed) {
   encrypt(bytes, counting_key(), box);
   bytes[1500] ^= std::byte{1};
   const auto sealed = bytes;
-  const TensorInfo tensor{.name = "w", .offset = 100, .size = bytes.size()};
+  TensorInfo tensor = tensor_of(bytes.size());
+  tensor.offset = 100;
   const auto decoder = make_secretbox(tensor, "file", counting_key(), box);
   try {
     decoder->update(1024, std::span(bytes).subspan(1024, 1024));
@@ -128,7 +136,7 @@ TEST(Chain, feeds_decoders_with_chunks_that_suit_both) {
   auto bytes = plain;
   Secretbox box{1088, nonce_filled_with(3), {}};
   encrypt(bytes, counting_key(), box);
-  const TensorInfo tensor{.name = "w", .size = bytes.size()};
+  const TensorInfo tensor = tensor_of(bytes.size());
   Checksums wrong;
   wrong.crc32 = 1;
   std::vector<std::unique_ptr<Decoder>> both;
