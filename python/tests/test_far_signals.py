@@ -15,8 +15,10 @@ from test_environments import far_fs
 LONG = 12 << 20  # bytes; seconds at the slowest rate that the filesystem has
 
 CHILD = """
-import sys, time, inrush
+import signal, sys, time, inrush
 from inrush import _core
+# Whoever started the tests may have had it ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 print("ready", flush=True)
 began = time.monotonic()
 try:
