@@ -185,8 +185,7 @@ void Board::settle_queue() {
   for (uint32_t i = 0; i < count; ++i) {
     resident_[i] = sources_.count() == 1 && !preparation_.choice.to_device &&
                    is_resident(plan.ranges[i], preparation_.facts);
-    const bool ready = !populates || (resident_[i] && !choice.populate_warm);
-    done[i] = sink_->layout().placements[i] == Placement::mapped && ready;
+    done[i] = sink_->layout().placements[i] == Placement::mapped && (resident_[i] || !populates);
     if (done[i]) place_range(i, false, whole);
   }
   queue_ = std::make_unique<RangeQueue>(resident_, done);

@@ -30,11 +30,11 @@ std::string to_json(const Choice& choice) {
         json_string(name_of(lane.coverage)), lane.count, lane.most, lane.sequential,
         lane.block_size, lane.depth, lane.most_depth);
   }
-  return fmt::format(
-      R"({{"name":{},"why":{},"map_warm":{},"populate_warm":{},"map_cold":{},"register_pages":{},)"
-      R"("drop_cache":{},"lanes":[{}],"rejected":{}}})",
-      json_string(choice.name), json_string(choice.why), choice.map_warm, choice.populate_warm,
-      choice.map_cold, choice.register_pages, choice.drop_cache, lanes, to_json(choice.rejected));
+  return fmt::format(R"({{"name":{},"why":{},"map_warm":{},"map_cold":{},"register_pages":{},)"
+                     R"("drop_cache":{},"lanes":[{}],"rejected":{}}})",
+                     json_string(choice.name), json_string(choice.why), choice.map_warm,
+                     choice.map_cold, choice.register_pages, choice.drop_cache, lanes,
+                     to_json(choice.rejected));
 }
 
 }  // namespace inrush

@@ -186,18 +186,6 @@ Choice map_what_is_warm(const Question& ask) {
   return choice;
 }
 
-// Far filesystems keep small pages, and a fault for every 16 of them is the caller's on one thread.
-// 256 MiB that a FUSE filesystem had left in the page cache, mapped and touched, 2 CPUs: 0.039 s,
-// populated by several threads 0.017 s.
-Choice map_and_populate_what_is_warm(const Question& ask) {
-  Choice choice = named("mmap", ask.case_text() +
-                                    ": mapping it costs no copy, and several threads "
-                                    "populate its small pages");
-  choice.map_warm = choice.populate_warm = true;
-  choice.lanes.push_back(ask.lane("MMAP", Coverage::all));
-  return choice;
-}
-
 // Why no device reads the files' own pages; empty: one can.
 std::string why_not_register(const Facts& facts, const ChoiceRequest& request) {
   if (facts.target.name.empty()) return "the tensors do not all go to one device";
@@ -360,11 +348,7 @@ Choice choose_copying(Question& ask) {
 
 Choice choose_mapping(Question& ask) {
   const Facts& facts = ask.facts;
-  if (ask.all_warm()) {
-    const bool small_pages = facts.filesystem.sequential && facts.machine.cpus > 1;
-    return small_pages && ask.usable(backend_named("MMAP")) ? map_and_populate_what_is_warm(ask)
-                                                            : map_what_is_warm(ask);
-  }
+  if (ask.all_warm()) return map_what_is_warm(ask);
   const BackendRow* direct = ask.direct_backend();
   if (ask.request.page_cache == PageCache::drop) {
     return direct != nullptr

@@ -32,7 +32,6 @@ struct LaneChoice {
 struct Choice {
   std::vector<LaneChoice> lanes;
   bool map_warm = false;        // resident windows are mapped, not read
-  bool populate_warm = false;   // and populated by the "mmap" lane before they are delivered
   bool map_cold = false;        // the others too: the "mmap" lane populates them
   bool to_device = false;       // storage writes into device memory by itself
   bool register_pages = false;  // a device reads the files' own pages, registered for that

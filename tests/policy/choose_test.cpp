@@ -62,7 +62,6 @@ std::string text_of(const Choice& choice) {
     if (lane.sequential) text += ":streams";
   }
   if (choice.map_warm) text += " map_warm";
-  if (choice.populate_warm) text += " populate_warm";
   if (choice.map_cold) text += " map_cold";
   if (choice.drop_cache) text += " drop";
   return text;
@@ -197,14 +196,6 @@ const Row kRows[] = {
        be_fuse(f);
        f.unknown_bytes = 0;
        f.warm_bytes = kWanted;
-     },
-     nothing, "mmap mmap:a map_warm populate_warm", "several threads populate its small pages"},
-    {"fuse_warm_for_one_processor",
-     [](Facts& f) {
-       be_fuse(f);
-       f.unknown_bytes = 0;
-       f.warm_bytes = kWanted;
-       f.machine.cpus = 1;
      },
      nothing, "mmap pread:a map_warm", "mapping it costs no copy"},
     {"fuse_partly_warm",
