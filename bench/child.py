@@ -12,7 +12,6 @@ import gc
 import json
 import os
 import resource
-import signal
 import socket
 import sys
 import threading
@@ -22,6 +21,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from bench.denied import deny_queues
+from bench.fork_server import serve
 
 MESSAGE = 1 << 18  # bytes, of the longest message
 
@@ -224,42 +224,23 @@ def run(task: Task, channel: socket.socket) -> None:
     channel.send(json.dumps(result).encode())
 
 
-def run_reporting(task: Task, channel: socket.socket) -> None:
+def run_reporting(task: dict[str, Any], channel: socket.socket) -> None:
     """As run(), but whatever goes wrong is said over the channel. Leaves without freeing."""
     try:
-        run(task, channel)
+        run(Task(**task), channel)
     except BaseException as error:
         channel.send(json.dumps({"error": f"{type(error).__name__}: {error}"[:2000]}).encode())
     sys.stdout.flush()
     os._exit(0)
 
 
-def serve(channel: socket.socket) -> None:
-    """Fork a process for each task that comes in with a socket of its own."""
-    import numpy  # noqa: F401
-    import torch  # noqa: F401
-
-    channel.send(b"up")
-    while True:
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps
-        message, descriptors, _, _ = socket.recv_fds(channel, MESSAGE, 1)
-        if not message:
-            return
-        if os.fork() == 0:
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            channel.close()
-            with socket.socket(fileno=descriptors[0]) as own:
-                run_reporting(Task(**json.loads(message)), own)
-        os.close(descriptors[0])
-
-
 def main() -> None:
     channel = socket.socket(fileno=int(sys.argv[1]))
     channel.settimeout(None)
     if sys.argv[2] == "serve":
-        serve(channel)
-        return
-    run_reporting(Task(**json.loads(channel.recv(MESSAGE))), channel)
+        serve(channel, run_reporting, MESSAGE)
+    else:
+        run_reporting(json.loads(channel.recv(MESSAGE)), channel)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,8 @@ from __future__ import annotations
 import faulthandler
 import gc
 import importlib
-import importlib.util
 import json
 import os
-import signal
 import socket
 import sys
 import threading
@@ -23,6 +21,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bench import gpu_loaders
+from bench.fork_server import serve
 
 MESSAGE = 1 << 16
 SAMPLE_S = 0.02
@@ -190,24 +189,5 @@ def run_reporting(task: dict[str, Any], channel: socket.socket) -> None:
     os._exit(0)
 
 
-def serve(channel: socket.socket) -> None:
-    """Fork a process for each task that comes in with a socket of its own."""
-    for name in ("numpy", "torch"):
-        if importlib.util.find_spec(name):
-            importlib.import_module(name)
-    channel.send(b"up")
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps
-    while True:
-        message, descriptors, _, _ = socket.recv_fds(channel, MESSAGE, 1)
-        if not message:
-            return
-        if os.fork() == 0:
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            channel.close()
-            with socket.socket(fileno=descriptors[0]) as own:
-                run_reporting(json.loads(message), own)
-        os.close(descriptors[0])
-
-
 if __name__ == "__main__":
-    serve(socket.socket(fileno=int(sys.argv[1])))
+    serve(socket.socket(fileno=int(sys.argv[1])), run_reporting, MESSAGE)

@@ -13,11 +13,8 @@
 namespace inrush {
 namespace {
 
-struct Leaf {
-  const TensorInfo* tensor;
-  uint64_t number;
-  std::string expected;
-};
+// Index of a tensor, and number of a leaf of it: each once, however many slices lie in it.
+using Leaf = std::pair<uint32_t, uint64_t>;
 
 }  // namespace
 
@@ -59,7 +56,7 @@ class Expectation::Expected {
                                   size, quoted(tensor.name), reason));
   }
   // What a slice of a tensor lies in, and whether such a leaf is as expected.
-  void add_leaves(const Want& want, std::vector<Leaf>& out) const;
+  void add_leaves(const Want& want, std::set<Leaf>& out) const;
   void check(const Leaf& leaf) const;
   [[nodiscard]] const Blob& blob_of(const TensorInfo& tensor) const {
     return checkpoint_.index().blobs[tensor.blob];
@@ -104,23 +101,20 @@ class Placed final : public Decoder {
   std::string file_;
 };
 
-// Numbers of the leaves that a slice has bytes in.
-std::set<uint64_t> leaves_of(const Plan& plan, const TensorInfo& tensor) {
-  std::set<uint64_t> leaves;
+// The leaves of one tensor that a plan has bytes of.
+void add_leaves_of(const Plan& plan, uint32_t index, const TensorInfo& tensor,
+                   std::set<Leaf>& out) {
   for (const Range& range : plan.ranges) {
     for (uint32_t p = 0; p < range.piece_count; ++p) {
       const Piece& piece = plan.pieces[range.first_piece + p];
       for (uint32_t row = 0; row < piece.rows; ++row) {
         const uint64_t begin =
             range.offset + piece.source_offset + row * piece.source_pitch - tensor.offset;
-        for (uint64_t leaf = begin / kLeafSize; leaf <= (begin + piece.row_size - 1) / kLeafSize;
-             ++leaf) {
-          leaves.insert(leaf);
-        }
+        const uint64_t last = (begin + piece.row_size - 1) / kLeafSize;
+        for (uint64_t leaf = begin / kLeafSize; leaf <= last; ++leaf) out.emplace(index, leaf);
       }
     }
   }
-  return leaves;
 }
 
 // Bytes that lie in the file as they are delivered.
@@ -131,7 +125,7 @@ bool lies_as_delivered(const TensorInfo& tensor) {
 
 }  // namespace
 
-void Expectation::Expected::add_leaves(const Want& want, std::vector<Leaf>& out) const {
+void Expectation::Expected::add_leaves(const Want& want, std::set<Leaf>& out) const {
   const TensorInfo& tensor = checkpoint_.index().tensors[want.tensor];
   const ManifestTensor& known = of(tensor);
   if (!lies_as_delivered(tensor)) {
@@ -146,21 +140,20 @@ void Expectation::Expected::add_leaves(const Want& want, std::vector<Leaf>& out)
          ErrorCode::usage);
   }
   const Selection alone{{want}};
-  const Plan plan = make_plan(checkpoint_.index(), {&alone, 1});
-  for (const uint64_t leaf : leaves_of(plan, tensor)) {
-    out.push_back({&tensor, leaf, known.leaves.empty() ? "" : known.leaves[leaf]});
-  }
+  add_leaves_of(make_plan(checkpoint_.index(), {&alone, 1}), want.tensor, tensor, out);
 }
 
 void Expectation::Expected::check(const Leaf& leaf) const {
-  const TensorInfo& tensor = *leaf.tensor;
-  const uint64_t at = leaf.number * kLeafSize;
+  const auto [index, number] = leaf;
+  const TensorInfo& tensor = checkpoint_.index().tensors[index];
+  const ManifestTensor& known = of(tensor);
+  const uint64_t at = number * kLeafSize;
   std::vector<std::byte> bytes(std::min(kLeafSize, tensor.size - at));
   checkpoint_.store().read(blob_of(tensor), tensor.offset + at, bytes);
   // Of a single leaf the root says as much.
-  const bool root = leaf.expected.empty();
+  const bool root = known.leaves.empty();
   const std::string found = root ? tree_digest(bytes) : hex(sha256_leaf(bytes));
-  const std::string& wanted = root ? of(tensor).digest : leaf.expected;
+  const std::string& wanted = root ? known.digest : known.leaves[number];
   if (found == wanted) return;
   fail(tensor, tensor.offset + at, bytes.size(),
        fmt::format("its digest is {}, and the manifest has {}", found, wanted));
@@ -183,12 +176,13 @@ DecoderFactory Expectation::decoder() const {
 }
 
 void Expectation::check_slices(std::span<const Selection> selections) const {
-  std::vector<Leaf> leaves;
+  std::set<Leaf> found;
   for (const Selection& selection : selections) {
     for (const Want& want : selection.wants) {
-      if (!want.slice.empty()) expected_->add_leaves(want, leaves);
+      if (!want.slice.empty()) expected_->add_leaves(want, found);
     }
   }
+  const std::vector<Leaf> leaves(found.begin(), found.end());
   parallel_for(leaves.size(), kReaders, [&](size_t i) { expected_->check(leaves[i]); });
 }
 

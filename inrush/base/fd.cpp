@@ -14,9 +14,13 @@
 namespace inrush {
 
 Error system_error(ErrorCode code, const std::string& what, int error_number) {
-  if (error_number == EMFILE || error_number == ENFILE) return no_descriptor(what, error_number);
+  if (is_out_of_descriptors(error_number)) return no_descriptor(what, error_number);
   char text[128];
   return {code, fmt::format("{}: {}", what, strerror_r(error_number, text, sizeof text))};
+}
+
+bool is_out_of_descriptors(int error_number) {
+  return error_number == EMFILE || error_number == ENFILE;
 }
 
 Error no_descriptor(const std::string& what, int error_number, const std::string& why) {

@@ -43,7 +43,10 @@ class Fd {
 // is no_descriptor(), whatever the code.
 Error system_error(ErrorCode code, const std::string& what, int error_number);
 
-// Error{memory} for EMFILE and ENFILE: what to do about it, and `why` so many are needed.
+// EMFILE or ENFILE: there is no descriptor to be had.
+bool is_out_of_descriptors(int error_number);
+
+// Error{memory} for these: what to do about it, and `why` so many are needed.
 Error no_descriptor(const std::string& what, int error_number, const std::string& why = "");
 
 // A second, independent descriptor of the same open file (same inode, whatever its name says

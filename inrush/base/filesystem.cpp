@@ -139,6 +139,21 @@ Fd open_cached(const std::string& path) {
   }
 }
 
+// The first mount whose number and device are these; empty where there is none.
+template <typename Ours>
+Mount find_mount(const Ours& ours) {
+  const std::string mounts = read_small_file("/proc/self/mountinfo");
+  for (const std::string_view line : lines_of(mounts)) {
+    const size_t dash = line.find(" - ");
+    if (dash == std::string_view::npos) continue;
+    const auto head = fields_of(line.substr(0, dash));
+    const auto tail = fields_of(line.substr(dash + 3));
+    if (head.size() < 3 || tail.size() < 2 || !ours(head[0], head[2])) continue;
+    return {std::string(tail[0]), std::string(tail[1])};
+  }
+  return {};
+}
+
 }  // namespace
 
 std::span<const FilesystemKind> filesystem_table() { return kTable; }
@@ -159,17 +174,9 @@ FilesystemKind filesystem_of(int fd) {
 Mount mount_of(int fd) {
   const std::optional<uint64_t> id = mount_id(fd);
   const std::string device = device_number(fd);
-  const std::string mounts = read_small_file("/proc/self/mountinfo");
-  for (const std::string_view line : lines_of(mounts)) {
-    const size_t dash = line.find(" - ");
-    if (dash == std::string_view::npos) continue;
-    const auto head = fields_of(line.substr(0, dash));
-    const auto tail = fields_of(line.substr(dash + 3));
-    if (head.size() < 3 || tail.size() < 2) continue;
-    const bool ours = id ? to_number(head[0]) == id : head[2] == device;
-    if (ours) return {std::string(tail[0]), std::string(tail[1])};
-  }
-  return {};
+  return find_mount([&](std::string_view number, std::string_view of_device) {
+    return id ? to_number(number) == id : of_device == device;
+  });
 }
 
 bool is_near(const std::string& path) {
@@ -183,18 +190,12 @@ bool is_near(const std::string& path) {
   std::memcpy(device, answer.data() + 136, sizeof device);
   if (device[0] != 0) return true;  // a block device
   const std::string number = fmt::format("{}:{}", device[0], device[1]);
-  const std::string mounts = read_small_file("/proc/self/mountinfo");
-  for (const std::string_view line : lines_of(mounts)) {
-    const size_t dash = line.find(" - ");
-    if (dash == std::string_view::npos) continue;
-    const auto head = fields_of(line.substr(0, dash));
-    const auto tail = fields_of(line.substr(dash + 3));
-    if (head.size() < 3 || tail.empty() || head[2] != number) continue;
-    return std::any_of(std::begin(kTable), std::end(kTable), [&](const FilesystemKind& kind) {
-      return !kind.sequential && tail[0] == kind.type;
-    });
-  }
-  return true;
+  const Mount mount =
+      find_mount([&](std::string_view, std::string_view of_device) { return of_device == number; });
+  return mount.type.empty() ||
+         std::any_of(std::begin(kTable), std::end(kTable), [&](const FilesystemKind& kind) {
+           return !kind.sequential && mount.type == kind.type;
+         });
 }
 
 std::string filesystem_uuid(int fd) {

@@ -24,8 +24,6 @@ constexpr size_t kLeastOpen = 4;
 // Where less than an eighth is left, the least is kept.
 constexpr rlim_t kShareLeft = 8;
 
-bool is_full(int error_number) { return error_number == EMFILE || error_number == ENFILE; }
-
 rlim_t descriptor_limit() {
   rlimit limit{};
   return ::getrlimit(RLIMIT_NOFILE, &limit) == 0 ? limit.rlim_cur : RLIM_INFINITY;
@@ -133,10 +131,10 @@ bool LocalFiles::close_all() {
 
 DirectIo LocalFiles::open_around_cache(const Blob& blob) {
   DirectIo direct = open_direct(blob.fd, blob.name);
-  if (!direct.fd && is_full(direct.error_number) && close_all()) {
+  if (!direct.fd && is_out_of_descriptors(direct.error_number) && close_all()) {
     direct = open_direct(blob.fd, blob.name);
   }
-  if (!direct.fd && is_full(direct.error_number)) {
+  if (!direct.fd && is_out_of_descriptors(direct.error_number)) {
     throw system_error(ErrorCode::memory, fmt::format("open {} via {}", blob.name, traits_.name),
                        direct.error_number);
   }
@@ -147,7 +145,8 @@ DirectIo LocalFiles::open_around_cache(const Blob& blob) {
 // Empty, and errno, where it cannot be.
 Fd LocalFiles::reopen_making_room(const Blob& blob, int flags) {
   Fd fd = reopen(blob.fd, blob.name, flags);
-  return !fd && is_full(errno) && close_all() ? reopen(blob.fd, blob.name, flags) : std::move(fd);
+  return !fd && is_out_of_descriptors(errno) && close_all() ? reopen(blob.fd, blob.name, flags)
+                                                            : std::move(fd);
 }
 
 std::shared_ptr<const Fd> LocalFiles::open_buffered(const Blob& blob) {
@@ -155,7 +154,7 @@ std::shared_ptr<const Fd> LocalFiles::open_buffered(const Blob& blob) {
   Fd fd = reopen_making_room(blob, O_RDONLY);
   if (fd) return std::make_shared<const Fd>(std::move(fd));
   // What the kernel reads ahead is then found out for all who share it.
-  if (is_full(errno)) return shared_with(blob);
+  if (is_out_of_descriptors(errno)) return shared_with(blob);
   throw system_error(ErrorCode::source, fmt::format("open {} via {}", blob.name, traits_.name),
                      errno);
 }

@@ -111,20 +111,19 @@ class MmapSource final : public BlockingSource {
 
   // Bytes of mappings without a gap from this address on; 0: it lies in other memory.
   [[nodiscard]] uint64_t mapped_from(const std::byte* address) const;
-  std::optional<Error> copy(const Read& read, const std::atomic<bool>& stop) const;
-  std::optional<Error> populate(const Read& read, uint64_t wanted,
-                                const std::atomic<bool>& stop) const;
+  std::optional<Error> copy(const Read& read, const std::atomic<bool>& stop);
+  std::optional<Error> populate(const Read& read, uint64_t wanted, const std::atomic<bool>& stop);
   [[nodiscard]] int populate_pages(int fd, const Pages& pages) const;
-  void back(int fd, const Pages& pages, const std::atomic<bool>& stop) const;
-  std::optional<Error> fetch(const Read& read, const std::atomic<bool>& stop) const;
+  void back(int fd, const Pages& pages, const std::atomic<bool>& stop);
+  std::optional<Error> fetch(const Read& read, const std::atomic<bool>& stop);
 
   bool direct_;
   bool asked_ = false;  // how far the kernel reads ahead
   bool huge_;           // huge pages are asked for
   // readahead(2) comes first: faults fetch little, or memory that nothing backs.
-  mutable std::atomic<bool> read_ahead_;
+  std::atomic<bool> read_ahead_;
   uint64_t page_size_ = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
-  mutable LocalFiles files_;
+  LocalFiles files_;
   mutable std::mutex mutex_;
   std::map<const std::byte*, Region> mappings_;  // by address
 };
@@ -160,7 +159,7 @@ std::optional<Error> MmapSource::read(const Read& read, const std::atomic<bool>&
   return mapped == 0 || mapped < wanted ? copy(read, stop) : populate(read, wanted, stop);
 }
 
-std::optional<Error> MmapSource::copy(const Read& read, const std::atomic<bool>& stop) const {
+std::optional<Error> MmapSource::copy(const Read& read, const std::atomic<bool>& stop) {
   const std::shared_ptr<const Fd> fd = files_.descriptor(read.file);
   ReadProgress progress(read, files_.at(read.file).shape);
   if (read_fully(fd->get(), progress, &stop)) return std::nullopt;
@@ -168,7 +167,7 @@ std::optional<Error> MmapSource::copy(const Read& read, const std::atomic<bool>&
 }
 
 std::optional<Error> MmapSource::populate(const Read& read, uint64_t wanted,
-                                          const std::atomic<bool>& stop) const {
+                                          const std::atomic<bool>& stop) {
   const LocalFile& file = files_.at(read.file);
   const std::shared_ptr<const Fd> held = files_.descriptor(read.file);
   const int fd = held->get();
@@ -210,7 +209,7 @@ int MmapSource::populate_pages(int fd, const Pages& pages) const {
 }
 
 // Where most samples are slow, the hypervisor backs single pages there.
-void MmapSource::back(int fd, const Pages& pages, const std::atomic<bool>& stop) const {
+void MmapSource::back(int fd, const Pages& pages, const std::atomic<bool>& stop) {
   for (uint64_t part = 0; part < pages.size && !stop; part += kHugePage) {
     const uint64_t size = std::min(kHugePage, pages.size - part);
     if (!is_unbacked(fd, pages.offset + part, size)) continue;
@@ -220,7 +219,7 @@ void MmapSource::back(int fd, const Pages& pages, const std::atomic<bool>& stop)
 }
 
 // Reads all of it into a small buffer, so that it comes into the page cache.
-std::optional<Error> MmapSource::fetch(const Read& read, const std::atomic<bool>& stop) const {
+std::optional<Error> MmapSource::fetch(const Read& read, const std::atomic<bool>& stop) {
   std::vector<std::byte> buffer(std::min<uint64_t>(read.size, 256 * kKiB));
   const LocalFile& file = files_.at(read.file);
   const std::shared_ptr<const Fd> fd = files_.descriptor(read.file);

@@ -50,7 +50,7 @@ std::string uring_refusal(int error_number) {
 }
 
 // 0 or errno.
-int try_ring(io_uring& ring, uint32_t entries) {
+int make_ring(io_uring& ring, uint32_t entries) {
   io_uring_params params{};
   params.flags = IORING_SETUP_COOP_TASKRUN | IORING_SETUP_CLAMP;
   const int result = io_uring_queue_init_params(entries, &ring, &params);
@@ -61,11 +61,11 @@ int try_ring(io_uring& ring, uint32_t entries) {
 
 // A ring that was closed a moment ago, by any process of the user's, counts until the kernel has
 // taken it apart, which it does in the background.
-int make_ring(io_uring& ring, uint32_t entries) {
-  int failed = try_ring(ring, entries);
+int make_ring_in_time(io_uring& ring, uint32_t entries) {
+  int failed = make_ring(ring, entries);
   for (int i = 0; failed == ENOMEM && i < kRetriesWithoutMemory; ++i) {
     std::this_thread::sleep_for(kBetweenRetries);
-    failed = try_ring(ring, entries);
+    failed = make_ring(ring, entries);
   }
   return failed;
 }
@@ -177,9 +177,9 @@ std::unique_ptr<Engine> make_uring(const EngineOptions& options) {
   parts.wake = std::make_unique<Wake>(options.wake_fd);
   const uint32_t depth = parts.files->traits().most_in_flight;
   io_uring ring{};
-  if (const int failed = make_ring(ring, std::min(std::bit_ceil(depth), kMostEntries))) {
-    const bool full = failed == EMFILE || failed == ENFILE;
-    throw Error(full ? ErrorCode::memory : ErrorCode::source, uring_refusal(failed));
+  if (const int failed = make_ring_in_time(ring, std::min(std::bit_ceil(depth), kMostEntries))) {
+    throw Error(is_out_of_descriptors(failed) ? ErrorCode::memory : ErrorCode::source,
+                uring_refusal(failed));
   }
   parts.queue = std::make_unique<UringQueue>(ring, parts.wake->fd());
   return make_async_engine(std::move(parts));

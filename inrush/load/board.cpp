@@ -153,11 +153,7 @@ void Board::begin() {
     for (uint32_t i = 0; i < lane.count; ++i) start_lane(lane);
   }
   // Memory of a device takes its time, and lanes need not wait for all of it.
-  for (uint32_t before = UINT32_MAX; preparation_.options.collect && before != allocated_;) {
-    if (stopped()) return;
-    before = allocated_;
-    allocate_ahead();
-  }
+  while (preparation_.options.collect && !stopped() && allocate_ahead()) continue;
 }
 
 // Whether the target has a decoder from now on. Slices have none. A decoder sees what is delivered.

@@ -89,7 +89,7 @@ class Board : public std::enable_shared_from_this<Board> {
   bool others_read(const LaneChoice& lane, const Error& error);
   void place_range(uint32_t range, bool cached, std::vector<uint32_t>& whole);
   void finish_targets(const std::vector<uint32_t>& whole);
-  void allocate_ahead();
+  bool allocate_ahead();  // whether there was something to ask for
   [[nodiscard]] uint64_t least_pool() const;
   std::optional<uint32_t> deliverable();
   Tensor deliver(uint32_t target);

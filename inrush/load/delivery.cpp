@@ -16,10 +16,10 @@ constexpr auto kMappedCheckEvery = std::chrono::microseconds(100);
 
 // The caller's memory, in batches, for what the budget lets the lanes read ahead; at least for all
 // that shares a range with the oldest target. Of a load that collects as much again at each call.
-void Board::allocate_ahead() {
+bool Board::allocate_ahead() {
   const Allocator& allocator = preparation_.options.allocator;
   const auto& targets = preparation_.plan.targets;
-  if (!allocator || allocated_ == targets.size()) return;
+  if (!allocator || allocated_ == targets.size()) return false;
   const auto all = static_cast<uint32_t>(targets.size());
   const uint32_t head = std::min(cursor_, all - 1);
   const uint32_t due = sink_->layout().needed_for[head];
@@ -32,7 +32,7 @@ void Board::allocate_ahead() {
     const uint32_t next = std::min(all, std::max(end + 1, sink_->layout().needed_for[end]));
     for (; end < next; ++end) ahead += targets[end].size;
   }
-  if (end <= allocated_) return;
+  if (end <= allocated_) return false;
   std::vector<MemoryRequest> requests;
   for (uint32_t i = allocated_; i < end; ++i) {
     if (sink_->layout().given[i]) continue;
@@ -58,6 +58,7 @@ void Board::allocate_ahead() {
   allocated_ = partly ? requests[answered].target : end;
   const std::lock_guard lock(mutex_);
   wake_lanes();
+  return !partly;
 }
 
 // What a pool must have for a caller who keeps no more than the tensor delivered last: that one,

@@ -120,7 +120,8 @@ class Lane {
   }
 
   void fill() {
-    starved_ = false;
+    // Rung for or not: it looks again now, and what becomes free is for those who wait.
+    if (std::exchange(starved_, false)) board_.starved().remove(wake_.get());
     if (retired() || paused()) return;
     if (mirrored() && board_.sources().silent(choice_.source)) return;
     batch_.clear();
@@ -203,6 +204,7 @@ class Lane {
         board_.starved().add(wake_.get());
         // What became free before that was said woke nobody.
         grant = board_.sink().try_reserve(run->first, run->count, engine_->traits(), false);
+        if (grant) board_.starved().remove(wake_.get());
       }
     } catch (const Error& error) {
       board_.queue().give_back(*run);

@@ -142,7 +142,7 @@ void check_descriptors(const Index& index) {
   std::array<Fd, kNeeded> free;
   for (Fd& fd : free) {
     fd = Fd(::fcntl(index.blobs.front().fd, F_DUPFD_CLOEXEC, 0));
-    if (fd || (errno != EMFILE && errno != ENFILE)) continue;
+    if (fd || !is_out_of_descriptors(errno)) continue;
     throw no_descriptor(fmt::format("load {} files", index.blobs.size()), errno,
                         fmt::format(", and a load needs {} beside one for each file", kNeeded));
   }

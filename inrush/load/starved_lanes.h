@@ -13,7 +13,7 @@ class StarvedLanes {
  public:
   // To be said before looking once more: what became free before that rang for nobody.
   void add(int wake_fd);
-  void remove(int wake_fd);  // before it is closed
+  void remove(int wake_fd);  // one that looks again, or is about to be closed
 
   // Rings for so many of them, who have to say it again.
   void wake(uint32_t most = UINT32_MAX);

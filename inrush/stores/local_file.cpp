@@ -86,7 +86,7 @@ void read_local_file(const Blob& blob, uint64_t offset, std::span<std::byte> tar
 }
 
 Error open_error(const std::string& name, int error_number) {
-  if (error_number == EMFILE || error_number == ENFILE) {
+  if (is_out_of_descriptors(error_number)) {
     return no_descriptor("open " + name, error_number, ", and each file of a checkpoint takes one");
   }
   if (error_number == EACCES) {

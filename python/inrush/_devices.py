@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from inrush import _core, _frameworks
 from inrush._errors import MemoryBudgetError, UsageError
 from inrush._frameworks import described, framework_of
+from inrush._slicing import strides_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -326,19 +327,9 @@ class TorchMemory:
                 elements = typed[torch_dtype] = memory.view(torch_dtype)
             # One call of torch: a slice and two views of it take three times as long.
             self._tensors[name] = torch.as_strided(
-                elements, torch_shape, _strides(torch_shape), offset // torch_dtype.itemsize
+                elements, torch_shape, strides_of(torch_shape), offset // torch_dtype.itemsize
             )
             answers[index] = address + offset, device, memory
-
-
-def _strides(shape: Any) -> list[int]:
-    """Of a contiguous tensor, in elements."""
-    strides = []
-    step = 1
-    for extent in reversed(shape):
-        strides.append(step)
-        step *= extent
-    return strides[::-1]
 
 
 class Block:

@@ -13,6 +13,7 @@ from inrush._checkpoint import place_of
 from inrush._errors import DataError, Error, UsageError
 from inrush._storage import storage_for
 from inrush._tensors_file import HEAD_SIZE, LinesIndex
+from inrush._tensors_paths import check_paths, decode_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
     from inrush._tensors_file import Line
 
-_STRUCTURED = b"\x1e"
 _COMPLEX128 = "<c16"
 _NEAR = 64 << 10  # bytes between two that are rather read with them
 _GROUP = 4 << 20  # bytes that are read at once for the few of a record that are wanted
@@ -163,20 +163,9 @@ def _in_groups(places: Iterable[int]) -> Iterator[list[int]]:
 
 def check_together(kept: Iterable[Kept]) -> None:
     """Raise UsageError where paths of several files make no structure together."""
-    import json
-
-    leaves: set[tuple[Any, ...]] = set()
-    layers: dict[tuple[Any, ...], type] = {}
-    for one in kept:
-        text = one.path.decode()
-        way = tuple(json.loads(text[1:])) if one.path.startswith(_STRUCTURED) else (text,)
-        leaves.add(way)
-        for depth, part in enumerate(way):
-            if layers.setdefault(way[:depth], type(part)) is not type(part):
-                raise UsageError(
-                    f"convert: path {list(way)}: in one file no text stands beside numbers"
-                )
-    for way in leaves & layers.keys():
+    try:
+        check_paths(decode_path(one.path) for one in kept)
+    except ValueError as error:
         raise UsageError(
-            f"convert: path {list(way)}: in one file a tensor stands in the way of others"
-        )
+            f"convert: in one file a tensor stands in the way of others: {error}"
+        ) from None

@@ -21,6 +21,7 @@ from inrush._tensors_file import (
     head_of,
     version_of,
 )
+from inrush._tensors_paths import STRUCTURED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -264,7 +265,7 @@ def _record_of(item: Item, cipher: Cipher | None) -> Record:
         )
     dtype, shape = _code_of(item)
     path = item.name.encode()
-    if path.startswith(b"\x1e"):
+    if path.startswith(STRUCTURED):
         raise refuse(item, "tensorizer", "reads a name that begins with 0x1E as a structure")
     return Record(path, dtype, shape, item.nbytes, cipher=cipher)
 

@@ -8,6 +8,7 @@ import json
 from inrush._dtypes import FRAMEWORK_NAMES
 from inrush._errors import UsageError
 from inrush._layouts import Item, Layout, Place, refuse
+from inrush._slicing import strides_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,13 +32,6 @@ _DTYPES = {
 _PARTITION = 10 << 30  # bytes, as sllm_store fills them
 _PAGE = 4096  # what readers past the page cache need the size of a file to be a multiple of
 _ALIGNMENT = 256  # bytes: of a tensor in a partition
-
-
-def _strides(shape: Sequence[int]) -> list[int]:
-    strides = [1] * len(shape)
-    for i in range(len(shape) - 1, 0, -1):
-        strides[i - 1] = strides[i] * max(shape[i], 1)
-    return strides
 
 
 def in_ranks(items: Sequence[Item], count: int) -> list[Item]:
@@ -114,7 +108,7 @@ def _add_partitions(layout: Layout, folder: str, items: Sequence[Item], largest:
         file = f"{folder}tensor.data_{number}"
         layout.places[item.name] = Place(file, begin, item.nbytes)
         index[item.name.removeprefix(folder)] = [
-            base + begin, item.nbytes, item.shape, _strides(item.shape), dtypes[item.dtype],
+            base + begin, item.nbytes, item.shape, strides_of(item.shape), dtypes[item.dtype],
         ]  # fmt: skip
     _close(layout, f"{folder}tensor.data_{number}", used)
     layout.add_text(f"{folder}tensor_index.json", json.dumps(index))
@@ -147,7 +141,7 @@ def _add_balanced(layout: Layout, folder: str, items: Sequence[Item], largest: i
             heapq.heapreplace(filled, (begin + item.nbytes, number))
         layout.places[item.name] = Place(f"{folder}tensor.data_{number}", begin, item.nbytes)
         index[item.name.removeprefix(folder)] = [
-            begin, item.nbytes, item.shape, _strides(item.shape), dtypes[item.dtype], number,
+            begin, item.nbytes, item.shape, strides_of(item.shape), dtypes[item.dtype], number,
         ]  # fmt: skip
     for size, number in filled:
         layout.sizes[f"{folder}tensor.data_{number}"] = size

@@ -1,4 +1,4 @@
-"""Indices as slices of each dimension: what can be read without reading the rest."""
+"""Indices as slices of each dimension: what can be read without reading the rest; strides."""
 
 from __future__ import annotations
 
@@ -170,3 +170,11 @@ def parse_slice(text: str) -> tuple[Any, ...]:
         except (ValueError, TypeError):
             raise UsageError(f"slice {text!r}: expected START:STOP[:STEP], ...") from None
     return tuple(parts)
+
+
+def strides_of(shape: Sequence[int]) -> list[int]:
+    """Elements from one index to the next of each dimension, where tensors lie without gaps."""
+    strides = [1] * len(shape)
+    for i in range(len(shape) - 1, 0, -1):
+        strides[i - 1] = strides[i] * max(shape[i], 1)
+    return strides

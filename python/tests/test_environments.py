@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from confinement import (
     refuse,
     run_python,
 )
+from far_filesystem import far
 
 ROOT = os.geteuid() == 0
 needs_calls = pytest.mark.skipif(not CALLS, reason="no system call numbers for this machine")
@@ -299,39 +299,9 @@ def test_it_saves_on(kind, public, tmp_path):
         pytest.skip(str(reason))
 
 
-def far_fs(tmp_path):
-    """The filesystem of tests/fuse, compiled; skips where FUSE is not to be had."""
-    if shutil.which("fusermount3") is None or not os.access("/dev/fuse", os.W_OK):
-        pytest.skip("no FUSE here")
-    source = Path(__file__).parents[2] / "tests/fuse/far_fs.cpp"
-    program = tmp_path / "far_fs"
-    flags = subprocess.run(
-        ["pkg-config", "--cflags", "--libs", "fuse3"], capture_output=True, text=True, check=False
-    )
-    if flags.returncode != 0:
-        pytest.skip("libfuse3-dev is not installed")
-    command = ["g++", "-O1", "-std=c++20", str(source), "-o", str(program), "-pthread"]
-    subprocess.run([*command, *flags.stdout.split()], check=True)
-    return program
-
-
 def test_it_loads_from_a_filesystem_in_user_space(sharded, tmp_path):
-    program = far_fs(tmp_path)
-    place = tmp_path / "far"
-    place.mkdir()
-    options = ["-f", "-o", "latency_us=500"]
-    process = subprocess.Popen([str(program), str(sharded[0]), str(place), *options])
-    try:
-        until = time.monotonic() + 10
-        while not os.path.ismount(place) and time.monotonic() < until:
-            time.sleep(0.02)
-        if not os.path.ismount(place):
-            pytest.skip("FUSE cannot be mounted here")
+    with far(sharded[0], tmp_path) as place:
         load(place, sharded[1])
-    finally:
-        subprocess.run(["fusermount3", "-u", "-z", str(place)], check=False)
-        process.send_signal(signal.SIGTERM)
-        process.wait(timeout=10)
 
 
 def test_a_hub_snapshot_of_links_loads_as_its_files(sharded, tmp_path):

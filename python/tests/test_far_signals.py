@@ -1,6 +1,5 @@
 """Ctrl-C while a filesystem does not answer."""
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -8,11 +7,11 @@ import sys
 import time
 
 import numpy as np
-import pytest
 import safetensors.numpy
-from test_environments import far_fs
+from far_filesystem import far
 
-LONG = 12 << 20  # bytes; seconds at the slowest rate that the filesystem has
+SLOW = "stream_mb=1"
+LONG = 12 << 20  # bytes; seconds at this rate
 
 CHILD = """
 import signal, sys, time, inrush
@@ -27,26 +26,6 @@ try:
 except KeyboardInterrupt:
     print("interrupted", time.monotonic() - began, flush=True)
 """
-
-
-@contextlib.contextmanager
-def far(folder, tmp_path):
-    program = far_fs(tmp_path)
-    place = tmp_path / "far"
-    place.mkdir()
-    options = ["-f", "-o", "latency_us=500,stream_mb=1"]
-    process = subprocess.Popen([str(program), str(folder), str(place), *options])
-    try:
-        until = time.monotonic() + 10
-        while not os.path.ismount(place) and time.monotonic() < until:
-            time.sleep(0.02)
-        if not os.path.ismount(place):
-            pytest.skip("FUSE cannot be mounted here")
-        yield place
-    finally:
-        subprocess.run(["fusermount3", "-u", "-z", str(place)], check=False)
-        process.send_signal(signal.SIGKILL)
-        process.wait(timeout=10)
 
 
 def save(folder, header, data):
@@ -72,12 +51,12 @@ def interrupted_after(work):
 
 
 def test_opening_is_interrupted_while_a_far_filesystem_is_silent(tmp_path):
-    with far(save(tmp_path / "near", LONG, 100), tmp_path) as place:
+    with far(save(tmp_path / "near", LONG, 100), tmp_path, SLOW) as place:
         assert interrupted_after(f"inrush.open({str(place)!r})") < 1
 
 
 def test_measuring_a_far_filesystem_is_interrupted(tmp_path):
-    with far(save(tmp_path / "near", 10, LONG), tmp_path) as place:
+    with far(save(tmp_path / "near", 10, LONG), tmp_path, SLOW) as place:
         opened = f"_core.Checkpoint.open({os.fsencode(place)!r})"
         for kind in ("cold", "warm"):
             work = f"_core.measure_limit({opened}, _core.LimitKind.{kind}, 2.0)"

@@ -95,6 +95,8 @@ def test_a_slice_is_checked_alone(place):
             checkpoint.tensor("large", wrong)
     with pytest.raises(inrush.DataError, match=where):
         inrush.open(folder, manifest=manifest, slices={"large": ":, 0:1"}, include="large").load()
+    for nothing in ("5:5", ":, 3:3"):
+        assert checkpoint.tensor("large", nothing).size == 0
 
 
 def test_a_slice_takes_leaves_or_a_tensor_of_one(place):

@@ -16,12 +16,11 @@ from inrush.tensorizer import (  # noqa: E402
     TensorSerializer,
     TensorType,
     _deserializer,
-    _paths,
     _serializer,
     _source,
 )
 
-from inrush import _tensors_file  # noqa: E402
+from inrush import _tensors_file, _tensors_paths  # noqa: E402
 
 
 class CountingFile(io.BytesIO):
@@ -52,8 +51,8 @@ def written_one_by_one(tensors: dict) -> CountingFile:
 
 def test_tensors_written_one_by_one_cost_as_much_as_they_are(monkeypatch):
     asked = []
-    way_of, line = _paths.way_of, _tensors_file.Record.line
-    monkeypatch.setattr(_paths, "way_of", lambda path: asked.append(path) or way_of(path))
+    way_of, line = _tensors_paths.way_of, _tensors_file.Record.line
+    monkeypatch.setattr(_tensors_paths, "way_of", lambda path: asked.append(path) or way_of(path))
     lines = []
     monkeypatch.setattr(
         _tensors_file.Record, "line", lambda *args, **words: lines.append(0) or line(*args, **words)

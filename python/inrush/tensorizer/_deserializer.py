@@ -15,11 +15,11 @@ from inrush._arguments import WHOLE
 from inrush._checkpoint import Checkpoint
 from inrush._errors import DataError, UsageError
 from inrush._tensors_file import HEAD_SIZE, parse_record
+from inrush._tensors_paths import frozen, nest, plain, way_of
 from inrush.tensorizer._arguments import check_arguments, check_key
 from inrush.tensorizer._crypto import CryptographyError
 from inrush.tensorizer._devices import bytes_of, chosen_device, raw_array, settled_device
 from inrush.tensorizer._lines import Lines
-from inrush.tensorizer._paths import frozen, nest, plain, way_of
 from inrush.tensorizer._redis import write_tensors
 from inrush.tensorizer._source import in_groups, open_as_source, readable
 from inrush.tensorizer._types import (
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from inrush._tensors_file import Line
+    from inrush._tensors_paths import Path
     from inrush.tensorizer._crypto import DecryptionParams
-    from inrush.tensorizer._paths import Path
     from inrush.tensorizer._types import FilterFuncType
 
 

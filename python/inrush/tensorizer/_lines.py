@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Mapping
 
 from inrush._tensors_file import LinesIndex
-from inrush.tensorizer._paths import check_paths, decode_path, layers_of
+from inrush._tensors_paths import check_paths, decode_path, layers_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from inrush._tensors_file import Line
-    from inrush.tensorizer._paths import Path
+    from inrush._tensors_paths import Path
     from inrush.tensorizer._types import FilterFuncType
 
 

@@ -21,9 +21,9 @@ from inrush._tensors_file import (
     head_of,
     version_of,
 )
+from inrush._tensors_paths import TakenPaths, check_parts, check_paths, encode_path, flatten
 from inrush.tensorizer._crypto import EncryptionParams
 from inrush.tensorizer._devices import bytes_of, tensor_of
-from inrush.tensorizer._paths import TakenPaths, check_parts, check_paths, encode_path, flatten
 from inrush.tensorizer._types import TensorType, code_of
 from inrush.tensorizer.stream_io import open_stream
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any
 
-    from inrush.tensorizer._paths import Path
+    from inrush._tensors_paths import Path
 
 _DEPTH = 8  # tensors for each thread: a large one at the front keeps none waiting
 _AHEAD = 1 << 30  # bytes of copies that wait to be written: encrypted, or from a device

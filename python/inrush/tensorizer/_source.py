@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from inrush._tensors_file import Line
-    from inrush.tensorizer._paths import Path
+    from inrush._tensors_paths import Path
 
 _STEP = 8 << 20  # bytes that are fetched at once
 _WIDTH = 16  # small reads at once from a remote place

@@ -1,4 +1,4 @@
-"""Names of tensors: text, or the way through nested dictionaries and lists."""
+"""Names in tensorizer's files: text, or the way through nested dictionaries and lists."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     Path = str | tuple[str | int, ...]
 
-_STRUCTURED = b"\x1e"
+STRUCTURED = b"\x1e"  # what a path of several parts begins with
 
 
 def encode_path(path: Path) -> bytes:
@@ -26,14 +26,14 @@ def encode_path(path: Path) -> bytes:
     """
     if isinstance(path, str):
         name = path.encode()
-        if not name or name.startswith(_STRUCTURED):
+        if not name or name.startswith(STRUCTURED):
             raise ValueError(f"name {path!r}: empty, or begins with 0x1E")
         return name
     if not path:
         raise ValueError("a path without parts")
     if len(path) == 1 and isinstance(path[0], str):
         return encode_path(path[0])
-    return _STRUCTURED + json.dumps(path, separators=(",", ":")).encode()
+    return STRUCTURED + json.dumps(path, separators=(",", ":")).encode()
 
 
 def check_parts(path: Any) -> None:
@@ -50,9 +50,11 @@ def _is_number(part: Any) -> bool:
 
 
 def decode_path(raw: str | bytes) -> Path:
-    """From how it stands in a file: text, or the bytes of a structure."""
+    """From how it stands in a file."""
     if isinstance(raw, str):
         return raw
+    if not raw.startswith(STRUCTURED):
+        return raw.decode()
     parts = tuple(json.loads(raw[1:]))
     return parts[0] if len(parts) == 1 and isinstance(parts[0], str) else parts
 
