@@ -9,7 +9,6 @@
 #include "inrush/base/balloon.h"
 
 namespace inrush {
-
 bool huge_pages_pay() {
   static const bool pay = !is_free_memory_taken_back();
   return pay;
@@ -26,14 +25,21 @@ int populate(void* data, size_t size, bool alone) {
   return failed == EINTR ? EAGAIN : failed;
 }
 
-bool advise_huge_pages(void* data, size_t size) {
-  constexpr uint64_t kHugePage = 2 * kMiB;
+std::span<std::byte> huge_pages_in(void* data, size_t size) {
   const auto address = reinterpret_cast<uintptr_t>(data);
   const uint64_t first = align_up(address, kHugePage);
   const uint64_t last = align_down(address + size, kHugePage);
-  return huge_pages_pay() && first < last &&
-         ::madvise(static_cast<std::byte*>(data) + (first - address), last - first,
-                   MADV_HUGEPAGE) == 0;
+  if (first >= last) return {};
+  return {static_cast<std::byte*>(data) + (first - address), last - first};
+}
+
+bool ask_huge_pages(std::span<std::byte> pages) {
+  return ::madvise(pages.data(), pages.size(), MADV_HUGEPAGE) == 0;
+}
+
+bool advise_huge_pages(void* data, size_t size) {
+  const std::span<std::byte> pages = huge_pages_in(data, size);
+  return !pages.empty() && huge_pages_pay() && ask_huge_pages(pages);
 }
 
 }  // namespace inrush

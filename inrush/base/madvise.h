@@ -2,25 +2,33 @@
 #pragma once
 
 #include <cstddef>
+#include <span>
 
 namespace inrush {
 
-inline constexpr int kPopulateRead = 22;  // MADV_POPULATE_READ: Linux 5.14, glibc 2.35
+inline constexpr int kPopulateRead = 22;   // MADV_POPULATE_READ: Linux 5.14, glibc 2.35
+inline constexpr int kPopulateWrite = 23;  // MADV_POPULATE_WRITE: the same
 
 // Brings the pages of a file's mapping in: 0 or errno. `alone`: faults shall not read ahead of
 // themselves, for readahead(2) went before them and made small pages.
 int populate(void* data, size_t size, bool alone);
 
-// Whether fresh memory is had sooner in huge pages. Not where a virtual machine's host takes back
-// what is free: it does so by 2 MiB and more, so huge pages are those that it no longer backs, and
-// each 4 KiB of them costs a fault of the host's when touched. Small pages mostly come from what is
-// broken up and still backed: 1 GiB read and verified took 0.43 s in small ones, 1.6 s in huge ones
-// (0.27 s where those were another process's a moment before).
+inline constexpr size_t kHugePage = size_t{2} << 20;  // bytes
+
+// Whether huge pages can be asked for without a look. Not where a virtual machine's host takes back
+// what is free: it does so by 2 MiB and more, so a huge page may be one that it no longer backs,
+// and each 4 KiB of it costs a fault of the host's when touched. Small pages mostly come from what
+// is broken up and still backed: 1 GiB read and verified took 0.43 s in small ones, 1.6 s in huge
+// ones (0.27 s where those were another process's a moment before).
 [[nodiscard]] bool huge_pages_pay();
 
-// Asks for huge pages in fresh memory where whole ones fit, and they pay: a fault for each 2 MiB
-// that is written, not for each 4 KiB. Best effort: without them it is slower, not wrong.
+// The whole huge pages within.
+[[nodiscard]] std::span<std::byte> huge_pages_in(void* data, size_t size);
 // False if they do not come.
+bool ask_huge_pages(std::span<std::byte> pages);
+
+// Asks for huge pages where whole ones fit, and they pay: a fault for each 2 MiB that is written,
+// not for each 4 KiB. Best effort: without them it is slower, not wrong. False if they do not come.
 bool advise_huge_pages(void* data, size_t size);
 
 }  // namespace inrush

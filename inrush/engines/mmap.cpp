@@ -53,7 +53,6 @@ constexpr uint32_t kMostThreads = 16;
 // Below this size of a region, fetching 2 MiB beyond its end would be a large part of it.
 constexpr uint64_t kSmallRegion = 16 * kMiB;
 
-constexpr uint64_t kHugePage = 2 * kMiB;
 // Since 5.18 faults in a region marked MADV_HUGEPAGE fetch huge pages.
 bool faults_fetch_huge_pages() {
   utsname name{};

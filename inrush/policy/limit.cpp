@@ -29,7 +29,6 @@ namespace {
 constexpr uint64_t kBlock = kMiB;
 constexpr unsigned kDepth = 32;
 constexpr unsigned kThreads = 16;
-constexpr uint64_t kHugePage = 2 * kMiB;
 // Enough to average over; more would only take memory from others.
 constexpr uint64_t kMostWarm = kGiB;
 

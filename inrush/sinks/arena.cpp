@@ -3,15 +3,15 @@
 #include <fmt/format.h>
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cerrno>
 
 #include "inrush/base/align.h"
 #include "inrush/base/fd.h"
-#include "inrush/base/madvise.h"
 
 namespace inrush {
 
-std::shared_ptr<Arena> Arena::reserve(std::span<const Blob> blobs) {
+std::shared_ptr<Arena> Arena::reserve(std::span<const Blob> blobs, bool looks) {
   std::shared_ptr<Arena> arena(new Arena);
   arena->starts_.reserve(blobs.size());
   for (const Blob& blob : blobs) {
@@ -30,6 +30,9 @@ std::shared_ptr<Arena> Arena::reserve(std::span<const Blob> blobs) {
   arena->reservation_ = static_cast<std::byte*>(memory);
   const auto address = reinterpret_cast<uintptr_t>(memory);
   arena->base_ = arena->reservation_ + (align_up(address, kBase) - address);
+  if (looks) {
+    arena->unprepared_ = std::vector<std::atomic<bool>>(arena->size_ / kPrepared + 1);
+  }
   arena->users_ = std::make_unique<std::atomic<uint32_t>[]>(arena->size_ / kExtent);
   return arena;
 }
@@ -48,8 +51,33 @@ void Arena::place_mapping(const Blob& blob, uint32_t blob_index, uint64_t offset
   }
 }
 
-void Arena::advise_huge(uint32_t blob, uint64_t offset, uint64_t size) {
-  advise_huge_pages(at(blob, offset), size);
+void Arena::expect(uint32_t blob, uint64_t offset, uint64_t size) {
+  if (unprepared_.empty()) {
+    advise_huge_pages(at(blob, offset), size);
+    return;
+  }
+  expected_.emplace_back(at(blob, offset), size);
+  const uint64_t first = (starts_[blob] + offset) / kPrepared;
+  const uint64_t end = starts_[blob] + offset + size;
+  for (uint64_t i = first; i * kPrepared < end; ++i) unprepared_[i] = true;
+}
+
+void Arena::prepare(uint32_t blob, uint64_t offset, uint64_t size) {
+  if (expected_.empty()) return;
+  const uint64_t begin = starts_[blob] + offset;
+  for (uint64_t i = begin / kPrepared; i * kPrepared < begin + size; ++i) {
+    if (!unprepared_[i].exchange(false)) continue;
+    std::byte* const first = base_ + i * kPrepared;
+    std::byte* const last = first + kPrepared;
+    const auto ends_before = [](std::span<std::byte> run, const std::byte* place) {
+      return run.data() + run.size() <= place;
+    };
+    for (auto run = std::lower_bound(expected_.begin(), expected_.end(), first, ends_before);
+         run != expected_.end() && run->data() < last; ++run) {
+      std::byte* const start = std::max(run->data(), first);
+      fresh_.advise(start, std::min(run->data() + run->size(), last) - start);
+    }
+  }
 }
 
 void Arena::pin(uint32_t blob, uint64_t offset, uint64_t size) {

@@ -1,7 +1,8 @@
 // An Arena is reserved address space for the bytes of a load's blobs: a blob's byte at offset x
 // lies at base + x, base a multiple of 2 MiB, so that every blob is congruent for direct I/O and
 // for mapping. Memory is given back in extents of 1 MiB as the last tensor on an extent dies; the
-// address space goes with the arena. Thread-safe but for place_mapping, which comes first.
+// address space goes with the arena. Thread-safe but for place_mapping and expect, which come
+// first.
 #pragma once
 
 #include <atomic>
@@ -11,6 +12,8 @@
 #include <span>
 #include <vector>
 
+#include "inrush/base/fresh_memory.h"
+#include "inrush/base/madvise.h"
 #include "inrush/core/blob.h"
 
 namespace inrush {
@@ -18,10 +21,14 @@ namespace inrush {
 class Arena : public std::enable_shared_from_this<Arena> {
  public:
   static constexpr uint64_t kExtent = 1ULL << 20;
-  static constexpr uint64_t kBase = 2ULL << 20;
+  static constexpr uint64_t kBase = kHugePage;
+  // At once: more would be taken for the one that is looked at, less would be many calls.
+  static constexpr uint64_t kPrepared = 4ULL << 20;
 
-  // Reserves room for every blob. Throws Error{memory} if the address space is not to be had.
-  static std::shared_ptr<Arena> reserve(std::span<const Blob> blobs);
+  // Reserves room for every blob. `looks`: before memory is written, at whether huge pages pay.
+  // Throws Error{memory} if the address space is not to be had.
+  static std::shared_ptr<Arena> reserve(std::span<const Blob> blobs,
+                                        bool looks = !huge_pages_pay());
 
   ~Arena();
   Arena(const Arena&) = delete;
@@ -37,8 +44,11 @@ class Arena : public std::enable_shared_from_this<Arena> {
   // page size. Throws Error{memory} when the process has too many mappings.
   void place_mapping(const Blob& blob, uint32_t blob_index, uint64_t offset, uint64_t size);
 
-  // Asks for huge pages where whole ones fit into these bytes.
-  void advise_huge(uint32_t blob, uint64_t offset, uint64_t size);
+  // Says that these bytes will be written: huge pages are asked for where whole ones fit, here or
+  // in prepare(). In the order of offsets, before the first read.
+  void expect(uint32_t blob, uint64_t offset, uint64_t size);
+  // Said of what is about to be written. Keeps what has been.
+  void prepare(uint32_t blob, uint64_t offset, uint64_t size);
 
   // Counts one user of the bytes. Balanced by drop(), or by the death of what hold() returns.
   void pin(uint32_t blob, uint64_t offset, uint64_t size);
@@ -55,6 +65,9 @@ class Arena : public std::enable_shared_from_this<Arena> {
   uint64_t size_ = 0;
   std::vector<uint64_t> starts_;                    // of each blob, from base_
   std::unique_ptr<std::atomic<uint32_t>[]> users_;  // of each extent
+  std::vector<std::span<std::byte>> expected_;      // by address
+  FreshMemory fresh_;
+  std::vector<std::atomic<bool>> unprepared_;  // each kPrepared from base_
 };
 
 }  // namespace inrush

@@ -155,12 +155,13 @@ void HostSink::place_mappings() {
   for (uint32_t first = 0, next = 0; first < count; first = next) {
     const Range& range = plan_.ranges[first];
     const bool maps = layout_.placements[first] == Placement::mapped;
+    const bool fills = fills_arena(first);
     uint64_t end = range.offset + range.size;
     for (next = first + 1; next < count; ++next) {
       const Range& follower = plan_.ranges[next];
       const bool joins = follower.blob == range.blob &&
                          layout_.placements[next] == layout_.placements[first] &&
-                         follower.offset >= end &&
+                         (maps || fills_arena(next) == fills) && follower.offset >= end &&
                          follower.offset <= (maps ? align_up(end, page) : end + kHugeGap);
       if (!joins) break;
       end = follower.offset + follower.size;
@@ -175,8 +176,8 @@ void HostSink::place_mappings() {
       region.backing = Backing::mapping;
       region.id = static_cast<uint32_t>(layout_.regions.size());
       layout_.regions.push_back(region);
-    } else if (in_arena(first) || holds(first, Kind::moved)) {
-      arena_->advise_huge(range.blob, range.offset, end - range.offset);
+    } else if (fills) {
+      arena_->expect(range.blob, range.offset, end - range.offset);
     }
   }
   for (uint32_t i = 0; i < count; ++i) {
@@ -263,6 +264,18 @@ bool HostSink::find_homes(uint32_t index) {
 
 std::optional<Grant> HostSink::try_reserve(uint32_t first, uint32_t count,
                                            const EngineTraits& traits, bool hedge) {
+  std::optional<Grant> grant = reserve(first, count, traits, hedge);
+  // Not under the lock: others need not wait for memory.
+  if (grant) {
+    const Range& last = plan_.ranges[grant->first + grant->count - 1];
+    const Range& range = plan_.ranges[first];
+    arena_->prepare(range.blob, range.offset, last.offset + last.size - range.offset);
+  }
+  return grant;
+}
+
+std::optional<Grant> HostSink::reserve(uint32_t first, uint32_t count, const EngineTraits& traits,
+                                       bool hedge) {
   const std::lock_guard lock(mutex_);
   // A second reader may only fill a slot, and only where the first one does too: final memory has
   // one possible writer.

@@ -67,6 +67,11 @@ class HostSink final : public Sink {
   void advance_due();
   [[nodiscard]] bool holds(uint32_t range, Kind kind) const;
   [[nodiscard]] bool in_arena(uint32_t range) const { return holds(range, Kind::arena); }
+  [[nodiscard]] bool fills_arena(uint32_t range) const {
+    return in_arena(range) || holds(range, Kind::moved);
+  }
+  std::optional<Grant> reserve(uint32_t first, uint32_t count, const EngineTraits& traits,
+                               bool hedge);
   [[nodiscard]] bool touches_moved(const std::byte* begin, uint64_t size) const;
   [[nodiscard]] std::byte* direct_address(uint32_t range) const;
   [[nodiscard]] bool may_join(uint32_t range, std::byte* address, uint64_t end) const;
