@@ -39,10 +39,10 @@ constexpr std::array kTable{
     Format{"gguf", named_gguf, begins_gguf, index_gguf, true},
 };
 
-constexpr size_t kHeadSize = 64;    // bytes shown to begins()
-constexpr size_t kMostHeads = 100;  // files of a folder whose names say nothing that are looked at
-constexpr size_t kMostThreads = 8;  // headers on a far store come one round trip after the other
-constexpr size_t kMostNamed = 5;    // in one error
+constexpr size_t kHeadSize = 64;     // bytes shown to begins()
+constexpr size_t kMostHeads = 100;   // files of a folder whose names say nothing that are looked at
+constexpr size_t kMostThreads = 16;  // headers on a far store come one round trip after the other
+constexpr size_t kMostNamed = 5;     // in one error
 
 std::string format_names() {
   std::string names;

@@ -9,6 +9,7 @@
 
 #include "inrush/base/cgroup.h"
 #include "inrush/base/json.h"
+#include "inrush/base/parallel.h"
 #include "inrush/base/small_file.h"
 #include "inrush/engines/engines.h"
 #include "inrush/policy/filesystem.h"
@@ -17,6 +18,8 @@
 namespace inrush {
 
 namespace {
+
+constexpr size_t kFarLookers = 16;
 
 // "always [madvise] never" -> "madvise"
 std::string bracketed(const std::string& text) {
@@ -110,12 +113,16 @@ Facts gather_facts(std::span<const Blob> blobs, const Plan& plan) {
   if (!blobs.empty()) facts.filesystem = ask_filesystem(blobs[0]);
   facts.engines = ask_engines();
   const auto wanted = wanted_windows(blobs, plan);
-  ProbeTime time;
-  for (size_t i = 0; i < blobs.size(); ++i) {
-    facts.residency.push_back(probe_residency(blobs[i], facts.filesystem, wanted[i], time));
+  const ProbeTime time;
+  facts.residency.resize(blobs.size());
+  // On a far place each blob may take round trips.
+  const size_t threads = facts.filesystem.sequential ? kFarLookers : 1;
+  parallel_for(blobs.size(), threads, [&](size_t i) {
+    ProbeTime left = time;
     // Of a thousand shards the first ones must do when looks are dear.
-    if (Clock::now() >= time.looking) time.least_looks = 0;
-  }
+    if (i > 0 && Clock::now() >= time.looking) left.least_looks = 0;
+    facts.residency[i] = probe_residency(blobs[i], facts.filesystem, wanted[i], left);
+  });
   count_bytes(plan, facts);
   facts.blobs = static_cast<uint32_t>(blobs.size());
   facts.targets = static_cast<uint32_t>(plan.targets.size());

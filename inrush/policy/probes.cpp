@@ -148,27 +148,12 @@ std::unique_ptr<Probe> make_nowait(const Blob& blob, const FilesystemFact& /*fil
   return nullptr;
 }
 
-// A read of a cached byte takes 1-2 us and never sleeps. One of a cold page takes 30 us and more,
-// and the thread sleeps (a voluntary context switch) or is charged with input. A thread that was
-// merely preempted did neither, so that a busy machine does not make warm files look cold.
 class TimingProbe : public Probe {
  public:
   explicit TimingProbe(Fd fd) : fd_(std::move(fd)) {}
   [[nodiscard]] ProbeTraits traits() const override { return {"timing", false, 1, false, 12, 36}; }
   std::optional<uint64_t> resident(uint64_t offset, uint64_t /*size*/) override {
-    constexpr auto kWarmAtMost = std::chrono::microseconds(15);
-    rusage before{};
-    rusage after{};
-    char byte = 0;
-    ::getrusage(RUSAGE_THREAD, &before);
-    const auto start = std::chrono::steady_clock::now();
-    const ssize_t got = ::pread(fd_.get(), &byte, 1, static_cast<off_t>(offset));
-    const auto took = std::chrono::steady_clock::now() - start;
-    ::getrusage(RUSAGE_THREAD, &after);
-    if (got != 1) return std::nullopt;
-    if (after.ru_nvcsw != before.ru_nvcsw || after.ru_inblock != before.ru_inblock) return 0;
-    if (took <= kWarmAtMost) return 1;
-    return std::nullopt;
+    return is_read_at_once(fd_.get(), offset);
   }
 
  private:
@@ -191,6 +176,22 @@ constexpr ProbeRow kTable[] = {{"cachestat", make_cachestat},
                                {"timing", make_timing}};
 
 }  // namespace
+
+std::optional<bool> is_read_at_once(int fd, uint64_t offset) {
+  constexpr auto kWarmAtMost = std::chrono::microseconds(15);
+  rusage before{};
+  rusage after{};
+  char byte = 0;
+  ::getrusage(RUSAGE_THREAD, &before);
+  const auto start = std::chrono::steady_clock::now();
+  const ssize_t got = ::pread(fd, &byte, 1, static_cast<off_t>(offset));
+  const auto took = std::chrono::steady_clock::now() - start;
+  ::getrusage(RUSAGE_THREAD, &after);
+  if (got != 1) return std::nullopt;
+  if (after.ru_nvcsw != before.ru_nvcsw || after.ru_inblock != before.ru_inblock) return false;
+  if (took <= kWarmAtMost) return true;
+  return std::nullopt;
+}
 
 std::span<const ProbeRow> probe_table() { return kTable; }
 

@@ -45,6 +45,12 @@ struct ProbeRow {
 
 std::span<const ProbeRow> probe_table();
 
+// A read of a cached byte takes 1-2 us and never sleeps. One of a cold page takes 30 us and more,
+// and the thread sleeps (a voluntary context switch) or is charged with input. A thread that was
+// merely preempted did neither, so that a busy machine does not make warm files look cold.
+// Nothing where this read could not tell.
+std::optional<bool> is_read_at_once(int fd, uint64_t offset);
+
 uint64_t page_size();
 
 }  // namespace inrush

@@ -239,20 +239,14 @@ Residency residency_of(std::vector<Warmth> windows, const char* method, uint64_t
   return residency;
 }
 
-// Whether a claim that everything is resident stands up to a few reads.
-bool stands_up(const Blob& blob, const FilesystemFact& filesystem) {
+// Whether a claim that everything is resident stands up to a few reads. A true one costs no
+// request, on the blob's own descriptor not even an open; and a false one there some read-ahead.
+bool stands_up(const Blob& blob) {
   constexpr uint64_t kLooks = 6;
-  FilesystemFact any = filesystem;
-  any.sequential = false;  // a true claim costs no request
-  std::string refusal;
-  for (const ProbeRow& row : probe_table()) {
-    if (row.name != std::string_view("timing")) continue;
-    const auto probe = row.make(blob, any, refusal);
-    for (uint64_t i = 0; probe && i < kLooks; ++i) {
-      const uint64_t offset =
-          align_down((blob.size - 1) / kLooks * i + scatter(i) % Residency::kWindow, 4096);
-      if (probe->resident(std::min(offset, blob.size - 1), 1) == 0U) return false;
-    }
+  for (uint64_t i = 0; i < kLooks; ++i) {
+    const uint64_t offset =
+        align_down((blob.size - 1) / kLooks * i + scatter(i) % Residency::kWindow, 4096);
+    if (is_read_at_once(blob.fd, std::min(offset, blob.size - 1)) == false) return false;
   }
   return true;
 }
@@ -285,7 +279,7 @@ Residency probe_residency(const Blob& blob, const FilesystemFact& filesystem,
     const bool claims_all = std::all_of(
         residency.windows.begin(), residency.windows.end(),
         [](Warmth warmth) { return warmth == Warmth::warm || warmth == Warmth::unknown; });
-    if (probe->traits().may_claim_all && claims_all && !stands_up(blob, filesystem)) continue;
+    if (probe->traits().may_claim_all && claims_all && !stands_up(blob)) continue;
     return residency;
   }
   return residency_of(unknown, "none", blob.size);
