@@ -18,6 +18,8 @@
 
 namespace inrush {
 
+class Leases;
+
 using Clock = std::chrono::steady_clock;
 using Deadline = Clock::time_point;
 
@@ -60,6 +62,8 @@ struct EngineOptions {
   bool keep_pages = false;           // what it writes here stays in the page cache
   bool on_lane = false;              // wait() reads, where the engine can: for reads that only copy
   uint32_t source = 0;  // 0: the checkpoint's own place; else its mirror of that number
+  // Descriptors of the store's that a stream may begin on, where it costs a round trip to open one.
+  std::shared_ptr<Leases> lent{};
   // Whether files are mapped by huge pages; empty: where those pay on this machine.
   std::optional<bool> huge_pages{};
 };

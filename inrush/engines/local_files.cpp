@@ -9,6 +9,7 @@
 
 #include "inrush/base/align.h"
 #include "inrush/base/direct_io.h"
+#include "inrush/base/leases.h"
 #include "inrush/engines/submission.h"
 
 namespace inrush {
@@ -29,10 +30,12 @@ rlim_t descriptor_limit() {
   return ::getrlimit(RLIMIT_NOFILE, &limit) == 0 ? limit.rlim_cur : RLIM_INFINITY;
 }
 
-// The store's own descriptor, which the blob keeps open.
-std::shared_ptr<const Fd> shared_with(const Blob& blob) {
-  return {new Fd(blob.fd), [handle = blob.handle](Fd* fd) {
-            fd->release();
+// The store's own descriptor, which the blob keeps open. Given back to `lender`, if there is one.
+std::shared_ptr<const Fd> shared_with(const Blob& blob,
+                                      const std::shared_ptr<Leases>& lender = nullptr) {
+  return {new Fd(blob.fd), [handle = blob.handle, lender](Fd* fd) {
+            const int number = fd->release();
+            if (lender) lender->give_back(number);
             delete fd;
           }};
 }
@@ -43,6 +46,7 @@ LocalFiles::LocalFiles(const char* engine, const EngineOptions& options, uint64_
                        Descriptors descriptors)
     : direct_(options.direct),
       whose_(descriptors),
+      lent_(options.lent),
       limit_(descriptor_limit()),
       most_at_once_(most_at_once) {
   traits_.name = engine;
@@ -151,6 +155,7 @@ Fd LocalFiles::reopen_making_room(const Blob& blob, int flags) {
 
 std::shared_ptr<const Fd> LocalFiles::open_buffered(const Blob& blob) {
   if (whose_ == Descriptors::shared) return shared_with(blob);
+  if (lent_ && lent_->take(blob.fd)) return shared_with(blob, lent_);
   Fd fd = reopen_making_room(blob, O_RDONLY);
   if (fd) return std::make_shared<const Fd>(std::move(fd));
   // What the kernel reads ahead is then found out for all who share it.

@@ -64,6 +64,7 @@ class LocalFiles {
 
   bool direct_;
   Descriptors whose_;
+  std::shared_ptr<Leases> lent_;
   rlim_t limit_;  // of the process's descriptors
   uint64_t most_at_once_;
   EngineTraits traits_;

@@ -69,6 +69,8 @@ class Lane {
     options.block_size = choice_.block_size;
     options.source = choice_.source;
     options.on_lane = choice_.on_lane;
+    // The stream that the far end began for the header then goes on.
+    if (choice_.sequential) options.lent = board_.preparation().lent;
     options.keep_pages = board_.preparation().options.choice.page_cache == PageCache::keep;
     const EngineFactory& factory = board_.preparation().options.engines;
     if (factory) {

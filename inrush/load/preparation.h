@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "inrush/base/leases.h"
 #include "inrush/load.h"
 #include "inrush/policy/registry.h"
 
@@ -18,6 +19,7 @@ struct Preparation {
   Choice choice;
   uint64_t budget = 0;
   std::unique_ptr<Registration> registration;
+  std::shared_ptr<Leases> lent = std::make_shared<Leases>();  // the store's descriptors, to streams
 };
 
 // What reads a range when nothing else can: threads that read through the page cache.

@@ -1,9 +1,12 @@
 // What one engine, or the table of them, does beyond what all engines do.
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
+#include "inrush/base/leases.h"
 #include "inrush/engines/blocking.h"
+#include "inrush/engines/local_files.h"
 #include "tests/engines/sandbox.h"
 #include "tests/engines/ways.h"
 
@@ -234,6 +237,23 @@ TEST(Mmap, a_target_that_is_only_partly_mapped_is_read) {
   // What was mapped shows the file still, and nothing behind the read was touched.
   EXPECT_EQ(std::memcmp(arena.data(), bytes.data(), kBefore + 131072), 0);
   EXPECT_EQ(arena.data()[kBefore + 131072], std::byte{0});
+}
+
+TEST(LocalFiles, a_descriptor_of_the_stores_is_lent_to_one_stream_at_a_time) {
+  const Blob blob = open_blob("/proc/self/exe");
+  EngineOptions options;
+  options.lent = std::make_shared<Leases>();
+  const auto descriptor = [&](LocalFiles& files) {
+    return files.descriptor(files.open(blob))->get();
+  };
+  auto first = std::make_unique<LocalFiles>("first", options, kMiB);
+  LocalFiles second("second", options, kMiB);
+  EXPECT_EQ(descriptor(*first), blob.fd);
+  EXPECT_NE(descriptor(second), blob.fd);
+  first.reset();
+  LocalFiles third("third", options, kMiB);
+  EXPECT_EQ(descriptor(third), blob.fd) << "given back, and open still";
+  EXPECT_NE(::fcntl(blob.fd, F_GETFD), -1);
 }
 
 // A source that throws what it should not.
