@@ -187,11 +187,22 @@ class Lane {
 
   // Takes and reserves one read; false if there is none for now.
   bool take_one() {
+    if (take_one(choice_.sequential)) return true;
+    // What a stream would read next may find no room as long as the consumer waits for something
+    // before it, and for that there is room always.
+    const bool stuck = starved_ && choice_.sequential && flights_.empty();
+    if (!stuck || !take_one(false)) return false;
+    starved_ = false;
+    board_.starved().remove(wake_.get());
+    return true;
+  }
+
+  bool take_one(bool sequential) {
     const uint64_t range_size = board_.preparation().options.limits.range_size;
     Appetite appetite;
     appetite.coverage = choice_.coverage;
     appetite.most = static_cast<uint32_t>(std::max<uint64_t>(choice_.block_size / range_size, 1));
-    appetite.sequential = choice_.sequential;
+    appetite.sequential = sequential;
     appetite.next = next_;
     appetite.horizon = board_.horizon();
     const std::optional<Run> run = board_.queue().take(appetite);

@@ -169,7 +169,7 @@ std::optional<Error> RemoteEngine::finish(const Flight& flight) {
   const Read& read = flight.read;
   const std::string& name = files_[read.file];
   if (nature_.offset_align == 1) remote_->unclaim(read.target);
-  if (cancelled_at_ != 0 && nature_.deaf.count() == 0) {
+  if ((cancelled_at_ != 0 && nature_.deaf.count() == 0) || reads_ == nature_.gives_up) {
     return failure(read, ErrorCode::cancelled, "cancelled");
   }
   if (flight.failing) return failure(read, ErrorCode::source, "503 SlowDown");

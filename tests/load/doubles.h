@@ -84,6 +84,7 @@ struct Nature {
   uint64_t bytes_per_second = 0;        // of all reads together; 0: no limit
   double failing = 0;                   // share of reads that fail once with Error{source}
   uint64_t dies_after = UINT64_MAX;     // reads; then wait() throws, as from a broken queue pair
+  uint64_t gives_up = UINT64_MAX;       // this read comes to nothing, as one that was cancelled
   std::chrono::milliseconds deaf{0};    // reads in flight at a cancel come after that long anyhow
   uint32_t memory_align = 1;
   uint32_t offset_align = 1;
