@@ -18,12 +18,17 @@ class CannotMount(RuntimeError):
 
 @contextmanager
 def far_folder(
-    folder: Path, mountpoint: Path, latency_ms: float = 5, stream_mb: int = 200
+    folder: Path,
+    mountpoint: Path,
+    latency_ms: float = 5,
+    stream_mb: int = 200,
+    log: Path | None = None,
 ) -> Iterator[Path]:
     """Show ``folder`` at ``mountpoint``, as far away as ``latency_ms`` a request.
 
-    Sequential reads of one handle come at ``stream_mb`` MB/s. Unmounted on the way out, and the
-    process that was started, that one only, has ended by then.
+    Sequential reads of one handle come at ``stream_mb`` MB/s. Each open of a file adds its name to
+    ``log``. Unmounted on the way out, and the process that was started, that one only, has ended by
+    then.
 
     Raises
     ------
@@ -37,6 +42,8 @@ def far_folder(
     except RuntimeError as error:
         raise CannotMount(str(error)) from error
     command += ["-o", f"latency_us={round(latency_ms * 1000)},stream_mb={stream_mb}"]
+    if log:
+        command[-1] += f",log={log.resolve()}"
     mountpoint.mkdir(parents=True, exist_ok=True)
     server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:

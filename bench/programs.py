@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from functools import cache
@@ -36,7 +37,7 @@ def program(name: str) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     if name == "far_fs":
         flags = flags + package_flags("fuse3")
-    fresh = target.with_suffix(".fresh")
+    fresh = target.with_suffix(f".{os.getpid()}")  # tests may compile it at once
     command = ["g++", "-O2", "-std=c++20", str(source), "-o", str(fresh), *flags]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:

@@ -17,7 +17,7 @@ constexpr std::chrono::milliseconds kSlowTouch{1};
 // as long after each that follows.
 constexpr uint32_t kMostSlow = 2;
 constexpr std::chrono::milliseconds kLeastPause{16};
-constexpr std::chrono::milliseconds kMostPause{1024};
+constexpr uint32_t kMostDoublings = 6;
 
 // Of this thread's own time: to wait for a processor is nobody's fault.
 std::chrono::nanoseconds thread_time() {
@@ -45,7 +45,7 @@ void FreshMemory::advise(void* data, size_t size) {
 void FreshMemory::was_slow() {
   const uint32_t slow = ++slow_;
   if (slow < kMostSlow) return;
-  const auto pause = std::min(kLeastPause * (1U << std::min(slow - kMostSlow, 10U)), kMostPause);
+  const auto pause = kLeastPause * (1U << std::min(slow - kMostSlow, kMostDoublings));
   paused_until_ = (Clock::now() + pause).time_since_epoch().count();
 }
 

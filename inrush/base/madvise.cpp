@@ -9,6 +9,7 @@
 #include "inrush/base/balloon.h"
 
 namespace inrush {
+
 bool huge_pages_pay() {
   static const bool pay = !is_free_memory_taken_back();
   return pay;

@@ -132,7 +132,7 @@ void MmapSource::attach(const Region& region) {
   const std::lock_guard lock(mutex_);
   mappings_[region.data] = region;
   if (!huge_) return;
-  if (::madvise(region.data, region.size, MADV_HUGEPAGE) != 0) {
+  if (!ask_huge_pages({region.data, region.size})) {
     read_ahead_ = true;  // a kernel without transparent huge pages
   } else if (region.size < kSmallRegion) {
     ::madvise(region.data, region.size, MADV_RANDOM);

@@ -30,9 +30,7 @@ std::shared_ptr<Arena> Arena::reserve(std::span<const Blob> blobs, bool looks) {
   arena->reservation_ = static_cast<std::byte*>(memory);
   const auto address = reinterpret_cast<uintptr_t>(memory);
   arena->base_ = arena->reservation_ + (align_up(address, kBase) - address);
-  if (looks) {
-    arena->unprepared_ = std::vector<std::atomic<bool>>(arena->size_ / kPrepared + 1);
-  }
+  if (looks) arena->looked_ = std::vector<std::atomic<bool>>(arena->size_ / kPrepared + 1);
   arena->users_ = std::make_unique<std::atomic<uint32_t>[]>(arena->size_ / kExtent);
   return arena;
 }
@@ -52,21 +50,18 @@ void Arena::place_mapping(const Blob& blob, uint32_t blob_index, uint64_t offset
 }
 
 void Arena::expect(uint32_t blob, uint64_t offset, uint64_t size) {
-  if (unprepared_.empty()) {
+  if (looked_.empty()) {
     advise_huge_pages(at(blob, offset), size);
-    return;
+  } else {
+    expected_.emplace_back(at(blob, offset), size);
   }
-  expected_.emplace_back(at(blob, offset), size);
-  const uint64_t first = (starts_[blob] + offset) / kPrepared;
-  const uint64_t end = starts_[blob] + offset + size;
-  for (uint64_t i = first; i * kPrepared < end; ++i) unprepared_[i] = true;
 }
 
 void Arena::prepare(uint32_t blob, uint64_t offset, uint64_t size) {
   if (expected_.empty()) return;
   const uint64_t begin = starts_[blob] + offset;
   for (uint64_t i = begin / kPrepared; i * kPrepared < begin + size; ++i) {
-    if (!unprepared_[i].exchange(false)) continue;
+    if (looked_[i] || looked_[i].exchange(true)) continue;
     std::byte* const first = base_ + i * kPrepared;
     std::byte* const last = first + kPrepared;
     const auto ends_before = [](std::span<std::byte> run, const std::byte* place) {

@@ -67,7 +67,7 @@ class Arena : public std::enable_shared_from_this<Arena> {
   std::unique_ptr<std::atomic<uint32_t>[]> users_;  // of each extent
   std::vector<std::span<std::byte>> expected_;      // by address
   FreshMemory fresh_;
-  std::vector<std::atomic<bool>> unprepared_;  // each kPrepared from base_
+  std::vector<std::atomic<bool>> looked_;  // at each kPrepared from base_; empty: nobody does
 };
 
 }  // namespace inrush

@@ -155,7 +155,7 @@ void HostSink::place_mappings() {
   for (uint32_t first = 0, next = 0; first < count; first = next) {
     const Range& range = plan_.ranges[first];
     const bool maps = layout_.placements[first] == Placement::mapped;
-    const bool fills = fills_arena(first);
+    const bool fills = !maps && fills_arena(first);
     uint64_t end = range.offset + range.size;
     for (next = first + 1; next < count; ++next) {
       const Range& follower = plan_.ranges[next];
@@ -210,10 +210,19 @@ void HostSink::advance_due() {
   }
 }
 
-bool HostSink::holds(uint32_t range, Kind kind) const {
+template <typename Is>
+bool HostSink::any_home(uint32_t range, Is is) const {
   const auto first = plan_.pieces.begin() + plan_.ranges[range].first_piece;
   return std::any_of(first, first + plan_.ranges[range].piece_count,
-                     [&](const Piece& piece) { return homes_[piece.target].kind == kind; });
+                     [&](const Piece& piece) { return is(homes_[piece.target]); });
+}
+
+bool HostSink::in_arena(uint32_t range) const {
+  return any_home(range, [](const Home& home) { return home.kind == Kind::arena; });
+}
+
+bool HostSink::fills_arena(uint32_t range) const {
+  return any_home(range, [](const Home& home) { return home.lies_in_arena(); });
 }
 
 // Whether what is congruent with the file there is (also) memory of moved targets.

@@ -65,11 +65,10 @@ class HostSink final : public Sink {
   void place_mappings();
   void settle_needs();
   void advance_due();
-  [[nodiscard]] bool holds(uint32_t range, Kind kind) const;
-  [[nodiscard]] bool in_arena(uint32_t range) const { return holds(range, Kind::arena); }
-  [[nodiscard]] bool fills_arena(uint32_t range) const {
-    return in_arena(range) || holds(range, Kind::moved);
-  }
+  template <typename Is>
+  [[nodiscard]] bool any_home(uint32_t range, Is is) const;
+  [[nodiscard]] bool in_arena(uint32_t range) const;
+  [[nodiscard]] bool fills_arena(uint32_t range) const;
   std::optional<Grant> reserve(uint32_t first, uint32_t count, const EngineTraits& traits,
                                bool hedge);
   [[nodiscard]] bool touches_moved(const std::byte* begin, uint64_t size) const;

@@ -23,7 +23,6 @@ namespace {
 constexpr uint64_t kChunk = 16 * kMiB;
 // Beyond 4 threads the second of these gained nothing.
 constexpr size_t kTouching = 4;
-constexpr uint64_t kTouched = 2 * kMiB;  // at a time: a huge page
 
 }  // namespace
 
@@ -67,9 +66,9 @@ void PinnedRing::touch(std::byte* chunk, uint64_t size) const {
   const size_t cpus = node.cpus.empty() ? std::thread::hardware_concurrency() : node.cpus.size();
   const auto page = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
   const auto work = [&] {
-    parallel_for(align_up(size, kTouched) / kTouched, std::min(kTouching, cpus), [&](size_t i) {
-      const uint64_t end = std::min(size, (i + 1) * kTouched);
-      for (uint64_t at = i * kTouched; at < end; at += page) {
+    parallel_for(align_up(size, kHugePage) / kHugePage, std::min(kTouching, cpus), [&](size_t i) {
+      const uint64_t end = std::min(size, (i + 1) * kHugePage);
+      for (uint64_t at = i * kHugePage; at < end; at += page) {
         *static_cast<volatile std::byte*>(chunk + at) = std::byte{0};
       }
     });

@@ -4,20 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 from conftest import Contents
 
 import inrush
+from bench.measure import marks_of_loads
 
-ROOT = Path(__file__).resolve().parents[2]
 
-
-def test_the_marks_that_loads_leave_are_found(
-    sharded: tuple[Path, Contents], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(str(ROOT))
-    from bench.measure import marks_of_loads
-
+def test_the_marks_that_loads_leave_are_found(sharded: tuple[Path, Contents]) -> None:
     before = set(marks_of_loads())
     inrush.open(sharded[0]).load()
     assert set(marks_of_loads()) - before

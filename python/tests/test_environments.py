@@ -23,7 +23,10 @@ from confinement import (
     refuse,
     run_python,
 )
+from conftest import random_tensor, write_file
 from far_filesystem import far
+
+import inrush
 
 ROOT = os.geteuid() == 0
 needs_calls = pytest.mark.skipif(not CALLS, reason="no system call numbers for this machine")
@@ -302,6 +305,23 @@ def test_it_saves_on(kind, public, tmp_path):
 def test_it_loads_from_a_filesystem_in_user_space(sharded, tmp_path):
     with far(sharded[0], tmp_path) as place:
         load(place, sharded[1])
+
+
+@pytest.mark.parametrize("warm", [False, True])
+def test_a_small_far_shard_is_opened_once(tmp_path, warm):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    contents = {f"t{i}": random_tensor("U8", [100_000]) for i in range(20)}
+    for name, tensor in contents.items():
+        write_file(folder / f"{name}.safetensors", {name: tensor})
+    log = tmp_path / "opens"
+    with far(folder, tmp_path, log=log) as place:
+        for path in place.iterdir() if warm else ():
+            path.read_bytes()
+        log.write_text("")
+        for name, tensor in inrush.open(place).load().items():
+            assert bytes(memoryview(tensor)) == contents[name][2]
+    assert sorted(log.read_text().split()) == sorted(path.name for path in folder.iterdir())
 
 
 def test_a_hub_snapshot_of_links_loads_as_its_files(sharded, tmp_path):

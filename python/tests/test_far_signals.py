@@ -10,7 +10,7 @@ import numpy as np
 import safetensors.numpy
 from far_filesystem import far
 
-SLOW = "stream_mb=1"
+SLOW = 1  # MB/s
 LONG = 12 << 20  # bytes; seconds at this rate
 
 CHILD = """

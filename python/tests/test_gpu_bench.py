@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 from fake_gpu import LIBRARY, FakeGpu, fake_gpu
 
-ROOT = Path(__file__).resolve().parents[2]
 MIB = 1 << 20
 GIB = 1 << 30
 MACHINE = {
@@ -35,8 +34,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGpu]:
 
 
 @pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(ROOT))
+def bench() -> Any:
     import bench
     import bench.gpu
 

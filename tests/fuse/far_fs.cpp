@@ -3,7 +3,7 @@
 // a stream that reads ahead, at a limited rate; any other read costs a round trip and begins the
 // stream anew. Every lookup and open costs a round trip too. Many handles have many streams.
 //
-//   far_fs FOLDER MOUNTPOINT [FUSE OPTIONS] [-o latency_us=5000,stream_mb=200]
+//   far_fs FOLDER MOUNTPOINT [FUSE OPTIONS] [-o latency_us=5000,stream_mb=200,log=FILE]
 #define FUSE_USE_VERSION 312
 #include <dirent.h>
 #include <fcntl.h>
@@ -37,11 +37,13 @@ struct Options {
   char* folder = nullptr;
   unsigned latency_us = 5000;
   unsigned stream_mb = 200;  // MB/s of one stream
+  char* log = nullptr;       // a file that gets a line for each open
 };
 
 const fuse_opt kOptions[] = {
     {"latency_us=%u", offsetof(Options, latency_us), 0},
     {"stream_mb=%u", offsetof(Options, stream_mb), 0},
+    {"log=%s", offsetof(Options, log), 0},
     FUSE_OPT_END,
 };
 
@@ -102,6 +104,14 @@ std::string below(const char* path) { return std::string(options().folder) + pat
 
 Clock::duration latency() { return std::chrono::microseconds(options().latency_us); }
 
+void note_open(const char* path) {
+  if (options().log == nullptr) return;
+  const int fd = open(options().log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+  const std::string line = std::string(path + 1) + "\n";
+  if (fd < 0 || write(fd, line.data(), line.size()) < 0) std::abort();
+  close(fd);
+}
+
 void round_trip() { std::this_thread::sleep_for(latency()); }
 
 Handle& handle_of(const fuse_file_info* info) { return *reinterpret_cast<Handle*>(info->fh); }
@@ -147,6 +157,7 @@ int far_readdir(const char* path, void* out, fuse_fill_dir_t fill, off_t, fuse_f
 int far_open(const char* path, fuse_file_info* info) {
   if ((info->flags & O_ACCMODE) != O_RDONLY) return -EROFS;
   round_trip();
+  note_open(path);
   const int fd = open(below(path).c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) return -errno;
   auto handle = std::make_unique<Handle>();
@@ -207,5 +218,6 @@ int main(int argc, char** argv) {
   const int status = fuse_main(arguments.argc, arguments.argv, &table, &parsed);
   fuse_opt_free_args(&arguments);
   std::free(parsed.folder);
+  std::free(parsed.log);
   return status;
 }

@@ -21,6 +21,20 @@ class DirectLoad : public DeviceLoad {
     EXPECT_EQ(drain(load), folder.expected.size());
     EXPECT_NE(load.choice().why.find(because), std::string::npos) << load.choice().why;
   }
+  void every_other_element_of(uint64_t size) {
+    folder.shard("model.safetensors", "w", {size});
+    LoadOptions options = by({"CUFILE"});
+    Selection half;
+    half.wants.push_back({0, {{0, size, 2}}});
+    options.selections = {half};
+    Load load = begin({"cuda"}, std::move(options));
+    const auto tensor = load.next();
+    ASSERT_TRUE(tensor);
+    const Bytes got = bytes_of(tensor->memory);
+    const auto& all = folder.expected.at("w0");
+    ASSERT_EQ(got.size(), size / 2);
+    for (size_t i = 0; i < got.size(); ++i) ASSERT_EQ(got[i], all[2 * i]) << i;
+  }
   [[nodiscard]] static LoadOptions by(const std::vector<std::string>& backends,
                                       bool strict = true) {
     LoadOptions options;
@@ -57,36 +71,14 @@ TEST_F(DirectLoad, slots_on_the_device_are_inside_their_budget_and_are_used_agai
 }
 
 TEST_F(DirectLoad, rows_are_copied_one_by_one_where_the_driver_refuses_their_pitch) {
-  constexpr uint64_t kSize = 20'000;
-  folder.shard("model.safetensors", "w", {kSize});
-  LoadOptions options = by({"CUFILE"});
-  Selection half;
-  half.wants.push_back({0, {{0, kSize, 2}}});
-  options.selections = {half};
-  Load load = begin({"cuda"}, std::move(options));
-  const auto tensor = load.next();
-  ASSERT_TRUE(tensor);
+  every_other_element_of(20'000);
   EXPECT_GT(driver.count("cuMemcpy2DAsync_v2"), 0);
   EXPECT_GT(driver.count("cuMemcpyDtoDAsync_v2"), 0);
-  const Bytes got = bytes_of(tensor->memory);
-  ASSERT_EQ(got.size(), kSize / 2);
-  for (size_t i = 0; i < got.size(); ++i) ASSERT_EQ(got[i], folder.expected.at("w0")[2 * i]) << i;
 }
 
 TEST_F(DirectLoad, slices_are_two_dimensional_copies_on_the_device) {
   driver.set("any_pitch", 1);
-  constexpr uint64_t kSize = 1'500'000;
-  folder.shard("model.safetensors", "w", {kSize});
-  LoadOptions options = by({"CUFILE"});
-  Selection half;
-  half.wants.push_back({0, {{0, kSize, 2}}});
-  options.selections = {half};
-  Load load = begin({"cuda"}, std::move(options));
-  const auto tensor = load.next();
-  ASSERT_TRUE(tensor);
-  const Bytes got = bytes_of(tensor->memory);
-  ASSERT_EQ(got.size(), kSize / 2);
-  for (size_t i = 0; i < got.size(); ++i) ASSERT_EQ(got[i], folder.expected.at("w0")[2 * i]) << i;
+  every_other_element_of(1'500'000);
 }
 
 TEST_F(DirectLoad, cufile_leaves_no_context_without_its_own) {

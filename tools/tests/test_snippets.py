@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tools"))
 
 MODEL = "/models/llama"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

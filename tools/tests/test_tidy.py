@@ -1,12 +1,8 @@
 """Each rule of tools/tidy.py finds what it is for, and leaves good code alone."""
 
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from rules import cpp, docs, environment, layers, names, options, ratchet, shape
 from rules.tree import Finding, Tree
 
