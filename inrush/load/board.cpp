@@ -370,16 +370,16 @@ void Board::count_budget_wait(double seconds) {
   times_.budget_wait += seconds;
 }
 
-uint32_t Board::streams(uint64_t delivered_bytes) {
-  if (!stream_governor_) return 1;
+void Board::streamed(uint64_t delivered_bytes) {
+  if (!stream_governor_) return;
   uint32_t target = 0;
   {
     const std::lock_guard lock(mutex_);
     stream_governor_->delivered(delivered_bytes, Clock::now());
     target = stream_governor_->target();
+    if (target > counts_.streams.exchange(target)) wake_lanes();
   }
   while (!stopped() && start_lane(preparation_.choice.lanes.front(), target)) continue;
-  return target;
 }
 
 // Others began to load the same blobs while this load bypasses the page cache: from now on the
@@ -462,7 +462,7 @@ bool Board::taught(Profile& learnt) const {
   const double start = gpudirect ? facts.gpudirect_start.value_or(0) : 0;
   rate.bytes_per_second = static_cast<double>(seen.bytes) / (seen.seconds + start);
   rate.depth = seen.depth;
-  rate.streams = seen.lanes;
+  rate.streams = streams() > 0 ? streams() : seen.lanes;
   rate.loads = 1;
   const char* state = warm ? Profile::kWarm : Profile::kCold;
   if (!facts.target.name.empty()) learnt.learn(device_path(facts), choice.name, rate, state);

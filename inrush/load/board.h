@@ -29,7 +29,6 @@ class Board : public std::enable_shared_from_this<Board> {
  public:
   explicit Board(Preparation preparation);
   ~Board();
-
   // Starts the lanes of the choice, on the caller's thread.
   void begin();
 
@@ -60,7 +59,8 @@ class Board : public std::enable_shared_from_this<Board> {
   // Bytes that engines may write now: grows at submission, shrinks as reads are reaped.
   void count_in_flight(int64_t bytes) { counts_.in_flight += bytes; }
   // How many streams a sequential place wants by now; more are started as needed.
-  uint32_t streams(uint64_t delivered_bytes);
+  [[nodiscard]] uint32_t streams() const { return counts_.streams; }
+  void streamed(uint64_t delivered_bytes);
   // Whether lanes that bypass the page cache should end: others here load the same blobs.
   [[nodiscard]] bool direct_retired() const { return direct_retired_.load(); }
   void look_around();

@@ -118,12 +118,13 @@ class Lane {
 
   [[nodiscard]] bool paused() const {
     return choice_.sequential && number_ >= board_.preparation().choice.lanes.front().count &&
-           number_ >= streams_;
+           number_ >= board_.streams();
   }
 
   void fill() {
     // Rung for or not: it looks again now, and what becomes free is for those who wait.
-    if (std::exchange(starved_, false)) board_.starved().remove(wake_.get());
+    starved_ = false;
+    delist();
     if (retired() || paused()) return;
     if (mirrored() && board_.sources().silent(choice_.source)) return;
     batch_.clear();
@@ -141,6 +142,7 @@ class Lane {
       take_back_batch();
       throw;
     }
+    if (!starved_) delist();
     board_.note_depth(target);
   }
 
@@ -153,6 +155,10 @@ class Lane {
       board_.sources().lost(choice_.source, grant.first);
       if (board_.sink().release(grant)) board_.queue().give_back({grant.first, grant.count});
     }
+  }
+
+  void delist() {
+    if (std::exchange(listed_, false)) board_.starved().remove(wake_.get());
   }
 
   // What another source is too slow or too silent with; `idle`: the queue has nothing for us.
@@ -193,8 +199,14 @@ class Lane {
     const bool stuck = starved_ && choice_.sequential && flights_.empty();
     if (!stuck || !take_one(false)) return false;
     starved_ = false;
-    board_.starved().remove(wake_.get());
     return true;
+  }
+
+  // To be rung for when something becomes free. What did before this was said rang for nobody: the
+  // lane looks once more.
+  void enlist() {
+    board_.starved().add(wake_.get());
+    listed_ = true;
   }
 
   bool take_one(bool sequential) {
@@ -205,7 +217,13 @@ class Lane {
     appetite.sequential = sequential;
     appetite.next = next_;
     appetite.horizon = board_.horizon();
-    const std::optional<Run> run = board_.queue().take(appetite);
+    std::optional<Run> run = board_.queue().take(appetite);
+    if (!run && flights_.empty() && !board_.queue().empty(choice_.coverage)) {
+      // Beyond the horizon: it moves as tensors are taken.
+      enlist();
+      appetite.horizon = board_.horizon();
+      run = board_.queue().take(appetite);
+    }
     if (!run) return false;
     std::optional<Grant> grant;
     uint32_t file = 0;
@@ -214,10 +232,8 @@ class Lane {
       file = file_of(blob);
       grant = board_.sink().try_reserve(run->first, run->count, engine_->traits(), false);
       if (!grant) {
-        board_.starved().add(wake_.get());
-        // What became free before that was said woke nobody.
+        enlist();
         grant = board_.sink().try_reserve(run->first, run->count, engine_->traits(), false);
-        if (grant) board_.starved().remove(wake_.get());
       }
     } catch (const Error& error) {
       board_.queue().give_back(*run);
@@ -271,7 +287,7 @@ class Lane {
     board_.drop_pages(grant, choice_);
     board_.sink().landed(grant);
     governor_.delivered(grant.required, Clock::now());
-    if (choice_.sequential) streams_ = board_.streams(grant.required);
+    if (choice_.sequential) board_.streamed(grant.required);
     if (board_.preparation().options.trace) {
       board_.add({name_, board_.sources().blob(choice_.source, blob).name, grant.offset,
                   grant.required, flight.start, board_.seconds_since_start(), "read",
@@ -328,8 +344,8 @@ class Lane {
   std::vector<Read> batch_;
   uint64_t next_tag_ = 1;
   uint32_t next_ = UINT32_MAX;
-  uint32_t streams_ = 0;
-  bool starved_ = false;
+  bool starved_ = false;  // the budget had no room
+  bool listed_ = false;   // among those that the board rings for
   Clock::time_point next_look_{};
 };
 

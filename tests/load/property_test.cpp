@@ -369,17 +369,14 @@ TEST(LoadStuck, a_read_that_ignores_cancel_holds_up_nobody) {
 class BoardProperty : public LoadProperty {
  protected:
   static std::shared_ptr<Board> begin(Scenario& scenario) {
-    return begin(scenario, lanes(scenario));
-  }
-
-  static std::shared_ptr<Board> begin(Scenario& scenario, std::vector<LaneChoice> lanes) {
     Preparation preparation{*scenario.checkpoint, scenario.options, {}, {}, {}, 0, nullptr};
     const Index& index = scenario.checkpoint->index();
     preparation.plan = make_plan(index, scenario.options.selections, scenario.options.limits);
     preparation.budget = scenario.options.budget;
     preparation.facts.machine.cpus = 2;
     preparation.facts.machine.memory_available = 1ULL << 40;
-    preparation.choice.lanes = std::move(lanes);
+    const bool halves = scenario.below(2) == 0;
+    preparation.choice.lanes = lanes(scenario, halves);
     for (const Blob& blob : index.blobs) {
       Residency residency;
       for (uint64_t at = 0; at < blob.size; at += Residency::kWindow) {
@@ -393,9 +390,8 @@ class BoardProperty : public LoadProperty {
   }
 
  private:
-  static std::vector<LaneChoice> lanes(Scenario& scenario) {
+  static std::vector<LaneChoice> lanes(Scenario& scenario, bool halves) {
     std::vector<LaneChoice> lanes;
-    const bool halves = scenario.below(2) == 0;
     const bool sequential = !halves && scenario.below(3) == 0;
     for (uint64_t i = halves ? 2 : 1 + scenario.below(3); i > 0; --i) {
       LaneChoice lane;
@@ -451,33 +447,6 @@ TEST_P(BoardProperty, lanes_that_die_leave_their_ranges_to_the_others) {
     expect_quiet(scenario);
     if (HasFatalFailure()) return;
   }
-}
-
-// A stream goes on where it was, and the budget is full before it has come round to what is due.
-TEST_F(BoardProperty, a_stream_reads_what_is_due_when_nothing_else_fits) {
-  Scenario scenario(1);
-  scenario.options.limits.range_size = 1000;
-  scenario.options.order = Order::file;
-  scenario.options.selections = {Selection{}};
-  const auto tensors = static_cast<uint32_t>(scenario.checkpoint->index().tensors.size());
-  for (uint32_t i = 0; i < tensors; ++i) scenario.options.selections[0].wants.push_back({i, {}});
-  scenario.options.allocator = nullptr;
-  scenario.options.collect = false;
-  scenario.options.budget = HostSink::least_budget(scenario.options.limits) + 4 * kKiB;
-  scenario.consumers = 1;
-  Nature nature;
-  nature.gives_up = 0;
-  scenario.options.engines = scenario.engines(nature);
-  LaneChoice stream;
-  stream.engine = "double";
-  stream.sequential = true;
-  stream.count = stream.most = 1;
-  stream.depth = stream.most_depth = 2;
-  stream.block_size = 1000;
-  const auto board = begin(scenario, {stream});
-  take_all(scenario, *board, board->preparation().plan);
-  board->shut_down();
-  expect_quiet(scenario);
 }
 
 INSTANTIATE_TEST_SUITE_P(Seeds, BoardProperty, testing::Range<uint64_t>(0, 4));
