@@ -132,6 +132,7 @@ Tensor Board::deliver(uint32_t index_of_target) {
   tensor.mapped = sink_->layout().mapped[index_of_target];
   tensor.memory = sink_->take(index_of_target);
   starved_.wake();
+  starved_.wake_ahead();
   return tensor;
 }
 

@@ -202,14 +202,7 @@ class Lane {
     return true;
   }
 
-  // To be rung for when something becomes free. What did before this was said rang for nobody: the
-  // lane looks once more.
-  void enlist() {
-    board_.starved().add(wake_.get());
-    listed_ = true;
-  }
-
-  bool take_one(bool sequential) {
+  std::optional<Run> take_run(bool sequential) {
     const uint64_t range_size = board_.preparation().options.limits.range_size;
     Appetite appetite;
     appetite.coverage = choice_.coverage;
@@ -218,12 +211,16 @@ class Lane {
     appetite.next = next_;
     appetite.horizon = board_.horizon();
     std::optional<Run> run = board_.queue().take(appetite);
-    if (!run && flights_.empty() && !board_.queue().empty(choice_.coverage)) {
-      // Beyond the horizon: it moves as tensors are taken.
-      enlist();
-      appetite.horizon = board_.horizon();
-      run = board_.queue().take(appetite);
-    }
+    if (run || !flights_.empty() || board_.queue().empty(choice_.coverage)) return run;
+    // All that is left lies beyond the horizon, which may have moved before this is said.
+    listed_ = true;
+    board_.starved().add_ahead(wake_.get());
+    appetite.horizon = board_.horizon();
+    return board_.queue().take(appetite);
+  }
+
+  bool take_one(bool sequential) {
+    const std::optional<Run> run = take_run(sequential);
     if (!run) return false;
     std::optional<Grant> grant;
     uint32_t file = 0;
@@ -232,7 +229,9 @@ class Lane {
       file = file_of(blob);
       grant = board_.sink().try_reserve(run->first, run->count, engine_->traits(), false);
       if (!grant) {
-        enlist();
+        listed_ = true;
+        board_.starved().add(wake_.get());
+        // What became free before that was said woke nobody.
         grant = board_.sink().try_reserve(run->first, run->count, engine_->traits(), false);
       }
     } catch (const Error& error) {
