@@ -60,7 +60,7 @@ Board::Board(Preparation preparation)
       if (stopped()) return;
       take_placed(false);
     }
-    starved_.wake(slots);  // even where nothing was: there may be more slots
+    waiting_.room(slots);  // even where nothing was: there may be more slots
     report_progress();
   };
   options.failed = [this](const Error& error) { fail(error); };
@@ -236,7 +236,7 @@ void Board::lane_began(int wake_fd) {
 }
 
 void Board::lane_ended(int wake_fd) {
-  starved_.remove(wake_fd);
+  waiting_.remove(wake_fd);
   const std::lock_guard lock(mutex_);
   std::erase(wake_fds_, wake_fd);
 }
@@ -294,7 +294,7 @@ bool Board::take_placed(bool cached) {
 void Board::collect_placed(bool cached) {
   if (!take_placed(cached)) return;
   report_progress();
-  starved_.wake();
+  waiting_.room();
 }
 
 void Board::finish_targets(const std::vector<uint32_t>& whole) {
@@ -462,7 +462,7 @@ bool Board::taught(Profile& learnt) const {
   const double start = gpudirect ? facts.gpudirect_start.value_or(0) : 0;
   rate.bytes_per_second = static_cast<double>(seen.bytes) / (seen.seconds + start);
   rate.depth = seen.depth;
-  rate.streams = streams() > 0 ? streams() : seen.lanes;
+  rate.streams = counts_.streams > 0 ? counts_.streams.load() : seen.lanes;
   rate.loads = 1;
   const char* state = warm ? Profile::kWarm : Profile::kCold;
   if (!facts.target.name.empty()) learnt.learn(device_path(facts), choice.name, rate, state);

@@ -21,7 +21,7 @@
 #include "inrush/load/dropping.h"
 #include "inrush/load/queue.h"
 #include "inrush/load/sources.h"
-#include "inrush/load/starved_lanes.h"
+#include "inrush/load/waiting_lanes.h"
 
 namespace inrush {
 
@@ -29,6 +29,7 @@ class Board : public std::enable_shared_from_this<Board> {
  public:
   explicit Board(Preparation preparation);
   ~Board();
+
   // Starts the lanes of the choice, on the caller's thread.
   void begin();
 
@@ -51,20 +52,18 @@ class Board : public std::enable_shared_from_this<Board> {
   // This lane's engine cannot read this file: another lane does, the rest stays as it is.
   void refuse_file(uint32_t blob, const Error& error, const LaneChoice& lane);
   void fail(const Error& error);
-  StarvedLanes& starved() { return starved_; }
+  WaitingLanes& waiting() { return waiting_; }
   void add(const TraceEvent& event);
   Sources& sources() { return sources_; }
   void count_budget_wait(double seconds);
-  void note_depth(uint32_t depth) { counts_.depth = depth; }
-  // Bytes that engines may write now: grows at submission, shrinks as reads are reaped.
-  void count_in_flight(int64_t bytes) { counts_.in_flight += bytes; }
-  // How many streams a sequential place wants by now; more are started as needed.
-  [[nodiscard]] uint32_t streams() const { return counts_.streams; }
+  LoadCounts& counts() { return counts_; }
+  // A stream delivered: more of them are started as needed.
   void streamed(uint64_t delivered_bytes);
   // Whether lanes that bypass the page cache should end: others here load the same blobs.
   [[nodiscard]] bool direct_retired() const { return direct_retired_.load(); }
   void look_around();
   [[nodiscard]] double seconds_since_start() const;
+
   // For the consumer.
   std::optional<Tensor> next(Deadline deadline, bool& timed_out);
   bool wait(Deadline deadline);
@@ -119,7 +118,7 @@ class Board : public std::enable_shared_from_this<Board> {
   std::atomic<Clock::time_point> mapped_checked_{};
 
   std::atomic<bool> stopped_{false};
-  StarvedLanes starved_;
+  WaitingLanes waiting_;
   std::atomic<bool> direct_retired_{false};
   std::atomic<bool> fell_back_{false};
   LoadCounts counts_;

@@ -16,8 +16,9 @@ struct LoadCounts {
   std::atomic<uint32_t> reading{0};  // lanes that have not let go of their engine
   std::atomic<uint64_t> bytes_placed{0};
   std::atomic<uint32_t> depth{0};
-  std::atomic<uint32_t> streams{0};   // wanted of a sequential place
-  std::atomic<int64_t> in_flight{0};  // bytes that engines may write now
+  std::atomic<uint32_t> streams{0};  // that a sequential place wants by now
+  // Bytes that engines may write: grows at submission, shrinks as reads are reaped.
+  std::atomic<int64_t> in_flight{0};
   std::atomic<int64_t> next_report_ns{0};
 };
 

@@ -131,8 +131,8 @@ Tensor Board::deliver(uint32_t index_of_target) {
   tensor.consumer = target.consumer;
   tensor.mapped = sink_->layout().mapped[index_of_target];
   tensor.memory = sink_->take(index_of_target);
-  starved_.wake();
-  starved_.wake_ahead();
+  waiting_.room();
+  waiting_.move_horizon(horizon());
   return tensor;
 }
 

@@ -118,7 +118,7 @@ class Lane {
 
   [[nodiscard]] bool paused() const {
     return choice_.sequential && number_ >= board_.preparation().choice.lanes.front().count &&
-           number_ >= board_.streams();
+           number_ >= board_.counts().streams;
   }
 
   void fill() {
@@ -143,7 +143,7 @@ class Lane {
       throw;
     }
     if (!starved_) delist();
-    board_.note_depth(target);
+    board_.counts().depth = target;
   }
 
   // The engine took none of them, or a file of theirs could not be opened.
@@ -151,14 +151,14 @@ class Lane {
     for (const Read& read : batch_) {
       const Grant grant = flights_.at(read.tag).grant;
       flights_.erase(read.tag);
-      board_.count_in_flight(-static_cast<int64_t>(grant.size));
+      board_.counts().in_flight -= static_cast<int64_t>(grant.size);
       board_.sources().lost(choice_.source, grant.first);
       if (board_.sink().release(grant)) board_.queue().give_back({grant.first, grant.count});
     }
   }
 
   void delist() {
-    if (std::exchange(listed_, false)) board_.starved().remove(wake_.get());
+    if (std::exchange(listed_, false)) board_.waiting().remove(wake_.get());
   }
 
   // What another source is too slow or too silent with; `idle`: the queue has nothing for us.
@@ -186,7 +186,7 @@ class Lane {
   void add_to_batch(const Grant& grant, uint32_t file) {
     const uint64_t tag = next_tag_++;
     flights_.emplace(tag, Flight{grant, board_.seconds_since_start()});
-    board_.count_in_flight(static_cast<int64_t>(grant.size));
+    board_.counts().in_flight += static_cast<int64_t>(grant.size);
     batch_.push_back({tag, file, grant.offset, grant.size, grant.required, grant.target});
     board_.sources().asked(choice_.source, grant.first, grant.hedge);
   }
@@ -214,7 +214,7 @@ class Lane {
     if (run || !flights_.empty() || board_.queue().empty(choice_.coverage)) return run;
     // All that is left lies beyond the horizon, which may have moved before this is said.
     listed_ = true;
-    board_.starved().add_ahead(wake_.get());
+    board_.waiting().ahead(wake_.get(), appetite.horizon);
     appetite.horizon = board_.horizon();
     return board_.queue().take(appetite);
   }
@@ -230,7 +230,7 @@ class Lane {
       grant = board_.sink().try_reserve(run->first, run->count, engine_->traits(), false);
       if (!grant) {
         listed_ = true;
-        board_.starved().add(wake_.get());
+        board_.waiting().starve(wake_.get());
         // What became free before that was said woke nobody.
         grant = board_.sink().try_reserve(run->first, run->count, engine_->traits(), false);
       }
@@ -270,7 +270,7 @@ class Lane {
     const Flight flight = found->second;
     flights_.erase(found);
     const Grant& grant = flight.grant;
-    board_.count_in_flight(-static_cast<int64_t>(grant.size));
+    board_.counts().in_flight -= static_cast<int64_t>(grant.size);
     board_.sources().repeated(choice_.source, completion.retries, completion.hedges);
     if (completion.error) {
       if (board_.stopped()) {
@@ -314,7 +314,7 @@ class Lane {
         if (found == flights_.end()) continue;
         const Grant grant = found->second.grant;
         flights_.erase(found);
-        board_.count_in_flight(-static_cast<int64_t>(grant.size));
+        board_.counts().in_flight -= static_cast<int64_t>(grant.size);
         if (!done[i].error) {
           const uint32_t blob = board_.preparation().plan.ranges[grant.first].blob;
           board_.sources().came(choice_.source, grant.first, grant.required, blob);

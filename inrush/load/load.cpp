@@ -15,6 +15,7 @@
 #include "inrush/base/align.h"
 #include "inrush/base/fd.h"
 #include "inrush/core/quoted.h"
+#include "inrush/core/select.h"
 #include "inrush/load/board.h"
 #include "inrush/policy/backends.h"
 #include "inrush/shim/cufile.h"
@@ -32,13 +33,6 @@ uint64_t settle_budget(uint64_t asked, const Facts& facts) {
   if (asked != 0) return asked;
   const uint64_t eighth = facts.machine.memory_available / 8;
   return std::clamp(eighth, kLeastAutomatic, kDefaultBudget);
-}
-
-std::vector<Selection> everything(const Index& index) {
-  Selection all;
-  all.wants.resize(index.tensors.size());
-  for (uint32_t i = 0; i < index.tensors.size(); ++i) all.wants[i].tensor = i;
-  return {all};
 }
 
 // Each place is read as it would be alone, but never mapped and with its share of the budget.
@@ -150,7 +144,7 @@ void check_descriptors(const Index& index) {
 
 Preparation prepare(const Checkpoint& checkpoint, LoadOptions options) {
   const Index& index = checkpoint.index();
-  if (options.selections.empty()) options.selections = everything(index);
+  if (options.selections.empty()) options.selections = {{select(index, {})}};
   if (options.pool > 0 && (options.collect || options.allocator)) {
     throw Error(ErrorCode::usage, "a pool serves neither collect nor an allocator");
   }

@@ -114,4 +114,12 @@ FileBytes wanted_bytes(const FileBytes& file, const TensorInfo& tensor, const Wa
   }
 }
 
+Preparation prepare(const Checkpoint& checkpoint, const LoadOptions& options) {
+  Preparation preparation{checkpoint, options, {}, {}, {}, options.budget, nullptr};
+  preparation.plan = make_plan(checkpoint.index(), options.selections, options.limits);
+  preparation.facts.machine.cpus = 2;
+  preparation.facts.machine.memory_available = 1ULL << 40;
+  return preparation;
+}
+
 }  // namespace inrush::test

@@ -10,6 +10,7 @@
 
 #include "inrush/core/index.h"
 #include "inrush/core/plan.h"
+#include "inrush/load/preparation.h"
 
 namespace inrush::test {
 
@@ -27,5 +28,9 @@ std::vector<Selection> random_wants(Random& random, const Index& index, uint32_t
 
 // The bytes of one want, from the bytes of the tensor's file.
 FileBytes wanted_bytes(const FileBytes& file, const TensorInfo& tensor, const Want& want);
+
+// For a board of its own, on a machine of two processors: what a load settles, but for residency
+// and choice.
+Preparation prepare(const Checkpoint& checkpoint, const LoadOptions& options);
 
 }  // namespace inrush::test

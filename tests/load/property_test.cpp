@@ -369,15 +369,10 @@ TEST(LoadStuck, a_read_that_ignores_cancel_holds_up_nobody) {
 class BoardProperty : public LoadProperty {
  protected:
   static std::shared_ptr<Board> begin(Scenario& scenario) {
-    Preparation preparation{*scenario.checkpoint, scenario.options, {}, {}, {}, 0, nullptr};
-    const Index& index = scenario.checkpoint->index();
-    preparation.plan = make_plan(index, scenario.options.selections, scenario.options.limits);
-    preparation.budget = scenario.options.budget;
-    preparation.facts.machine.cpus = 2;
-    preparation.facts.machine.memory_available = 1ULL << 40;
+    Preparation preparation = test::prepare(*scenario.checkpoint, scenario.options);
     const bool halves = scenario.below(2) == 0;
     preparation.choice.lanes = lanes(scenario, halves);
-    for (const Blob& blob : index.blobs) {
+    for (const Blob& blob : scenario.checkpoint->index().blobs) {
       Residency residency;
       for (uint64_t at = 0; at < blob.size; at += Residency::kWindow) {
         residency.windows.push_back(scenario.below(2) == 0 ? Warmth::warm : Warmth::cold);

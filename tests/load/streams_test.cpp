@@ -4,6 +4,7 @@
 #include <set>
 
 #include "inrush/base/align.h"
+#include "inrush/core/select.h"
 #include "inrush/load/board.h"
 #include "inrush/sinks/host.h"
 #include "tests/load/doubles.h"
@@ -30,14 +31,8 @@ class StreamsTest : public testing::Test {
       return std::make_unique<RemoteEngine>(remote, nature, engine.wake_fd);
     };
     const Checkpoint checkpoint = Checkpoint::open(std::make_unique<RemoteStore>(remote_));
-    Selection all;
-    all.wants.resize(checkpoint.index().tensors.size());
-    for (uint32_t i = 0; i < all.wants.size(); ++i) all.wants[i].tensor = i;
-    Preparation preparation{checkpoint, options_, {}, {}, {}, 0, nullptr};
-    preparation.plan = make_plan(checkpoint.index(), {{all}}, options_.limits);
-    preparation.budget = options_.budget;
-    preparation.facts.machine.cpus = 2;
-    preparation.facts.machine.memory_available = 1ULL << 40;
+    options_.selections = {{select(checkpoint.index(), {})}};
+    Preparation preparation = test::prepare(checkpoint, options_);
     preparation.facts.residency.resize(checkpoint.index().blobs.size());
     preparation.choice.lanes = {lane};
     auto board = std::make_shared<Board>(std::move(preparation));

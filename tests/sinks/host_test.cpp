@@ -10,6 +10,7 @@
 #include <random>
 
 #include "inrush/base/align.h"
+#include "inrush/core/select.h"
 
 namespace inrush {
 namespace {
@@ -44,8 +45,7 @@ struct Model {
   }
 
   [[nodiscard]] Plan plan(int consumers = 1) const {
-    Selection all;
-    for (uint32_t i = 0; i < index.tensors.size(); ++i) all.wants.push_back({i, {}});
+    const Selection all{select(index, {})};
     return make_plan(index, std::vector<Selection>(static_cast<size_t>(consumers), all));
   }
 

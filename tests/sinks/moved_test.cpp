@@ -7,6 +7,7 @@
 #include <random>
 
 #include "inrush/base/align.h"
+#include "inrush/core/select.h"
 #include "inrush/sinks/host.h"
 
 namespace inrush {
@@ -53,9 +54,7 @@ struct Scattered {
   Scattered& operator=(const Scattered&) = delete;
 
   [[nodiscard]] Plan plan(const PlanLimits& limits) const {
-    Selection all;
-    for (uint32_t i = 0; i < index.tensors.size(); ++i) all.wants.push_back({i, {}});
-    return make_plan(index, std::vector<Selection>{all}, limits);
+    return make_plan(index, {{{select(index, {})}}}, limits);
   }
 
   void read(const Grant& grant) const {
