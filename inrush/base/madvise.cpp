@@ -1,9 +1,11 @@
 #include "inrush/base/madvise.h"
 
 #include <sys/mman.h>
+#include <sys/utsname.h>
 
 #include <cerrno>
 #include <cstdint>
+#include <cstdio>
 
 #include "inrush/base/align.h"
 #include "inrush/base/balloon.h"
@@ -36,6 +38,22 @@ std::span<std::byte> huge_pages_in(void* data, size_t size) {
 
 bool ask_huge_pages(std::span<std::byte> pages) {
   return ::madvise(pages.data(), pages.size(), MADV_HUGEPAGE) == 0;
+}
+
+bool faults_fetch_huge_pages() {
+  static const bool fetch = [] {
+    utsname name{};
+    int major = 0;
+    int minor = 0;
+    const bool known =
+        ::uname(&name) == 0 && std::sscanf(name.release, "%d.%d", &major, &minor) == 2;
+    return known && (major > 5 || (major == 5 && minor >= 18));
+  }();
+  return fetch;
+}
+
+bool fetch_whole(std::span<std::byte> pages) {
+  return faults_fetch_huge_pages() && ask_huge_pages(pages);
 }
 
 bool advise_huge_pages(void* data, size_t size) {

@@ -2,9 +2,8 @@
 // (MADV_POPULATE_READ), which makes an error of what would be a SIGBUS later. Targets in ordinary
 // memory are filled with pread from the page cache, never copied out of a mapping.
 //
-// Regions are marked MADV_HUGEPAGE: since Linux 5.18 a fault then fetches whole huge pages (4 MiB
-// at a time, 2 MiB with MADV_RANDOM) whatever read_ahead_kb says. Measured on 1 GiB of random
-// bytes, cold (ext4 with large folios, Linux 6.18, 2 threads x 2 MiB), in CPU s/GB:
+// Regions are marked MADV_HUGEPAGE: a fault then fetches whole huge pages. Measured on 1 GiB of
+// random bytes, cold (ext4 with large folios, Linux 6.18, 2 threads x 2 MiB), in CPU s/GB:
 //   MADV_HUGEPAGE, populate       0.006-0.015, all of it mapped by huge pages
 //   populate alone                0.01-0.03, nearly so; at read_ahead_kb 128: 0.17-0.25, small
 //   readahead(2), then populate   0.21-0.29, all in small pages
@@ -17,18 +16,17 @@
 // for, and once a sample was slow, readahead(2) comes first: small pages come from memory that is
 // broken up and still backed. 3 GiB populated and touched, 6 s after the last use of that memory:
 // 2.1 s and 0.5 CPU s; in pages as large as the kernel likes 5.0 s, in huge ones 5.7 s. But 512 MiB
-// of memory that is still backed: 0.27 s in large pages, 0.46 s after readahead(2).
+// of memory that is still backed: 0.27 s in large pages, 0.46 s after readahead(2). Files that are
+// smaller than a huge page are fetched whole there as well.
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/utsname.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
-#include <cstdio>
 #include <map>
 #include <mutex>
 #include <vector>
@@ -52,15 +50,6 @@ constexpr uint64_t kMostBetweenLooks = 8 * kMiB;
 constexpr uint32_t kMostThreads = 16;
 // Below this size of a region, fetching 2 MiB beyond its end would be a large part of it.
 constexpr uint64_t kSmallRegion = 16 * kMiB;
-
-// Since 5.18 faults in a region marked MADV_HUGEPAGE fetch huge pages.
-bool faults_fetch_huge_pages() {
-  utsname name{};
-  int major = 0;
-  int minor = 0;
-  if (::uname(&name) != 0 || std::sscanf(name.release, "%d.%d", &major, &minor) != 2) return false;
-  return major > 5 || (major == 5 && minor >= 18);
-}
 
 struct Pages {
   std::byte* data;
@@ -112,7 +101,7 @@ class MmapSource final : public BlockingSource {
   [[nodiscard]] uint64_t mapped_from(const std::byte* address) const;
   std::optional<Error> copy(const Read& read, const std::atomic<bool>& stop);
   std::optional<Error> populate(const Read& read, uint64_t wanted, const std::atomic<bool>& stop);
-  [[nodiscard]] int populate_pages(int fd, const Pages& pages) const;
+  [[nodiscard]] int populate_pages(int fd, const Pages& pages, bool small) const;
   void back(int fd, const Pages& pages, const std::atomic<bool>& stop);
   std::optional<Error> fetch(const Read& read, const std::atomic<bool>& stop);
 
@@ -172,18 +161,20 @@ std::optional<Error> MmapSource::populate(const Read& read, uint64_t wanted,
   const int fd = held->get();
   const uint64_t before = reinterpret_cast<uintptr_t>(read.target) % page_size_;
   const uint64_t end = align_up(before + wanted, page_size_);
+  const bool whole = file.blob.size < kHugePage && fetch_whole({read.target - before, end});
   for (uint64_t at = 0; at < end; at += kMostBetweenLooks) {
     if (stop) return files_.error(read, ECANCELED);
     const Pages pages{.data = read.target - before + at,
                       .size = std::min(kMostBetweenLooks, end - at),
                       .offset = read.offset - before + at};
-    int failed = populate_pages(fd, pages);
+    const bool small = read_ahead_ && !whole;
+    int failed = populate_pages(fd, pages, small);
     if (failed == EINVAL || failed == EFAULT || failed == EIO) {
       // No such advice before Linux 5.14; else pages that cannot be had. pread brings the pages
       // in too, and says why they cannot be.
       if (auto error = fetch(read, stop)) return error;
       if (failed == EINVAL) break;
-      failed = populate_pages(fd, pages);
+      failed = populate_pages(fd, pages, small);
     }
     if (failed == EFAULT || failed == EIO) {
       return Error(ErrorCode::data, read_error(file.blob.name, read, "mmap", failed).message() +
@@ -201,8 +192,7 @@ std::optional<Error> MmapSource::populate(const Read& read, uint64_t wanted,
 }
 
 // 0 or errno.
-int MmapSource::populate_pages(int fd, const Pages& pages) const {
-  const bool small = read_ahead_;
+int MmapSource::populate_pages(int fd, const Pages& pages, bool small) const {
   if (small) ::readahead(fd, static_cast<off_t>(pages.offset), pages.size);
   return inrush::populate(pages.data, pages.size, small && !huge_);
 }

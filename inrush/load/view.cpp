@@ -47,7 +47,8 @@ struct Mapping {
     void* placed = ::mmap(start, size, PROT_READ | PROT_WRITE,
                           MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, blob.fd, 0);
     mapped = placed != MAP_FAILED;
-    huge = mapped && size >= kLarge && advise_huge_pages(start, size);
+    huge = mapped && (size >= kLarge ? advise_huge_pages(start, size)
+                                     : size < kHugePage && fetch_whole({start, size}));
     small = !huge && ahead_kib * kKiB < kStep;
   }
   ~Mapping() {
@@ -60,7 +61,7 @@ struct Mapping {
   uint64_t size;
   uint64_t reserved;
   bool mapped = false;
-  bool huge = false;   // faults fetch huge pages
+  bool huge = false;   // faults fetch huge pages, or all of a small file
   bool small = false;  // readahead(2) comes first: faults fetch little, or what nothing backs
 };
 
