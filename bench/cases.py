@@ -110,11 +110,12 @@ def loops(session: Session) -> None:
 
 
 def many(session: Session) -> None:
-    """100,000 small tensors, and many tiny shards."""
+    """100,000 small tensors, and shards as small as a fetch and just above."""
     small = Fixture("many", 512 * 100_000)
-    shards = Fixture("llama", 256 * MIB, 256)
+    equal = Fixture("equal", 256 * MIB, 256)
+    uneven = Fixture("llama", 256 * MIB, 256)
     entrants = [*ours(inrush()), *peers("safetensors")]
-    with open_filesystem("disk", [small, shards]) as (tensors, tiny):
+    with open_filesystem("disk", [small, equal, uneven]) as (tensors, tiny, llama):
         session.cell(Cell("many/open", tensors, "warm", job="open"), entrants)
         session.cell(Cell("many/each", tensors, "warm", job="each"), entrants)
         everyone = [*entrants, *peers("runai")]
@@ -122,6 +123,7 @@ def many(session: Session) -> None:
         everyone = [*ours(inrush()), *peers()]
         for state in ("cold", "warm"):
             session.cell(Cell(f"tiny shards/{state}", tiny, state), everyone)
+            session.cell(Cell(f"small shards/{state}", llama, state), everyone)
 
 
 def adapter(session: Session) -> None:

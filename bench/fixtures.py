@@ -30,7 +30,8 @@ Shapes = list[tuple[str, tuple[int, ...]]]
 class Fixture:
     """A checkpoint: what it looks like and where it lies.
 
-    ``kind`` is ``llama``, ``adapter`` or ``many``; ``size`` is in bytes, of all shards together.
+    ``kind`` is ``llama``, ``adapter``, ``many`` or ``equal``; ``size`` is in bytes, of all shards
+    together.
     """
 
     kind: str
@@ -71,6 +72,8 @@ class Fixture:
             return many_shapes(self.size)
         if self.kind == "adapter":
             return adapter_shapes(self.size)
+        if self.kind == "equal":
+            return equal_shapes(self.size)
         return llama_shapes(self.size)
 
 
@@ -123,6 +126,15 @@ def many_shapes(size: int) -> Shapes:
         (f"model.layers.{i // 1000}.mlp.experts.{i % 1000}.scale", (256,))
         for i in range(size // 512)
     ]
+
+
+def equal_shapes(size: int) -> Shapes:
+    """Tensors of 256 KiB, so that shards of a multiple of it are equal.
+
+    A Llama's embedding is larger than a small shard, and none is split: of 256 MiB in "256 shards"
+    there are 129, most of 2 MiB.
+    """
+    return [(f"model.layers.{i}.mlp.weight", (256, 512)) for i in range(size // (256 * 1024))]
 
 
 def write_shards(place: Path, shapes: Shapes, shards: int, seed: int) -> None:

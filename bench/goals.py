@@ -137,6 +137,13 @@ def small_goals(results: Results) -> Iterator[Goal]:
     for state in ("cold", "warm"):
         value = against(results, f"adapter/{state}", "inrush", "safetensors")
         yield most(f"adapter, {state}, time / safetensors'", 1.1, value)
+    for key, title in (
+        ("tiny shards", "256 shards of 1 MiB"),
+        ("small shards", "129 shards of 2 MiB"),
+    ):
+        for state in ("cold", "warm"):
+            value = against(results, f"{key}/{state}", *PAIR)
+            yield most(f"{title}, {state}, time / safetensors'", 1.0, value)
     found = results.figures.get("import", {}).get("inrush")
     yield most("import inrush", 50, found["seconds"] * 1e3 if found else None, " ms")
     if found:

@@ -62,6 +62,8 @@ MAIN = (
     ("restart", "cold + two restarts", "inrush"),
     ("tiny shards/cold", "256 shards of 1 MiB, cold", "inrush"),
     ("tiny shards/warm", "256 shards of 1 MiB, warm", "inrush"),
+    ("small shards/cold", "129 shards, most of 2 MiB, cold", "inrush"),
+    ("small shards/warm", "129 shards, most of 2 MiB, warm", "inrush"),
     ("adapter/cold", "adapter of 10 MB, cold", "inrush"),
     ("adapter/warm", "adapter of 10 MB, warm", "inrush"),
 )

@@ -52,8 +52,8 @@ bool faults_fetch_huge_pages() {
   return fetch;
 }
 
-bool fetch_whole(std::span<std::byte> pages) {
-  return faults_fetch_huge_pages() && ask_huge_pages(pages);
+bool fetch_whole(std::span<std::byte> pages, uint64_t file_size) {
+  return file_size < kHugePage && faults_fetch_huge_pages() && ask_huge_pages(pages);
 }
 
 bool advise_huge_pages(void* data, size_t size) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <span>
 
 namespace inrush {
@@ -31,12 +32,12 @@ bool ask_huge_pages(std::span<std::byte> pages);
 // around it, 4 MiB at a time (2 MiB with MADV_RANDOM), whatever read_ahead_kb says.
 [[nodiscard]] bool faults_fetch_huge_pages();
 
-// Asks that a fault fetch all of a file that is smaller than a huge page, whose pages are mapped
-// here, in pages of up to 1 MiB. The kernel's own read-ahead begins in 4 KiB and comes to larger
-// ones after tens of MiB. Whether the host takes back free memory or not: it does so by whole huge
-// pages. 512 files of 1 MiB, mapped, populated and touched, took 0.21 s so, 0.28 to 0.34 without;
-// after 5 s of pause too. False if it does not come.
-bool fetch_whole(std::span<std::byte> pages);
+// Asks that a fault in these pages, mapped of a file of this size, fetch all of it in pages up to
+// 1 MiB. The kernel's own read-ahead begins in 4 KiB and comes to larger ones after tens of MiB.
+// Whether the host takes back free memory or not: it does so by whole huge pages. 512 files of
+// 1 MiB, mapped, populated and touched, took 0.21 s so, 0.28 to 0.34 without; after 5 s of pause
+// too. False if it does not come, or the file is no smaller than a huge page.
+bool fetch_whole(std::span<std::byte> pages, uint64_t file_size);
 
 // Asks for huge pages where whole ones fit, and they pay: a fault for each 2 MiB that is written,
 // not for each 4 KiB. Best effort: without them it is slower, not wrong. False if they do not come.

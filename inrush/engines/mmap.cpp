@@ -161,7 +161,7 @@ std::optional<Error> MmapSource::populate(const Read& read, uint64_t wanted,
   const int fd = held->get();
   const uint64_t before = reinterpret_cast<uintptr_t>(read.target) % page_size_;
   const uint64_t end = align_up(before + wanted, page_size_);
-  const bool whole = file.blob.size < kHugePage && fetch_whole({read.target - before, end});
+  const bool whole = !huge_ && fetch_whole({read.target - before, end}, file.blob.size);
   for (uint64_t at = 0; at < end; at += kMostBetweenLooks) {
     if (stop) return files_.error(read, ECANCELED);
     const Pages pages{.data = read.target - before + at,

@@ -47,8 +47,8 @@ struct Mapping {
     void* placed = ::mmap(start, size, PROT_READ | PROT_WRITE,
                           MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, blob.fd, 0);
     mapped = placed != MAP_FAILED;
-    huge = mapped && (size >= kLarge ? advise_huge_pages(start, size)
-                                     : size < kHugePage && fetch_whole({start, size}));
+    huge = mapped &&
+           (size >= kLarge ? advise_huge_pages(start, size) : fetch_whole({start, size}, size));
     small = !huge && ahead_kib * kKiB < kStep;
   }
   ~Mapping() {
