@@ -11,6 +11,10 @@ namespace {
 
 constexpr double kWaitWorthShowing = 1e-4;  // seconds
 constexpr auto kMappedCheckEvery = std::chrono::microseconds(100);
+// Memory that a stream of tensors asks for at once, if there is time: an allocator packs what it is
+// asked for together, and a tensor at a time comes within reach as one is delivered.
+constexpr uint64_t kWorthAsking = 16 * kMiB;
+constexpr uint64_t kShareWorthAsking = 8;  // of the budget, where that is less
 
 }  // namespace
 
@@ -33,6 +37,12 @@ bool Board::allocate_ahead() {
     for (; end < next; ++end) ahead += targets[end].size;
   }
   if (end <= allocated_) return false;
+  uint64_t fresh = 0;
+  for (uint32_t i = allocated_; i < end; ++i) fresh += targets[i].size;
+  const bool may_wait = !preparation_.options.collect && due <= allocated_ && end < all;
+  if (may_wait && fresh < std::min(kWorthAsking, preparation_.budget / kShareWorthAsking)) {
+    return false;
+  }
   std::vector<MemoryRequest> requests;
   for (uint32_t i = allocated_; i < end; ++i) {
     if (sink_->layout().given[i]) continue;

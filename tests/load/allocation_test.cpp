@@ -64,6 +64,28 @@ TEST(Allocation, small_tensors_between_large_ones_do_not_hide_how_much_is_ahead)
   EXPECT_LE(given.most(), 10 * kMiB) << "of 24 MiB in all";
 }
 
+TEST(Allocation, a_stream_of_small_tensors_asks_for_many_at_a_time) {
+  Folder folder;
+  folder.shard("a.safetensors", "a.", std::vector<size_t>(200, 400 * kKiB));
+  Given given;
+  LoadOptions options;
+  options.budget = 32 * kMiB;
+  size_t calls = 0;
+  options.allocator = [&](auto requests) {
+    ++calls;
+    return given.give(requests);
+  };
+  Load load(Checkpoint::open(folder.path()), options);
+  size_t count = 0;
+  while (const auto tensor = load.next()) {
+    EXPECT_EQ(bytes_of(*tensor), folder.expected[tensor->name]);
+    ++count;
+  }
+  EXPECT_EQ(count, 200U);
+  EXPECT_LE(calls, 16U) << "48 MiB come after the first 32";
+  EXPECT_LE(given.most(), options.budget + 2 * kMiB);
+}
+
 TEST(Allocation, a_load_that_collects_reads_while_it_is_given_memory) {
   Folder folder;
   folder.shard("a.safetensors", "a.", std::vector<size_t>(16, kMiB));
