@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,25 @@ QUIET = {"OPENBLAS_NUM_THREADS": "1", "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
 
 class Failed(RuntimeError):
     """A measured process reported an error, died or took too long."""
+
+
+def with_plain_runtime(folder: Path) -> dict[str, str]:
+    """The environment in which torch's own CUDA runtime is called ``libcudart.so`` too.
+
+    fastsafetensors asks for it by that name, which the packages of PyPI do not have.
+    """
+    spec = find_spec("nvidia")
+    places = [Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
+    found = sorted(one for place in places for one in place.glob("*/lib/libcudart.so.*"))
+    if not found:
+        return {}
+    names = folder.resolve() / "runtime"
+    names.mkdir(exist_ok=True)
+    link = names / "libcudart.so"
+    link.unlink(missing_ok=True)
+    link.symlink_to(found[-1])
+    known = filter(None, [os.environ.get("LD_LIBRARY_PATH")])
+    return {"LD_LIBRARY_PATH": os.pathsep.join([str(names), *known])}
 
 
 class Fork:
@@ -111,7 +131,7 @@ class Forks:
         self._server = subprocess.Popen(
             [sys.executable, "-m", "bench.gpu_child", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
-            env={**os.environ, **QUIET, "PYTHONPATH": path},
+            env={**os.environ, **QUIET, "PYTHONPATH": path, **with_plain_runtime(folder)},
         )
         theirs.close()
         self._channel.settimeout(UP_S)

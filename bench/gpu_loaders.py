@@ -16,6 +16,7 @@ MIB = 1 << 20
 BLOCK = 64 * MIB
 DEVICE = "cuda:0"
 STREAMS = (1, 2, 4, 8)
+SIZES = (1 * MIB, 2 * MIB, 4 * MIB)  # of copies such as a load's, an event behind each
 
 Seen = Callable[[], None]  # called as tensors come: the first call counts
 Loaded = tuple[dict[str, Any], dict[str, Any]]  # the tensors, and what the loader tells of itself
@@ -32,8 +33,20 @@ def by_inrush(files: list[str], seen: Seen, **words: Any) -> Loaded:
             seen()
             tensors[name] = tensor
         stats = job.stats()
-    told = ("choice", "why", "peak_staging", "peak_device_staging")
+    told = ("choice", "why", "budget", "peak_staging", "peak_device_staging")
     return tensors, {key: stats[key] for key in told}
+
+
+def by_stream(files: list[str], seen: Seen) -> Loaded:
+    """Tensors as they come: memory is asked for as far ahead as the budget says, not for all."""
+    import inrush.torch
+
+    folder = str(Path(files[0]).parent)
+    tensors = {}
+    for name, tensor in inrush.open(folder, framework="pt", device=DEVICE).tensors():
+        seen()
+        tensors[name] = tensor
+    return tensors, {}
 
 
 def by_cufile(files: list[str], seen: Seen) -> Loaded:
@@ -102,6 +115,7 @@ def by_runai(files: list[str], seen: Seen) -> Loaded:
 
 LOADERS: dict[str, Loader] = {
     "inrush": by_inrush,
+    "inrush_stream": by_stream,
     "inrush_cufile": by_cufile,
     "instanttensor": by_instanttensor,
     "instanttensor_buffered": by_instanttensor_buffered,
@@ -112,6 +126,7 @@ LOADERS: dict[str, Loader] = {
 # What is imported before the clock starts, and the distribution that it comes from.
 MODULES = {
     "inrush": ("inrush.torch", "inrush"),
+    "inrush_stream": ("inrush.torch", "inrush"),
     "inrush_cufile": ("inrush.torch", "inrush"),
     "instanttensor": ("instanttensor", "instanttensor"),
     "instanttensor_buffered": ("instanttensor", "instanttensor"),
@@ -145,25 +160,37 @@ def digest(tensors: dict[str, Any]) -> str:
 
 
 def pinned_rates(copies: int = 128) -> dict[str, Any]:
-    """The limit of the link: 64 MiB at a time out of pinned memory, by one stream and several."""
+    """The limit of the link: 64 MiB at a time out of pinned memory, by one stream and several.
+
+    Copies of a slot's size show what of it the slots cost.
+    """
     import torch
 
     sample = torch.frombuffer(bytearray(os.urandom(BLOCK)), dtype=torch.uint8)
-    sources = [torch.empty(BLOCK, dtype=torch.uint8, pin_memory=True) for _ in range(8)]
-    targets = [torch.empty(BLOCK, dtype=torch.uint8, device=DEVICE) for _ in range(8)]
+    sources: list[Any] = [torch.empty(BLOCK, dtype=torch.uint8, pin_memory=True) for _ in range(8)]
+    targets: list[Any] = [torch.empty(BLOCK, dtype=torch.uint8, device=DEVICE) for _ in range(8)]
     for source in sources:
         source.copy_(sample)
-    rates: dict[str, float] = {}
     cuda: Any = torch.cuda
-    for _ in range(3):
-        for count in STREAMS:
-            streams = [cuda.Stream() for _ in range(count)]
-            torch.cuda.synchronize()
-            began = time.perf_counter()
-            for i in range(copies):
-                with torch.cuda.stream(streams[i % count]):
-                    targets[i % 8].copy_(sources[i % 8], non_blocking=True)
-            torch.cuda.synchronize()
-            rate = copies * BLOCK / (time.perf_counter() - began) / 1e9
-            rates[str(count)] = max(rates.get(str(count), 0.0), rate)
-    return {"gb_per_s": max(rates.values()), "by_streams": rates}
+
+    def rate(streams: int, size: int) -> float:
+        at = [cuda.Stream() for _ in range(streams)]
+        parts = [
+            [*zip(target.split(size), source.split(size), strict=True)]
+            for target, source in zip(targets, sources, strict=True)
+        ]
+        events = [cuda.Event() for _ in range(BLOCK // size)]
+        cuda.synchronize()
+        began = time.perf_counter()
+        for i in range(copies):
+            with cuda.stream(at[i % streams]):
+                for (target, source), event in zip(parts[i % 8], events, strict=True):
+                    target.copy_(source, non_blocking=True)
+                    event.record()
+        cuda.synchronize()
+        return copies * BLOCK / (time.perf_counter() - began) / 1e9
+
+    ways = {f"{count} streams": (count, BLOCK) for count in STREAMS}
+    ways |= {f"{size // MIB} MiB a copy": (4, size) for size in SIZES}
+    rates = {name: max(rate(*way) for _ in range(3)) for name, way in ways.items()}
+    return {"gb_per_s": max(rates.values()), "by_way": rates}

@@ -40,7 +40,7 @@ class Cell:
 
 def cells() -> tuple[Cell, ...]:
     """All of them; those that share files stand together."""
-    memory = ("inrush", *PEERS)
+    memory = ("inrush", *PEERS, "inrush_stream")
     cold = ("inrush", *PEERS, "inrush_cufile")
     warm = ("inrush", "instanttensor_buffered", *PEERS)
     return (

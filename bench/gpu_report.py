@@ -92,9 +92,7 @@ def limits_text(run: Run) -> list[str]:
         if "error" in said:
             lines.append(f"- {name}: {said['error']}")
             continue
-        parts = said.get("by_streams") or said.get("by_way") or {}
-        unit = " streams" if "by_streams" in said else ""
-        detail = "; ".join(f"{key}{unit} {value:.2f}" for key, value in parts.items())
+        detail = "; ".join(f"{key} {value:.2f}" for key, value in said.get("by_way", {}).items())
         note = f"; {said['note']}" if "note" in said else ""
         lines.append(f"- {name}: **{said['gb_per_s']:.2f} GB/s** ({detail}{note})")
     return lines
@@ -146,7 +144,7 @@ def goals(run: Run) -> list[str]:
         others = [value for value in peers.values() if value is not None]
         if others:
             lines.append(goal(f"{cell.key}, rate / best peer's", ">= 1", rate / max(others)))
-        first = mine["rounds"][0]["first_s"]
+        first = (rows.get("inrush_stream", {}).get("rounds") or mine["rounds"])[0]["first_s"]
         if first is not None:
             lines.append(goal(f"{cell.key}, ms to the first tensor", "<= 150", first * 1000))
         beside = max(one["peak_device_bytes"] - one["tensor_bytes"] for one in mine["rounds"])

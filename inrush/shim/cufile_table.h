@@ -54,7 +54,7 @@ struct FileTable {
   FileStatus (*open)();
   FileStatus (*version)(int* version);
   FileStatus (*properties)(FileProperties* properties);
-  FileStatus (*set_parameter)(int parameter, bool value);   // nullptr before CUDA 12.8
+  FileStatus (*set_parameter)(int parameter, bool value);   // nullptr before CUDA 12.9
   FileStatus (*get_parameter)(int parameter, bool* value);  // the same
   FileStatus (*handle_register)(FileHandle* handle, FileDescription* description);
   void (*handle_deregister)(FileHandle handle);
