@@ -237,6 +237,7 @@ class TorchMemory:
         self._indices = [int(name.partition(":")[2] or -1) for name in devices]
         self._places = places
         self._tensors: dict[str, Any] = {}
+        self._forms: dict[tuple[str, tuple[int, ...]], tuple[Any, Any, list[int], int]] = {}
 
     def take(self, name: str) -> Any:
         """The tensor of that name, which is the caller's from now on."""
@@ -321,15 +322,24 @@ class TorchMemory:
         typed: dict[Any, Any] = {}  # the block as elements of each type
         for index, offset in places:
             name, dtype, shape, _, _ = requests[index]
-            torch_dtype, torch_shape = described(dtype, shape, "pt")
+            torch_dtype, torch_shape, strides, itemsize = self._form(dtype, shape)
             elements = typed.get(torch_dtype)
             if elements is None:
                 elements = typed[torch_dtype] = memory.view(torch_dtype)
             # One call of torch: a slice and two views of it take three times as long.
             self._tensors[name] = torch.as_strided(
-                elements, torch_shape, strides_of(torch_shape), offset // torch_dtype.itemsize
+                elements, torch_shape, strides, offset // itemsize
             )
             answers[index] = address + offset, device, memory
+
+    def _form(self, dtype: str, shape: tuple[int, ...]) -> tuple[Any, Any, list[int], int]:
+        """Dtype, shape, strides and bytes an element: experts by the thousand have few of them."""
+        form = self._forms.get((dtype, shape))
+        if form is None:
+            torch_dtype, torch_shape = described(dtype, shape, "pt")
+            form = torch_dtype, torch_shape, strides_of(torch_shape), torch_dtype.itemsize
+            self._forms[dtype, shape] = form
+        return form
 
 
 class Block:
