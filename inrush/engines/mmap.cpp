@@ -63,6 +63,7 @@ class MmapSource final : public BlockingSource {
       : direct_(options.direct),
         huge_(options.huge_pages.value_or(huge_pages_pay())),
         read_ahead_(huge_ && !faults_fetch_huge_pages()),
+        in_order_(options.depth == 1 && !huge_),
         files_("mmap", buffered(options), kMostBetweenLooks, LocalFiles::Descriptors::shared) {}
 
   [[nodiscard]] EngineTraits traits() const override {
@@ -76,6 +77,8 @@ class MmapSource final : public BlockingSource {
       // All files of a load lie in one place.
       if (!huge_ && !asked_) read_ahead_ = read_ahead_kib(blob.fd) * kKiB < kHugePage;
       asked_ = true;
+      // The kernel reads twice as far ahead then.
+      if (in_order_) ::posix_fadvise(blob.fd, 0, 0, POSIX_FADV_SEQUENTIAL);
       return files_.open(blob);
     }
     throw Error(
@@ -110,6 +113,7 @@ class MmapSource final : public BlockingSource {
   bool huge_;           // huge pages are asked for
   // readahead(2) comes first: faults fetch little, or memory that nothing backs.
   std::atomic<bool> read_ahead_;
+  bool in_order_;  // one thread, in the files' order
   uint64_t page_size_ = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
   LocalFiles files_;
   mutable std::mutex mutex_;

@@ -307,6 +307,15 @@ TEST(Choose, filling_holes_asks_the_disk_for_less_than_reading_all_of_it) {
   EXPECT_EQ(choose(facts, seen("mmap", 2e9, "uring", 3e9), {}).name, "uring");
 }
 
+TEST(Choose, holes_are_filled_in_order_where_processors_are_few) {
+  Facts facts = cold_ext4();
+  EXPECT_EQ(choose(facts, {}, {}).lanes.at(0).depth, 8U);
+  facts.mixed_bytes = kWanted;
+  EXPECT_EQ(choose(facts, {}, {}).lanes.at(0).depth, 1U);
+  facts.machine.cpus = 16;
+  EXPECT_EQ(choose(facts, {}, {}).lanes.at(0).depth, 8U);
+}
+
 TEST(Choose, a_slow_disk_is_read_through_the_page_cache_when_memory_is_ample) {
   Facts facts = cold_ext4();
   ChoiceRequest never;
