@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import subprocess
 import time
 from functools import cache
@@ -65,9 +66,15 @@ def slug() -> str:
 def versions() -> dict[str, str | None]:
     found = {name: contenders.version(name) for name in contenders.CONTENDERS}
     found["torch"] = contenders.package_version("torch")
-    asked = subprocess.run(["fio", "--version"], capture_output=True, text=True, check=False)
-    found["fio"] = asked.stdout.strip() or None
+    found["fio"] = fio_version()
     return found
+
+
+def fio_version() -> str | None:
+    if shutil.which("fio") is None:
+        return None
+    asked = subprocess.run(["fio", "--version"], capture_output=True, text=True, check=False)
+    return asked.stdout.strip() or None
 
 
 @cache
