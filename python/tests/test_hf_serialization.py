@@ -47,6 +47,14 @@ def model():
     ).eval()  # fmt: skip
 
 
+def assert_same_bytes(expected, loaded):
+    """Weights are compared byte for byte, what is computed with them is not: the last bits of a
+    convolution depend on where its weights lie modulo 64, on some processors."""
+    assert expected.keys() == loaded.keys()
+    for name, tensor in expected.items():
+        assert tensor.detach().numpy().tobytes() == loaded[name].detach().numpy().tobytes(), name
+
+
 @pytest.mark.parametrize("key", [None, KEY])
 def test_a_model_answers_as_before(example, tmp_path, model, tokenizer, key):
     example.save_model(model, tokenizer, tmp_path / "m", key)
@@ -55,9 +63,10 @@ def test_a_model_answers_as_before(example, tmp_path, model, tokenizer, key):
     ids = words("hello there you", return_tensors="pt").input_ids
     assert ids.tolist() == tokenizer("hello there you", return_tensors="pt").input_ids.tolist()
     with torch.no_grad():
-        assert torch.equal(model(ids).logits, again(ids).logits)
+        torch.testing.assert_close(model(ids).logits, again(ids).logits)
         said = [each.generate(ids, max_new_tokens=8, do_sample=False) for each in (model, again)]
     assert torch.equal(*said)
+    assert_same_bytes(example.tensors_of(model), example.tensors_of(again))
     assert again.lm_head.weight is again.model.embed_tokens.weight
     weights = model.lm_head.weight.detach().numpy().tobytes()
     assert (weights in (tmp_path / "m" / "model.tensors").read_bytes()) is (key is None)
@@ -94,4 +103,5 @@ def test_a_pipeline_draws_as_before(example, tmp_path):
         each(num_inference_steps=2, generator=torch.manual_seed(3), output_type="np").images
         for each in (pipeline, again)
     ]
-    assert (drawn[0] == drawn[1]).all() and drawn[0].std() > 0
+    assert_same_bytes(example.tensors_of(pipeline), example.tensors_of(again))
+    assert abs(drawn[0] - drawn[1]).max() < 1e-4 < drawn[0].std()
